@@ -1,0 +1,260 @@
+"""The document kinds as types. Field docs here are the source of docs/reference.md.
+
+Structs hold what people write, already of the right type; what it means (durations, patterns,
+expressions) is worked out once, in `compile`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+Kind = Literal["TokenIssuer", "ProtectedService", "AccessPolicy"]
+PLATFORM: Final = "platform"
+"""Documents of this namespace apply in every namespace, and come first in order."""
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+ALGORITHMS: Final[tuple[Algorithm, ...]] = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Expression = Annotated[str, Meta(min_length=1, max_length=16384)]
+Duration = Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m|h|d)$")]
+Selector = dict[str, str]
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+
+
+def seconds(duration: str) -> float:
+    """`30s`, `5m`, `1h`, `250ms`, `2d` as seconds. Raises ValueError when it is none of these."""
+    match = _DURATION.fullmatch(duration)
+    if not match:
+        raise ValueError(f"{duration!r} is not a duration such as 30s, 5m or 1h")
+    return int(match.group(1)) * _UNITS[match.group(2)]
+
+
+class _Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What every part of a document has in common: unknown fields are errors."""
+
+
+class JwksSource(_Spec, frozen=True):
+    """Where the issuer's keys are: exactly one of `uri`, `file` and `inline`."""
+
+    uri: Annotated[
+        Text | None, Meta(description="An `https` (on loopback also `http`) address of a JWK Set.")
+    ] = None
+    file: Annotated[
+        Text | None,
+        Meta(description="A JWK Set beside the document; read by the client that applies."),
+    ] = None
+    inline: Annotated[
+        dict[str, Any] | None, Meta(description="A JWK Set, `{keys: [...]}` (RFC 7517).")
+    ] = None
+
+
+class ClaimNames(_Spec, frozen=True):
+    """Where to read what other parts of the system ask for; dotted paths into the claims."""
+
+    subject: Annotated[Text, Meta(description="The claim that names the subject.")] = "sub"
+    scopes: Annotated[
+        Text,
+        Meta(description="The claim that holds the scopes: a string with spaces, or a list."),
+    ] = "scope"
+
+
+class TokenIssuer(_Spec, frozen=True):
+    """An issuer whose tokens are admitted as credentials, and how they are validated."""
+
+    issuer: Annotated[
+        Text,
+        Meta(description="Equals the token's `iss`; unique within what a sidecar sees."),
+    ]
+    audiences: Annotated[
+        list[Text], Meta(description="Default for services that name no audiences.")
+    ] = []
+    jwks: Annotated[
+        JwksSource | None, Meta(description="The issuer's keys. Left out: OpenID discovery.")
+    ] = None
+    algorithms: Annotated[
+        list[Algorithm],
+        Meta(min_length=1, description="Signature algorithms that are admitted."),
+    ] = msgspec.field(default_factory=lambda: list(ALGORITHMS))
+    token_types: Annotated[
+        list[Text],
+        Meta(
+            min_length=1,
+            description="Admitted `typ` values; case-insensitive, `application/` dropped, "
+            "an absent `typ` is `JWT`.",
+        ),
+    ] = msgspec.field(default_factory=lambda: ["at+jwt", "JWT"])
+    clock_skew: Annotated[
+        Duration, Meta(description="Tolerance for `exp`, `nbf` and `iat`; at most 10m.")
+    ] = "30s"
+    claims: Annotated[ClaimNames, Meta(description="Where to read subject and scopes.")] = (
+        ClaimNames()
+    )
+
+
+class CredentialLocation(_Spec, frozen=True):
+    """A place to look for the credential: exactly one of `header` and `cookie`."""
+
+    header: Annotated[
+        Text | None,
+        Meta(description="A header; in `authorization` the Bearer scheme is expected."),
+    ] = None
+    cookie: Annotated[
+        Text | None, Meta(description="A cookie; the Origin is checked on unsafe methods.")
+    ] = None
+
+
+class ProtectedService(_Spec, frozen=True):
+    """The service behind the sidecars that `selector` names, and how callers present themselves."""
+
+    selector: Annotated[
+        Selector,
+        Meta(description="Labels of the sidecars it is for; `{}` is all of the namespace."),
+    ] = {}
+    audiences: Annotated[
+        list[Text],
+        Meta(description="A token must name one of these; default: those of its issuer."),
+    ] = []
+    mode: Annotated[
+        Literal["enforce", "observe"],
+        Meta(description="`observe` decides, logs, counts and forwards; for adoption."),
+    ] = "enforce"
+    credentials: Annotated[
+        list[CredentialLocation],
+        Meta(min_length=1, description="Where to look for the credential."),
+    ] = msgspec.field(default_factory=lambda: [CredentialLocation(header="authorization")])
+
+
+class Match(_Spec, frozen=True):
+    """Which requests a rule is about. All given parts must match; left out is any."""
+
+    hosts: Annotated[
+        list[Text],
+        Meta(description="Host names, lower case, without port; `*.example.com` is any below it."),
+    ] = []
+    methods: Annotated[list[Text], Meta(description="Upper-case methods; GET includes HEAD.")] = []
+    paths: Annotated[
+        list[Text],
+        Meta(
+            description="Patterns: `{x}` and `*` are one segment, `**` is zero or more. "
+            "Deny and guard patterns also match with a trailing slash."
+        ),
+    ] = []
+
+
+class Require(_Spec, frozen=True):
+    """What the caller must bring beyond being known."""
+
+    scopes: Annotated[list[Text], Meta(description="All of these scopes.")] = []
+    issuers: Annotated[
+        list[Text], Meta(description="The credential comes from one of these (`iss` values).")
+    ] = []
+
+
+class Then(_Spec, frozen=True):
+    """What the upstream's request carries when the rule admitted it."""
+
+    set_headers: Annotated[
+        dict[str, Expression],
+        Meta(
+            description="Header names and the expressions that give their values; callers can "
+            "never send these headers themselves."
+        ),
+    ] = {}
+
+
+class Rule(_Spec, frozen=True):
+    """One rule. Admitted: no deny fires, all selected guards hold and at least one allow does."""
+
+    name: Annotated[Text, Meta(description="Unique within the policy; shown in the decision log.")]
+    effect: Annotated[
+        Literal["allow", "guard", "deny"],
+        Meta(description="Allow rules widen, guards narrow, a deny refuses."),
+    ] = "allow"
+    match: Annotated[Match, Meta(description="Left out: every request.")] = Match()
+    auth: Annotated[
+        Literal["token", "workload", "either", "optional", "none"] | None,
+        Meta(
+            description="Only on allow rules; default `token`. `optional`: absent is anonymous, "
+            "present and bad is 401. `none`: the credential is not looked at. `workload` and "
+            "`either` take a verified client certificate."
+        ),
+    ] = None
+    when: Annotated[
+        Expression | None,
+        Meta(
+            description="A CEL expression. If it fails: a deny fires, a guard is selected, "
+            "an allow does not match."
+        ),
+    ] = None
+    require: Annotated[Require, Meta(description="Not on deny rules.")] = Require()
+    then: Annotated[Then, Meta(description="Not on deny rules.")] = Then()
+
+
+class AccessPolicy(_Spec, frozen=True):
+    """Rules for the sidecars that `selector` names."""
+
+    rules: Annotated[list[Rule], Meta(min_length=1, description="In order.")]
+    selector: Annotated[
+        Selector,
+        Meta(description="Labels of the sidecars it is for; `{}` is all of the namespace."),
+    ] = {}
+    mode: Annotated[Literal["enforce"], Meta(description="Its rules are enforced.")] = "enforce"
+
+
+Spec = TokenIssuer | ProtectedService | AccessPolicy
+KINDS: Final[Mapping[str, type[Spec]]] = {
+    "TokenIssuer": TokenIssuer,
+    "ProtectedService": ProtectedService,
+    "AccessPolicy": AccessPolicy,
+}
+
+Mark = tuple[int, int]
+"""Line and column, both from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document, checked for shape. `canonical` is its JSON form, sorted; `digest` its SHA-256.
+
+    `marks` maps pointers (`spec.rules[0].when`) to places in `file`; it is empty for a document
+    that came over the wire.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    spec: Spec
+    canonical: bytes
+    digest: str
+    file: str = field(default="", compare=False)
+    marks: Mapping[str, Mark] = field(default_factory=dict, compare=False)
+
+    @property
+    def ref(self) -> str:
+        """`Kind/namespace/name`, unique within a store."""
+        return f"{self.kind}/{self.namespace}/{self.name}"
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """Labels of the sidecars it is for; empty is all."""
+        return getattr(self.spec, "selector", {})
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether a sidecar with `labels` is one that `selector` names."""
+    return all(labels.get(key) == value for key, value in selector.items())

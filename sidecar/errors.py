@@ -1,0 +1,106 @@
+"""The whole exception tree. Foreign exceptions are mapped to these once, at the boundary.
+
+    SidecarError
+    +-- Misuse                 wrong flags, environment or settings file; exit code 2
+    +-- DocumentsInvalid       documents that do not parse, check or compile; carries every problem
+    +-- BadMessage             bytes that are not one unambiguous HTTP message
+    |   +-- BadRequest           from the client: answered with `status` and the connection closed
+    |   +-- BadResponse          from the upstream: answered with 502
+    +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
+    +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
+    +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
+    +-- StoreFailed            the control plane's store refused or lost its footing
+    +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
+
+Nothing in here carries a credential: messages are written to logs and terminals as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SidecarError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class Misuse(SidecarError):
+    """The command was called with settings that cannot work; says every mistake and the mend."""
+
+    def __init__(self, mistakes: Sequence[str] | str) -> None:
+        self.mistakes = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a document, or one thing in it worth a warning.
+
+    `pointer` is the place inside the document (`spec.rules[2].when`); `document` is
+    `Kind/namespace/name` once it is known. `line` and `column` count from 1; 0 is unknown.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    document: str = ""
+    pointer: str = ""
+    hint: str = ""
+    warning: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.file else self.document
+        level = "warning" if self.warning else "error"
+        where = f" ({self.pointer})" if self.pointer else ""
+        hint = f"\n    hint: {self.hint}" if self.hint else ""
+        return f"{place}: {level}: {self.message}{where}{hint}"
+
+
+class DocumentsInvalid(SidecarError):
+    """Documents that cannot be enforced. `problems` holds all of them, never only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class BadMessage(SidecarError):
+    """Bytes that two HTTP parsers could read differently, or that are not HTTP at all."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class BadRequest(BadMessage):
+    """From the client. `status` is 400 unless a more exact one exists (414, 431, 501, 505)."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class BadResponse(BadMessage):
+    """From the upstream; the client gets 502 and the connection is not reused."""
+
+
+class FetchFailed(SidecarError):
+    """A fact could not be fetched in time or made no sense. The message names the address."""
+
+
+class ReleaseRefused(SidecarError):
+    """A release was not adopted; the one enforced before stays."""
+
+
+class StateUnusable(SidecarError):
+    """The state directory cannot be used; says which file and what to do."""
+
+
+class StoreFailed(SidecarError):
+    """The control plane's store failed; nothing was acknowledged."""
+
+
+class ControlPlaneUnreachable(SidecarError):
+    """The control plane did not answer."""
