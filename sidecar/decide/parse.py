@@ -26,6 +26,8 @@ API_VERSION: Final = "authz.sidecar/v1"
 MAX_TEXT: Final = 64 * 1024 * 1024  # bytes of one source
 MAX_NODES: Final = 2_000_000  # of one source, aliases counted each time: no "billion laughs"
 MAX_DEPTH: Final = 40
+TEXT: Final = "!"
+"""Appended to a pointer: the mark of the text inside a quoted or block scalar."""
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _SURROGATES: Final = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
@@ -372,6 +374,10 @@ class _Parser:
             )
             return None
         value: str = node.value
+        if node.style is not None:  # where the text itself begins: behind a quote, or a line below
+            line, column = _mark(node)
+            quoted = node.style in "'\""
+            self._marks[pointer + TEXT] = (line, column + 1) if quoted else (line + 1, 1)
         if node.tag != _TAG + "str":
             self._fail(
                 node, pointer, f"expected text, found {_kind_of(node)}", f'quote it: "{value}"'

@@ -1,0 +1,254 @@
+"""The decision, step by step: (request, snapshot, evidence, now) -> Permit | Refuse | Need.
+
+Pure: the same in every door, in tests and in explanations. It only reads; the token cache that
+`evidence` brings is memoisation that no outcome can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sidecar.decide.bindings import Bindings
+from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.credentials import find, same_origin
+from sidecar.decide.evaluate import Candidate, Verdict, evaluate
+from sidecar.decide.outcomes import (
+    NO_OBLIGATIONS,
+    Code,
+    Need,
+    NeedKeys,
+    Obligations,
+    Outcome,
+    Permit,
+    Plan,
+    Refuse,
+)
+from sidecar.decide.plan import plan
+from sidecar.decide.request import Request
+from sidecar.decide.snapshot import CompiledRule, Snapshot
+from sidecar.decide.tokens import (
+    KeyState,
+    KeysUnavailable,
+    Rejected,
+    Verified,
+    digest,
+    verify,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known beyond the request: keys by issuer, and tokens verified before."""
+
+    keys: Mapping[str, KeyState]
+    tokens: ExpiringCache[Verified]
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What the credential says. All empty is an anonymous caller without a credential."""
+
+    verified: Verified | None = None
+    rejected: Rejected | None = None
+    unavailable: str = ""
+    cross_origin: bool = False
+
+
+_NOBODY = _Caller()
+
+
+def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: float) -> Outcome:
+    """Decide one request. `now` is seconds since the epoch."""
+    candidates = snapshot.routes.find(request.method, request.host, request.segments)
+    if _credential_matters(candidates):
+        independent = _without_caller(candidates, request, now)
+        if independent is not None:
+            return independent
+        caller = _look(request, snapshot, evidence, now)
+        if isinstance(caller, NeedKeys):
+            return Need((caller,))
+    else:
+        caller = _NOBODY
+    bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
+    verified = None if bad else caller.verified
+    bindings = Bindings(request, verified, now)
+    verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
+    if verdict.satisfied is not None:
+        if caller.unavailable:
+            # Had the token been checked, another rule might have admitted or refused: it depends.
+            return _refuse(snapshot, caller, verdict)
+        return _permit(snapshot, verdict, bindings, caller)
+    return _refuse(snapshot, caller, verdict)
+
+
+def _credential_matters(candidates: Sequence[Candidate]) -> bool:
+    """Looked at when any candidate allow rule is not `none`, or when nothing could allow."""
+    looked = True
+    for rule, _ in candidates:
+        if rule.effect == "allow":
+            if rule.auth != "none":
+                return True
+            looked = False
+    return looked
+
+
+def _without_caller(candidates: Sequence[Candidate], request: Request, now: float) -> Permit | None:
+    """The permit of a `none` rule that no credential could change; so it is not even looked at."""
+    first = next((rule for rule, _ in candidates if rule.effect == "allow"), None)
+    if first is None or first.auth != "none":
+        return None
+    if any(rule.reads_caller for rule, _ in candidates if rule is first or rule.effect != "allow"):
+        return None
+    bindings = Bindings(request, None, now)
+    verdict = evaluate(candidates, bindings, None)
+    if verdict.satisfied is None or verdict.satisfied[0] is not first:
+        return None
+    permit = _obliged(verdict, bindings, None)
+    return permit if isinstance(permit, Permit) else None
+
+
+def _look(
+    request: Request, snapshot: Snapshot, evidence: Evidence, now: float
+) -> _Caller | NeedKeys:
+    credential = find(request, snapshot.service.credentials)
+    if credential is None:
+        return _NOBODY
+    if credential.malformed:
+        return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
+    verified = _verified(credential.token, snapshot, evidence, now)
+    if isinstance(verified, NeedKeys):
+        return verified
+    if isinstance(verified, KeysUnavailable):
+        return _Caller(unavailable=verified.issuer)
+    if isinstance(verified, Rejected):
+        return _Caller(rejected=verified)
+    return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
+
+
+def _verified(
+    token: bytes, snapshot: Snapshot, evidence: Evidence, now: float
+) -> Verified | Rejected | KeysUnavailable | NeedKeys:
+    key = snapshot.trust + digest(token)
+    cached = evidence.tokens.get(key, now)
+    if cached is not None and _current(cached, evidence):
+        return cached
+    result = verify(token, snapshot.issuers, evidence.keys, now)
+    if isinstance(result, Verified):
+        evidence.tokens.put(key, result, result.expires)
+    return result
+
+
+def _current(verified: Verified, evidence: Evidence) -> bool:
+    """Whether the keys that verified the token are still the issuer's."""
+    if verified.issuer.keys is not None:
+        return True  # held by the document itself, which `trust` covers
+    state = evidence.keys.get(verified.issuer.issuer)
+    return state is not None and state.keys is verified.keys
+
+
+def _permit(
+    snapshot: Snapshot, verdict: Verdict, bindings: Bindings, caller: _Caller
+) -> Permit | Refuse:
+    permit = _obliged(verdict, bindings, caller.verified)
+    if isinstance(permit, Permit):
+        return permit
+    verdict.failed = permit
+    verdict.satisfied = None
+    verdict.open.clear()
+    return _refuse(snapshot, caller, verdict)
+
+
+def _obliged(
+    verdict: Verdict, bindings: Bindings, verified: Verified | None
+) -> Permit | CompiledRule:
+    """The permit with its obligations, or the rule whose header expression failed."""
+    assert verdict.satisfied is not None  # noqa: S101
+    rule, _ = verdict.satisfied
+    headers: dict[str, str] = {}
+    for candidate in (verdict.satisfied, *(guard for guard, _ in verdict.guards)):
+        source, pattern = candidate
+        for name, program in source.set_headers:
+            value = bindings.text(program, pattern)
+            if not isinstance(value, str):
+                return source
+            headers.setdefault(name, value)
+    obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
+    if rule.auth == "none" or verified is None:
+        return Permit(rule.ref, obligations=obligations)
+    return Permit(rule.ref, verified.identity, obligations, verified.expires)
+
+
+def _refuse(snapshot: Snapshot, caller: _Caller, verdict: Verdict) -> Refuse:
+    """The reason and the plan. An anonymous caller gets 401, whatever refused them."""
+    realm = snapshot.service.name
+    rule = _culprit(verdict)
+    if caller.unavailable:
+        return Refuse(
+            Code.UNAVAILABLE,
+            "keys_unavailable",
+            "The keys that would verify the token cannot be had at the moment.",
+            presented=True,
+            rule=rule,
+            realm=realm,
+        )
+    if caller.rejected is not None:
+        return Refuse(
+            Code.INVALID_TOKEN,
+            caller.rejected.reason,
+            caller.rejected.detail,
+            plan=_authentication(verdict),
+            presented=True,
+            rule=rule,
+            realm=realm,
+        )
+    verified = caller.verified
+    if verified is None:
+        return Refuse(
+            Code.AUTHENTICATION_REQUIRED,
+            "no_credential",
+            plan=_authentication(verdict),
+            rule=rule,
+            realm=realm,
+        )
+    code, reason, way = _authenticated(caller, verdict)
+    return Refuse(
+        code,
+        reason,
+        plan=way,
+        presented=True,
+        rule=rule,
+        realm=realm,
+        identity=verified.identity,
+    )
+
+
+def _authenticated(caller: _Caller, verdict: Verdict) -> tuple[Code, str, Plan | None]:
+    if caller.cross_origin:
+        return Code.DENIED, "cross_origin", None
+    if verdict.denied_by is not None:
+        failed = verdict.failed is not None
+        return Code.DENIED, "expression_failed" if failed else "denied_by_rule", None
+    way = plan(verdict)
+    if way is not None:
+        return Code.INSUFFICIENT_SCOPE, "scope_missing", way
+    if verdict.open or any(unmet for _, unmet in verdict.guards):
+        return Code.DENIED, "requirement_unmet", None
+    return Code.DENIED, "expression_failed" if verdict.failed else "no_rule", None
+
+
+def _authentication(verdict: Verdict) -> Plan:
+    """For an anonymous caller: log in, with all that the cheapest way needs."""
+    return plan(verdict) or Plan("authentication")
+
+
+def _culprit(verdict: Verdict) -> str:
+    """The rule that the log names: what denied, the guard that was not met, what failed."""
+    if verdict.denied_by is not None:
+        return verdict.denied_by.ref
+    unmet = next((rule for (rule, _), missing in verdict.guards if missing), None)
+    if unmet is not None:
+        return unmet.ref
+    if verdict.failed is not None:
+        return verdict.failed.ref
+    return verdict.open[0][0].ref if verdict.open else ""

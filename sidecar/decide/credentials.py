@@ -1,0 +1,95 @@
+"""Find the credential: exactly one, in the places that the service names.
+
+Sources: RFC 6750 section 2 (one method a request), RFC 6265 section 5.4 for cookies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.decide.request import Request
+
+# RFC 6750 section 2.1: b64token
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A header (lower-case bytes) or a cookie (bytes)."""
+
+    name: bytes
+    cookie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What was presented. `malformed` says why it cannot even be looked at."""
+
+    token: bytes
+    cookie: bool = False
+    malformed: str = ""
+
+
+def find(request: Request, locations: Sequence[Location]) -> Credential | None:
+    """The credential, or None when none is presented; two are malformed, wherever they stand."""
+    found: Credential | None = None
+    for location in locations:
+        for value in request.values(b"cookie" if location.cookie else location.name):
+            for credential in (
+                _cookies(value, location) if location.cookie else _header(value, location)
+            ):
+                if found is not None:
+                    return Credential(b"", found.cookie or credential.cookie, "more than one")
+                found = credential
+    return found
+
+
+def _header(value: bytes, location: Location) -> list[Credential]:
+    scheme, _, token = value.partition(b" ")
+    if scheme.lower() == b"bearer":
+        token = token.strip(b" ")
+    elif location.name == b"authorization" or not value:
+        # Another scheme (Basic, Digest) is not a credential that this service asks for.
+        return []
+    else:
+        token = value
+    return [_credential(token, cookie=False)]
+
+
+def _cookies(value: bytes, location: Location) -> list[Credential]:
+    found = []
+    for pair in value.split(b";"):
+        name, equals, token = pair.strip(b" \t").partition(b"=")
+        if equals and name == location.name:
+            token = token.removeprefix(b'"').removesuffix(b'"') if token[:1] == b'"' else token
+            found.append(_credential(token, cookie=True))
+    return found
+
+
+def _credential(token: bytes, *, cookie: bool) -> Credential:
+    if not _TOKEN.fullmatch(token):
+        return Credential(b"", cookie, "not a token")
+    return Credential(token, cookie)
+
+
+def same_origin(request: Request) -> bool:
+    """Whether a request that a cookie authenticates comes from a page of this very host.
+
+    Browsers send Origin with every unsafe request, so one without it is not believed; schemes are
+    not compared, since TLS may end in front of us (DESIGN section 8, rule 8).
+    """
+    if request.method in SAFE_METHODS:
+        return True
+    origins = request.values(b"origin")
+    if len(origins) != 1:
+        return False
+    scheme, mark, authority = origins[0].partition(b"://")
+    if not mark or scheme not in (b"https", b"http"):
+        return False
+    default = b":443" if scheme == b"https" else b":80"
+    mine = request.authority.encode("ascii").removesuffix(default)
+    return authority.lower().removesuffix(default) == mine

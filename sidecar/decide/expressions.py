@@ -1,0 +1,255 @@
+"""CEL: the one place that knows the CEL library.
+
+An expression is compiled and type-checked once; its footprint says what it reads, and only that is
+converted for a request. A result is True, False or FAILED (a CEL error, a raised error, a value of
+the wrong kind); what failing means is the evaluator's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from cel.expr import checked_pb2, syntax_pb2
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_optional, ext_strings
+from google.protobuf import any_pb2
+
+_STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
+_DYNAMIC: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+_LIST: Final = cel.Type.List(cel.Type.STRING)
+
+VARIABLES: Final[Mapping[str, Any]] = {
+    "request.method": cel.Type.STRING,
+    "request.path": cel.Type.STRING,
+    "request.host": cel.Type.STRING,
+    "request.scheme": cel.Type.STRING,
+    "request.headers": _STRINGS,
+    "request.query": _STRINGS,
+    "request.params": _STRINGS,
+    "request.address": cel.Type.STRING,
+    "request.time": cel.Type.TIMESTAMP,
+    "request.size": cel.Type.INT,
+    "request.contentType": cel.Type.STRING,
+    "request.body": cel.Type.DYN,
+    "token": _DYNAMIC,
+    "subject.id": cel.Type.STRING,
+    "subject.anonymous": cel.Type.BOOL,
+    "subject.consents": _LIST,
+    "subject.profile": _DYNAMIC,
+    "subject.segments": _LIST,
+    "subject.risk": cel.Type.DYN,
+    "source.spiffe": cel.Type.STRING,
+    "source.namespace": cel.Type.STRING,
+    "source.serviceAccount": cel.Type.STRING,
+    "source.segments": _LIST,
+    "enriched": _DYNAMIC,
+}
+
+Footprint = Mapping[str, frozenset[str] | None]
+"""What an expression reads: variable to keys, or None where it reads the whole."""
+
+
+class _Failed:
+    """The third truth value."""
+
+    def __repr__(self) -> str:
+        return "FAILED"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a failed expression is neither true nor false")
+
+
+FAILED: Final = _Failed()
+Truth = bool | _Failed
+
+
+class ExpressionInvalid(ValueError):
+    """Found at compile time. `line` and `column` are within the expression, from 1."""
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled expression. `guarded` are the keys that it asks for with has(), `in` or `.?`."""
+
+    source: str
+    footprint: Footprint
+    guarded: Footprint
+    _expression: Any
+
+    def truth(self, activation: Any) -> Truth:
+        """True, False or FAILED; never raises."""
+        try:
+            value = self._expression.eval(activation).value()
+        except Exception:  # noqa: BLE001  (the library raises bare errors; all mean failed)
+            return FAILED
+        if value is True or value is False:
+            return bool(value)
+        return FAILED
+
+    def text(self, activation: Any) -> str | _Failed:
+        """A string, number or boolean as text, or FAILED; never raises."""
+        try:
+            result = self._expression.eval(activation)
+            if result.type() == cel.Type.ERROR:
+                return FAILED
+            value = result.value()
+        except Exception:  # noqa: BLE001  (likewise)
+            return FAILED
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, str | int | float):
+            return str(value)
+        return FAILED
+
+
+@functools.cache
+def _environment() -> Any:
+    return cel.NewEnv(
+        variables=VARIABLES,
+        extensions=[
+            ext_optional.ExtOptional(),
+            ext_strings.ExtStrings(),
+            ext_math.ExtMath(),
+            ext_encoders.ExtEncoders(),
+            ext_bindings.ExtBindings(),
+        ],
+    )
+
+
+def activation(values: Mapping[str, Any]) -> Any:
+    """Values bound for one or more programs; keys as in VARIABLES."""
+    return _environment().Activation(values)
+
+
+_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+
+
+@functools.lru_cache(maxsize=50_000)
+def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program:
+    """Equal expressions share one program. Raises ExpressionInvalid."""
+    try:
+        expression = _environment().compile(source)
+    except Exception as error:  # noqa: BLE001  (mapped here, once)
+        raise _invalid(error) from None
+    result = expression.return_type()
+    wanted = (
+        (cel.Type.BOOL, cel.Type.DYN)
+        if kind == "boolean"
+        else (cel.Type.STRING, cel.Type.INT, cel.Type.DOUBLE, cel.Type.BOOL, cel.Type.DYN)
+    )
+    if result not in wanted:
+        name = str(result.name()).lower()
+        raise ExpressionInvalid(f"gives {name}, where a {kind} is expected")
+    reads, guarded = _footprint(expression.serialize())
+    return Program(source, reads, guarded, expression)
+
+
+def _invalid(error: Exception) -> ExpressionInvalid:
+    match = _ERROR.search(str(error))
+    if not match:
+        return ExpressionInvalid(str(error).splitlines()[0])
+    message = match.group(3).replace(" (in container '')", "")
+    return ExpressionInvalid(message, int(match.group(1)), int(match.group(2)))
+
+
+def _footprint(serialized: bytes) -> tuple[Footprint, Footprint]:
+    packed = any_pb2.Any()
+    packed.ParseFromString(serialized)
+    checked = checked_pb2.CheckedExpr()
+    checked.ParseFromString(packed.value)
+    walk = _Walk()
+    walk.visit(checked.expr)
+    return walk.frozen(walk.reads), walk.frozen(walk.guarded)
+
+
+class _Walk:
+    """Finds what a checked expression reads. Whatever it does not understand reads the whole."""
+
+    _INDEX: Final = frozenset(("_[_]", "_[?_]", "_?._"))
+
+    def __init__(self) -> None:
+        self.reads: dict[str, set[str] | None] = {}
+        self.guarded: dict[str, set[str] | None] = {}
+
+    @staticmethod
+    def frozen(found: dict[str, set[str] | None]) -> Footprint:
+        return {
+            name: None if keys is None else frozenset(keys) for name, keys in sorted(found.items())
+        }
+
+    def _read(self, name: str, key: str | None, *, guarded: bool = False) -> None:
+        if name not in VARIABLES:
+            return  # a comprehension's own variable
+        for found in (self.reads, self.guarded) if guarded else (self.reads,):
+            keys = found.setdefault(name, set())
+            if key is None:
+                found[name] = None
+            elif keys is not None:
+                keys.add(key)
+
+    def visit(self, expr: syntax_pb2.Expr) -> None:
+        kind = expr.WhichOneof("expr_kind")
+        if kind == "ident_expr":
+            self._read(expr.ident_expr.name, None)
+        elif kind == "select_expr":
+            operand = expr.select_expr.operand
+            if operand.WhichOneof("expr_kind") == "ident_expr":
+                self._read(
+                    operand.ident_expr.name,
+                    expr.select_expr.field,
+                    guarded=expr.select_expr.test_only,
+                )
+            else:
+                self.visit(operand)
+        elif kind == "call_expr":
+            self._call(expr.call_expr)
+        elif kind == "list_expr":
+            self._each(expr.list_expr.elements)
+        elif kind == "struct_expr":
+            for entry in expr.struct_expr.entries:
+                if entry.HasField("map_key"):
+                    self.visit(entry.map_key)
+                self.visit(entry.value)
+        elif kind == "comprehension_expr":
+            loop = expr.comprehension_expr
+            self._each(
+                (loop.iter_range, loop.accu_init, loop.loop_condition, loop.loop_step, loop.result)
+            )
+
+    def _each(self, expressions: Iterable[syntax_pb2.Expr]) -> None:
+        for expr in expressions:
+            self.visit(expr)
+
+    def _call(self, call: syntax_pb2.Expr.Call) -> None:
+        if call.function in self._INDEX and len(call.args) == 2:
+            held, key = call.args
+        elif call.function in ("@in", "_in_") and len(call.args) == 2:
+            key, held = call.args
+        else:
+            if call.HasField("target"):
+                self.visit(call.target)
+            self._each(call.args)
+            return
+        if held.WhichOneof("expr_kind") == "ident_expr" and self._is_text(key):
+            name, text = held.ident_expr.name, key.const_expr.string_value
+            whole = VARIABLES.get(name) == _LIST  # membership in a list reads all of it
+            self._read(name, None if whole else text, guarded=call.function != "_[_]")
+        else:
+            self.visit(held)
+            self.visit(key)
+
+    @staticmethod
+    def _is_text(expr: syntax_pb2.Expr) -> bool:
+        if expr.WhichOneof("expr_kind") != "const_expr":
+            return False
+        return bool(expr.const_expr.WhichOneof("constant_kind") == "string_value")

@@ -1,0 +1,48 @@
+"""What a refused caller could do, at least friction (DESIGN section 3, Plan)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.decide.evaluate import Unmet, Verdict
+from sidecar.decide.outcomes import Plan
+from sidecar.decide.snapshot import CompiledRule
+
+FRICTION: Final[Mapping[str, int]] = {
+    "scope": 1, "proof": 1, "consent": 2, "profile": 3, "stepUp": 5,
+}  # fmt: skip
+"""Weight of one missing item of each kind."""
+
+
+def plan(verdict: Verdict) -> Plan | None:
+    """The cheapest way in, everything the token must carry in one challenge; None without one.
+
+    Ties go to the rule that comes first. Issuers and workloads are never proposed.
+    """
+    if any(unmet.fixed for _, unmet in verdict.guards):
+        return None
+    best: tuple[int, CompiledRule, Unmet] | None = None
+    for rule, unmet in verdict.open:
+        if unmet.fixed:
+            continue
+        cost = FRICTION["scope"] * len(_missing(unmet, verdict))
+        if best is None or cost < best[0]:
+            best = (cost, rule, unmet)
+    if best is None:
+        return None
+    _, rule, unmet = best
+    missing = _missing(unmet, verdict)
+    required = _distinct(rule.scopes, *(guard.scopes for (guard, _), _ in verdict.guards))
+    authentication = unmet.authentication or any(u.authentication for _, u in verdict.guards)
+    if not authentication and not missing:
+        return None
+    return Plan("authentication" if authentication else "scope", required, missing)
+
+
+def _missing(unmet: Unmet, verdict: Verdict) -> tuple[str, ...]:
+    return _distinct(unmet.scopes, *(guard.scopes for _, guard in verdict.guards))
+
+
+def _distinct(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(scope for group in groups for scope in group))

@@ -1,0 +1,212 @@
+"""(method, host, path) -> the few rules that can apply, in order.
+
+A trie over decoded path segments, walked as a set of states, so that no pattern can make a path
+cost more than (segments x states). Which rules end where is settled at compile time; a request
+only walks, then filters by method and host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from sidecar.decide.request import canonical_path, decoded_segments
+from sidecar.errors import BadRequest
+
+T = TypeVar("T")
+
+_VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REST: Final = "**"
+_ONE: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A path pattern: its parts, and where its variables stand (negative: from the end)."""
+
+    text: str
+    parts: tuple[str, ...]
+    variables: tuple[tuple[str, int], ...]
+
+    def params(self, segments: Sequence[str]) -> dict[str, str]:
+        """The variables' values for a path that matches, decoded."""
+        return {name: segments[place] for name, place in self.variables}
+
+
+ANY: Final = Pattern("/**", (_REST,), ())
+
+
+def parse_pattern(text: str) -> Pattern:
+    """A pattern as the documents write it. Raises ValueError with what is wrong."""
+    if not text.startswith("/"):
+        raise ValueError("a path pattern starts with /")
+    if "?" in text or "#" in text:
+        raise ValueError("a path pattern has no query and no fragment")
+    raw = text.split("/")[1:]
+    rests = [place for place, part in enumerate(raw) if part == _REST]
+    parts: list[str] = []
+    variables: dict[str, int] = {}
+    for place, part in enumerate(raw):
+        match = _VARIABLE.fullmatch(part)
+        if match:
+            name = match.group(1)
+            if name in variables:
+                raise ValueError(f"{{{name}}} is bound twice")
+            variables[name] = _position(place, rests, len(raw), name)
+            parts.append(_ONE)
+        elif part in (_ONE, _REST):
+            parts.append(part)
+        elif "*" in part or "{" in part or "}" in part:
+            raise ValueError(f"{part!r}: *, ** and {{name}} stand for whole segments")
+        else:
+            parts.append(_literal(part, last=place == len(raw) - 1))
+    return Pattern(text, tuple(parts), tuple(variables.items()))
+
+
+def _position(place: int, rests: list[int], count: int, name: str) -> int:
+    if not rests or place < rests[0]:
+        return place
+    if place > rests[-1]:
+        return place - count
+    raise ValueError(f"{{{name}}} stands between two **, so it has no one place")
+
+
+def _literal(part: str, *, last: bool) -> str:
+    """A literal segment, decoded as `request.decoded_segments` decodes the path's."""
+    if part == "" and last:
+        return ""
+    quoted = "".join(
+        char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode())
+        for char in part
+    )
+    try:
+        path = canonical_path(b"/" + quoted.encode("ascii"))
+    except BadRequest as error:
+        raise ValueError(f"{part!r} can never be in a path: {error.reason}") from None
+    segments = decoded_segments(path)
+    if len(segments) != 1 or segments[0] == "":
+        raise ValueError(f"{part!r} can never be a segment of a canonical path")
+    return segments[0]
+
+
+class _Node(Generic[T]):
+    __slots__ = ("ends", "literals", "loops", "one", "rest")
+
+    def __init__(self, *, loops: bool = False) -> None:
+        self.literals: dict[str, _Node[T]] = {}
+        self.one: _Node[T] | None = None
+        self.rest: _Node[T] | None = None  # reached without a segment
+        self.loops = loops  # a ** node: takes any segment and stays
+        self.ends: list[tuple[int, T, Pattern]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[T]):
+    """One rule as the index holds it; `order` is its place among all rules."""
+
+    order: int
+    rule: T
+    patterns: tuple[Pattern, ...]
+    methods: frozenset[str]
+    hosts: tuple[str, ...]
+    slash: bool = False  # also matches with a trailing slash (deny, guard)
+
+
+@dataclass(slots=True)
+class RouteIndex(Generic[T]):
+    """Immutable once built."""
+
+    _root: _Node[Route[T]] = field(default_factory=_Node)
+    _size: int = 0
+
+    @classmethod
+    def build(cls, routes: Sequence[Route[T]]) -> RouteIndex[T]:
+        index: RouteIndex[T] = cls()
+        for route in routes:
+            for pattern in route.patterns:
+                index._insert(route, pattern)
+                if route.slash and pattern.parts[-1] not in ("", _REST):
+                    index._insert(
+                        route, Pattern(pattern.text, (*pattern.parts, ""), _shifted(pattern))
+                    )
+        index._size = len(routes)
+        return index
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _insert(self, route: Route[T], pattern: Pattern) -> None:
+        node = self._root
+        for part in pattern.parts:
+            if part == _REST:
+                if node.loops:
+                    continue  # `**/**` is `**`
+                if node.rest is None:
+                    node.rest = _Node(loops=True)
+                node = node.rest
+            elif part == _ONE:
+                if node.one is None:
+                    node.one = _Node()
+                node = node.one
+            else:
+                node = node.literals.setdefault(part, _Node())
+        node.ends.append((route.order, route, pattern))
+
+    def find(self, method: str, host: str, segments: Sequence[str]) -> list[tuple[T, Pattern]]:
+        """The rules whose `match` holds, in order, each with its first pattern that does."""
+        states = [self._root]
+        if self._root.rest is not None:
+            states.append(self._root.rest)
+        for segment in segments:
+            following: list[_Node[Route[T]]] = []
+            for node in states:
+                if node.loops and node not in following:
+                    following.append(node)
+                literal = node.literals.get(segment)
+                if literal is not None and literal not in following:
+                    following.append(literal)
+                    if literal.rest is not None and literal.rest not in following:
+                        following.append(literal.rest)
+                one = node.one
+                if one is not None and segment and one not in following:
+                    following.append(one)
+                    if one.rest is not None and one.rest not in following:
+                        following.append(one.rest)
+            if not following:
+                return []
+            states = following
+        found: dict[int, tuple[T, Pattern]] = {}
+        for node in states:
+            for order, route, pattern in node.ends:
+                if (
+                    order not in found
+                    and (not route.methods or method in route.methods)
+                    and (not route.hosts or _host_matches(route.hosts, host))
+                ):
+                    found[order] = (route.rule, _first(route, pattern, states, order))
+        if len(found) < 2:
+            return list(found.values())
+        return [found[order] for order in sorted(found)]
+
+
+def _first(route: Route[T], pattern: Pattern, states: list[_Node[Route[T]]], order: int) -> Pattern:
+    """Of a rule's patterns that match, the one written first binds the parameters."""
+    if len(route.patterns) == 1:
+        return pattern
+    texts = {
+        found.text: found for node in states for place, _, found in node.ends if place == order
+    }
+    return next(texts[candidate.text] for candidate in route.patterns if candidate.text in texts)
+
+
+def _shifted(pattern: Pattern) -> tuple[tuple[str, int], ...]:
+    """Places from the end move by the trailing empty segment."""
+    return tuple((name, place - 1 if place < 0 else place) for name, place in pattern.variables)
+
+
+def _host_matches(hosts: tuple[str, ...], host: str) -> bool:
+    return any(
+        host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in hosts
+    )

@@ -1,0 +1,61 @@
+"""What a sidecar decides with: compiled once, immutable, swapped by one reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sidecar.decide.credentials import Location
+from sidecar.decide.expressions import Program
+from sidecar.decide.routes import RouteIndex
+from sidecar.decide.tokens import Issuer
+
+Auth = Literal["token", "workload", "either", "optional", "none"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledRule:
+    """One rule. `ref` is `namespace/policy/rule`."""
+
+    ref: str
+    effect: Literal["allow", "guard", "deny"]
+    auth: Auth
+    when: Program | None
+    scopes: tuple[str, ...]
+    issuers: frozenset[str]
+    set_headers: tuple[tuple[str, Program], ...]
+    reads_caller: bool
+    """Whether anything in the rule depends on who calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The ProtectedService that is for this sidecar, or what holds where there is none."""
+
+    name: str = "sidecar"
+    observe: bool = False
+    credentials: tuple[Location, ...] = (Location(b"authorization"),)
+
+
+NO_SERVICE: Final = Service()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """All that decisions need. `trust` changes when verifying a token could give another result.
+
+    `rule_headers` are the headers that some rule sets, lower case: a caller can never send them.
+    """
+
+    version: str
+    namespace: str
+    labels: Mapping[str, str]
+    digest: str
+    trust: bytes
+    service: Service
+    issuers: Mapping[str, Issuer]
+    routes: RouteIndex[CompiledRule]
+    rule_headers: frozenset[str]
+    documents: int
+    rules: int
