@@ -1,0 +1,1 @@
+"""The doors: translate a request in, authorize it, translate the outcome out."""

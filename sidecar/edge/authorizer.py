@@ -1,0 +1,210 @@
+"""The loop around the decision: authorize, fetch the Needs, log once.
+
+Doors call `decide`; it answers at once where everything needed is known, which is nearly always.
+Where something must be fetched it returns None, and the door awaits `resolve`, a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
+from sidecar.decide.request import Request
+from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.tokens import Verified
+from sidecar.facts.jwks import KeyStore
+from sidecar.telemetry.decision_log import DecisionLog
+from sidecar.telemetry.metrics import Metrics
+
+ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
+TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
+
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_log: Final = logging.getLogger("sidecar.authorizer")
+# Identifiers must be distinct, not secret.
+_random: Final = random.Random()
+
+
+class Decision:
+    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id."""
+
+    __slots__ = ("id", "outcome", "seconds", "started", "traceparent", "version")
+
+    def __init__(
+        self, outcome: Permit | Refuse, id_: str, traceparent: bytes, started: float, version: str
+    ) -> None:
+        self.outcome = outcome
+        self.id = id_
+        self.traceparent = traceparent
+        self.started = started
+        self.seconds = time.perf_counter() - started
+        self.version = version
+
+
+class Authorizer:
+    """Decides with the snapshot of the moment. One per process; every door shares it."""
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        metrics: Metrics,
+        log: DecisionLog,
+        door: str = "proxy",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.snapshot: Snapshot | None = None
+        self.adopted = 0.0
+        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS))
+        self._keys = keys
+        self._metrics = metrics
+        self._log = log
+        self._door = door
+        self._clock = clock
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Decide with this snapshot from the next request on: one reference is swapped."""
+        self._keys.use(snapshot.issuers.values())
+        self.snapshot = snapshot
+        self.adopted = self._clock()
+
+    def rule_headers(self) -> frozenset[str]:
+        """Lower-case names of the headers that some rule sets, which callers can never send."""
+        return self.snapshot.rule_headers if self.snapshot is not None else frozenset()
+
+    def decide(self, request: Request) -> Decision | None:
+        """The decision, or None where facts must be fetched first: await `resolve`."""
+        started = time.perf_counter()
+        outcome = self._authorize(request)
+        if isinstance(outcome, Need):
+            return None
+        return self._decided(request, outcome, started)
+
+    async def resolve(self, request: Request) -> Decision:
+        """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503."""
+        started = time.perf_counter()
+        for _ in range(ROUNDS):
+            outcome = self._authorize(request)
+            if not isinstance(outcome, Need):
+                return self._decided(request, outcome, started)
+            await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
+        outcome = self._authorize(request)
+        if isinstance(outcome, Need):
+            outcome = Refuse(Code.UNAVAILABLE, "facts_incomplete")
+        return self._decided(request, outcome, started)
+
+    async def _fetch(self, want: NeedKeys) -> None:
+        await self._keys.fetch(want.issuer)
+
+    def _authorize(self, request: Request) -> Permit | Refuse | Need:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
+        try:
+            outcome = authorize(request, snapshot, self.evidence, self._clock())
+        except Exception:  # a defect of ours must refuse, not forward
+            _log.exception("deciding failed")
+            return Refuse(Code.UNAVAILABLE, "internal_error")
+        if isinstance(outcome, Refuse) and snapshot.service.observe:
+            return Permit("", outcome.identity, observed=outcome)
+        return outcome
+
+    def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
+        id_ = f"{_random.getrandbits(128):032x}"
+        decision = Decision(
+            outcome,
+            id_,
+            _traceparent(request, id_),
+            started,
+            self.snapshot.version if self.snapshot is not None else "",
+        )
+        metrics = self._metrics
+        metrics.decision_seconds.observe(decision.seconds)
+        refuse = outcome.observed if isinstance(outcome, Permit) else outcome
+        if refuse is None:
+            metrics.decisions.add("permit", "")
+            metrics.tokens.add("none" if outcome.identity is None else "valid")
+        else:
+            metrics.decisions.add(
+                "refuse" if isinstance(outcome, Refuse) else "observe", refuse.reason
+            )
+            metrics.tokens.add(_token_result(refuse))
+        return decision
+
+    def finished(
+        self, request: Request, decision: Decision, status: int, upstream_seconds: float = 0.0
+    ) -> None:
+        """Count and log, once, when the response ended. `status` 0: the client went away first."""
+        seconds = time.perf_counter() - decision.started
+        outcome = decision.outcome
+        permitted = isinstance(outcome, Permit)
+        metrics = self._metrics
+        metrics.requests.add(
+            self._door,
+            "permit" if permitted else "refuse",
+            _CLASSES[status // 100] if 100 <= status < 600 else "none",
+        )
+        metrics.request_seconds.observe(seconds)
+        if upstream_seconds:
+            metrics.upstream_seconds.observe(upstream_seconds)
+        self._log.put(self._record(request, decision, status, seconds, upstream_seconds))
+
+    def _record(
+        self,
+        request: Request,
+        decision: Decision,
+        status: int,
+        seconds: float,
+        upstream_seconds: float,
+    ) -> dict[str, Any]:
+        outcome = decision.outcome
+        record: dict[str, Any] = {
+            "time": self._clock(),
+            "decision_id": decision.id,
+            "door": self._door,
+            "method": request.method,
+            "host": request.host,
+            "path": request.path,
+            "address": request.address,
+            "status": status,
+            "version": decision.version,
+            "decision_us": round(decision.seconds * 1e6),
+            "upstream_ms": round(upstream_seconds * 1e3, 3),
+            "duration_ms": round(seconds * 1e3, 3),
+        }
+        refuse = outcome.observed if isinstance(outcome, Permit) else outcome
+        if refuse is None:
+            record["outcome"] = "permit"
+        else:
+            record["outcome"] = "refuse" if isinstance(outcome, Refuse) else "observe"
+            record["code"] = refuse.code.value
+            record["reason"] = refuse.reason
+        record["rule"] = (refuse or outcome).rule
+        if outcome.identity is not None:
+            record["issuer"] = outcome.identity.issuer
+            record["subject"] = outcome.identity.subject
+        return record
+
+
+_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+def _token_result(refuse: Refuse) -> str:
+    if refuse.code is Code.INVALID_TOKEN or refuse.reason == "keys_unavailable":
+        return refuse.reason
+    return "valid" if refuse.identity is not None else "none"
+
+
+def _traceparent(request: Request, id_: str) -> bytes:
+    """The caller's trace goes on; without one, this decision starts it (W3C Trace Context)."""
+    values = request.values(b"traceparent")
+    if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]):
+        return values[0]
+    return f"00-{id_}-{_random.getrandbits(63) + 1:016x}-00".encode("ascii")

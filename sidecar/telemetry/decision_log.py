@@ -1,0 +1,122 @@
+"""One JSON record a decision, written by a thread of its own, never on the request's path.
+
+`best-effort`: at the bound, or when the disk refuses, records are dropped and counted. A record
+holds neither credential nor query string (tokens travel in queries, whatever one wishes).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import orjson
+
+from sidecar.errors import Misuse
+
+BOUND: Final = 20_000  # records waiting
+RECENT: Final = 200  # records kept for inspection
+INTERVAL: Final = 0.1  # seconds between writes
+
+Record = dict[str, Any]
+
+
+class DecisionLog:
+    """`target` is `stdout`, `off` or a file to append to. Raises Misuse if it cannot be opened."""
+
+    def __init__(self, target: str, bound: int = BOUND) -> None:
+        self.written = 0
+        self.dropped = 0
+        self.recent: deque[Record] = deque(maxlen=RECENT)
+        self.error = ""
+        self._bound = bound
+        self._waiting: deque[Record] = deque()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._target = target
+        self._file = _open(target)
+        self._thread: threading.Thread | None = None
+        if self._file is not None:
+            self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
+            self._thread.start()
+
+    def put(self, record: Record) -> None:
+        """Take one record; never blocks."""
+        self.recent.append(record)
+        if self._file is None:
+            return
+        if len(self._waiting) >= self._bound:
+            self.dropped += 1
+            return
+        self._waiting.append(record)
+
+    def reopen(self) -> None:
+        """After rotation: go on in a new file of the same name."""
+        with self._lock:
+            if self._file is not None and self._target not in ("stdout", "off"):
+                self._file.close()
+                self._file = _open(self._target)
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        with self._lock:
+            if self._file is not None and self._target != "stdout":
+                self._file.close()
+
+    def _run(self) -> None:
+        while not self._closed.wait(INTERVAL):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        # One deque, appended to on one side and taken from on the other: nothing falls between.
+        records = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not records:
+            return
+        lines = b"\n".join(map(_line, records)) + b"\n"
+        with self._lock:
+            file = self._file
+            if file is None:
+                return
+            try:
+                file.write(lines)
+                file.flush()
+            except (OSError, ValueError) as error:
+                self.dropped += len(records)
+                if not self.error:
+                    self.error = str(error)
+                    print(f"sidecar: decision log: {error}", file=sys.stderr)
+            else:
+                self.written += len(records)
+                self.error = ""
+
+
+def _line(record: Record) -> bytes:
+    return orjson.dumps(record, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise TypeError(f"a {type(value).__name__} in a decision record")
+
+
+def _open(target: str) -> BinaryIO | None:
+    if target == "off":
+        return None
+    if target == "stdout":
+        return sys.stdout.buffer
+    try:
+        descriptor = os.open(Path(target), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise Misuse(
+            f"--decision-log: cannot append to {target}: {error.strerror}; "
+            "name a file in a folder that exists, or stdout, or off"
+        ) from None
+    return os.fdopen(descriptor, "ab")
