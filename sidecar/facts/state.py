@@ -35,7 +35,9 @@ from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 
 MAX_FILE: Final = 256 * 1024 * 1024  # bytes
 _HEADER: Final = b"sidecar state 1 "
-_GENERATIONS: Final = ("release", "release.1")
+
+GENERATIONS: Final = ("release", "release.1")
+"""Newest first."""
 
 
 def default_state_dir(
@@ -115,7 +117,7 @@ class StateDirectory:
         pinned: frozenset[bytes] = frozenset()
         damaged: list[str] = []
         readable = False
-        for name in ("memory", *_GENERATIONS):
+        for name in ("memory", *GENERATIONS):
             try:
                 found = _memory_of(self._read(name))
             except FileNotFoundError:
@@ -136,19 +138,19 @@ class StateDirectory:
         return Memory(pinned, floors)
 
     def load(
-        self, *, namespace: str, labels: Mapping[str, str], trust: TrustedKeys
-    ) -> tuple[Saved | None, list[str]]:
-        """The newest release that still verifies, and why newer ones were passed over."""
-        floors = self.memory().floors
-        reasons: list[str] = []
-        for name in _GENERATIONS:
-            try:
-                return _verified(self._read(name), namespace, labels, trust, floors), reasons
-            except FileNotFoundError:
-                continue
-            except (OSError, _Damaged, ReleaseRefused, DocumentsInvalid) as error:
-                reasons.append(f"{self.path / name}: {error}")
-        return None, reasons
+        self, generation: str, *, namespace: str, labels: Mapping[str, str], trust: TrustedKeys
+    ) -> Saved | None:
+        """A release as saved, one of GENERATIONS; None if there is none.
+
+        Raises StateUnusable if it is damaged or does not verify: it must not be enforced.
+        """
+        try:
+            body = self._read(generation)
+            return _verified(body, namespace, labels, trust, self.memory().floors)
+        except FileNotFoundError:
+            return None
+        except (OSError, _Damaged, ReleaseRefused, DocumentsInvalid) as error:
+            raise StateUnusable(f"{self.path / generation}: {error}") from None
 
     def save(self, assignment: Assignment, now: float) -> None:
         """Makes a release the last-known-good, durably. Raises StateUnusable; the old one stays.

@@ -1,0 +1,311 @@
+"""The sidecar's end of the Discovery stream: receive, verify, adopt, save, acknowledge.
+
+What is enforced only ever moves from one verified release to the next. Whatever the control plane
+sends, an unusable push is answered with a Nack and the release before it stays; whatever happens to
+the connection, it is made anew after a jittered, growing pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+import grpc
+from grpc import aio
+
+from sidecar.decide.documents import Document
+from sidecar.decide.parse import from_canonical
+from sidecar.errors import DocumentsInvalid, ReleaseRefused, SidecarError, StateUnusable
+from sidecar.facts.releases import Assignment, SignedManifest, verify_assignment
+from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
+from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
+from sidecar.wire import convert
+from sidecar.wire.discovery_pb2 import (
+    Ack,
+    FromControl,
+    FromSidecar,
+    Held,
+    Hello,
+    Nack,
+    Push,
+    Subscription,
+)
+from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
+
+MAX_ERROR: Final = 4096  # characters of a Nack
+FIRST_PAUSE: Final = 0.1  # seconds; doubles with each attempt that fails
+LONGEST_PAUSE: Final = 15.0
+_SLICE: Final = 32  # documents parsed before other tasks get their turn
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 15_000),  # a dead peer is noticed within 20 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
+    ("grpc.max_send_message_length", convert.MAX_MESSAGE),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the old one's pauses
+    ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
+    ("grpc.enable_retries", 0),
+)
+_log = logging.getLogger(__name__)
+
+Stream = aio.StreamStreamCall[FromSidecar, FromControl]
+
+
+class DiscoveryClient:
+    """Keeps one sidecar's release current. Attributes are for reading by health and metrics.
+
+    `adopt` makes a verified assignment the enforced one; it raises DocumentsInvalid or
+    ReleaseRefused to keep the one before. `state` may be None: then nothing outlives the process.
+    """
+
+    def __init__(
+        self,
+        control_plane: str,
+        *,
+        namespace: str,
+        labels: Mapping[str, str],
+        sidecar_id: str,
+        trust: TrustedKeys,
+        adopt: Callable[[Assignment], Awaitable[None]],
+        state: StateDirectory | None,
+        build: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.control_plane = control_plane
+        self.namespace = namespace
+        self.labels = dict(labels)
+        self.sidecar_id = sidecar_id
+        self.connected = False
+        self.connects = 0  # streams on which the control plane answered
+        self.reconnects = 0  # attempts after the first one
+        self.acks = 0
+        self.nacks = 0
+        self.last_error = ""
+        self.assignment: Assignment | None = None
+        self._trust = trust
+        self._adopt = adopt
+        self._state = state
+        self._build = build
+        self._credentials = credentials
+        self._clock = clock
+        self._chance = chance
+        self._sleep = sleep
+        self._floors: Mapping[str, int] = {}
+        self._restored = False
+        self._current = False  # the control plane has nothing newer, as far as it told us
+        self._confirmed = 0.0  # when that was last known, Unix time
+
+    def age(self, now: float) -> float | None:
+        """Seconds since what is enforced was last known to be the newest; None without any."""
+        if self.assignment is None:
+            return None
+        return 0.0 if self.connected and self._current else max(0.0, now - self._confirmed)
+
+    async def restore(self) -> Assignment | None:
+        """Adopts the last-known-good release. Once, before `run`, which does it otherwise.
+
+        Passes over one that is damaged or refused, in favour of the one before it, and says so in
+        `last_error`. Raises StateUnusable if floors and pinned keys were there and are lost.
+        """
+        self._restored = True
+        if self._state is None:
+            return None
+        memory = await asyncio.to_thread(self._state.memory)
+        self._floors = memory.floors
+        if self._trust.first_use and not self._trust.pinned:
+            self._trust = TrustedKeys(memory.pinned, first_use=True)
+        for generation in GENERATIONS:
+            try:
+                saved = await asyncio.to_thread(self._load, self._state, generation)
+                if saved is None:
+                    continue
+                await self._adopt(saved.assignment)
+            except (StateUnusable, DocumentsInvalid, ReleaseRefused) as error:
+                self.last_error = f"last-known-good passed over: {error}"
+                _log.warning("%s", self.last_error)
+                continue
+            self._hold(saved.assignment)
+            self._confirmed = saved.saved
+            return saved.assignment
+        return None
+
+    async def run(self) -> None:
+        """Stays connected until cancelled; whatever the control plane sends or fails to."""
+        if not self._restored:
+            await self.restore()
+        failures = 0
+        while True:
+            connects = self.connects
+            try:
+                await self._session()
+                self.last_error = "the control plane closed the stream"
+            except aio.AioRpcError as error:
+                self.last_error = f"{self.control_plane}: {error.code().name}: {error.details()}"
+            finally:
+                self._disconnected()
+            _log.info("control plane away: %s", self.last_error)
+            failures = 0 if self.connects > connects else failures + 1
+            # Full jitter: after an outage of the control plane its sidecars come back spread out.
+            longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 16))
+            await self._sleep(longest * (0.1 + 0.9 * self._chance()))
+            self.reconnects += 1
+
+    def _disconnected(self) -> None:
+        if self.connected and self._current:
+            self._confirmed = self._clock()
+        self.connected = False
+        self._current = False
+
+    def _load(self, state: StateDirectory, generation: str) -> Saved | None:
+        return state.load(
+            generation, namespace=self.namespace, labels=self.labels, trust=self._trust
+        )
+
+    def _hold(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self._trust = assignment.trust
+        self._floors = assignment.floors
+
+    # The stream.
+
+    def _channel(self) -> aio.Channel:
+        if self._credentials is None:
+            return aio.insecure_channel(self.control_plane, options=_OPTIONS)
+        return aio.secure_channel(self.control_plane, self._credentials, options=_OPTIONS)
+
+    async def _session(self) -> None:
+        async with self._channel() as channel:
+            # Without an iterator of requests the stream has `write`; grpc-stubs do not know that.
+            stream: Stream = DiscoveryStub(channel).Stream()  # type: ignore[call-arg]
+            await stream.write(FromSidecar(hello=self._hello()))
+            while True:
+                message = await stream.read()
+                if not isinstance(message, FromControl):
+                    return  # end of stream, or of the connection: the status says which
+                if not self.connected:
+                    self.connected = True
+                    self.connects += 1
+                await self._receive(stream, message)
+
+    def _hello(self) -> Hello:
+        held: list[Held] = []
+        versions: Mapping[str, int] = {}
+        if self.assignment:
+            versions = self.assignment.versions
+            held = [
+                Held(name=convert.manifest_name(namespace), version=signed.digest)
+                for namespace, signed in self.assignment.manifests.items()
+            ]
+            held += [
+                Held(name=convert.document_name(document.ref), version=document.digest)
+                for document in self.assignment.documents
+            ]
+        return Hello(
+            sidecar_id=self.sidecar_id,
+            namespace=self.namespace,
+            labels=self.labels,
+            build=self._build,
+            subscriptions=[Subscription(type=convert.RELEASE, held=held)],
+            enforced=convert.enforced_to_wire(versions),
+        )
+
+    async def _receive(self, stream: Stream, message: FromControl) -> None:
+        if message.HasField("idle") and message.idle.type == convert.RELEASE:
+            self._current = not message.idle.detail
+            self.last_error = message.idle.detail
+        elif message.HasField("push") and message.push.type == convert.RELEASE:
+            self._current = False
+            await stream.write(await self._answer(message.push))
+
+    async def _answer(self, push: Push) -> FromSidecar:
+        try:
+            assignment = await self._verify(push)
+            await self._adopt(assignment)
+        except SidecarError as error:
+            return self._refused(push, str(error))
+        except Exception as error:  # noqa: BLE001 - no push may end the loop that receives the next
+            _log.exception("adopting a release failed")
+            return self._refused(push, f"internal error: {type(error).__name__}: {error}")
+        self._hold(assignment)
+        warning = await self._save(assignment)
+        self.acks += 1
+        self.last_error = warning
+        self._current = True
+        enforced = convert.enforced_to_wire(assignment.versions)
+        return FromSidecar(
+            ack=Ack(type=push.type, nonce=push.nonce, enforced=enforced, warning=warning)
+        )
+
+    def _refused(self, push: Push, error: str) -> FromSidecar:
+        self.nacks += 1
+        self.last_error = error[:MAX_ERROR]
+        _log.warning("release refused: %s", self.last_error)
+        return FromSidecar(nack=Nack(type=push.type, nonce=push.nonce, error=self.last_error))
+
+    async def _save(self, assignment: Assignment) -> str:
+        """Why it could not be saved; it is enforced all the same, for the disk is not the judge."""
+        if self._state is None:
+            return ""
+        try:
+            await asyncio.to_thread(self._state.save, assignment, self._clock())
+        except StateUnusable as error:
+            _log.warning("%s", error)
+            return str(error)[:MAX_ERROR]
+        return ""
+
+    async def _verify(self, push: Push) -> Assignment:
+        """What is held, changed by `push`, verified as a whole. Raises SidecarError."""
+        manifests: dict[str, SignedManifest] = {}
+        documents: dict[str, Document] = {}
+        if self.assignment:
+            manifests = {convert.manifest_name(n): s for n, s in self.assignment.manifests.items()}
+            documents = {convert.document_name(d.ref): d for d in self.assignment.documents}
+        _drop(push.removed, manifests, documents)
+        for place, resource in enumerate(push.resources):
+            if place % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            if resource.HasField("manifest"):
+                manifest, signatures = convert.signed_from_wire(resource.manifest)
+                signed = SignedManifest(manifest, tuple(Signature(*s) for s in signatures))
+                manifests[resource.name] = signed
+            elif resource.HasField("document"):
+                documents[resource.name] = _document(resource.name, resource.document)
+            else:
+                raise ReleaseRefused(f"{resource.name}: of a kind that this version does not know")
+        return verify_assignment(
+            manifests.values(),
+            documents.values(),
+            namespace=self.namespace,
+            labels=self.labels,
+            trust=self._trust,
+            floors=self._floors,
+            endorsements=[
+                Endorsement(*e) for e in convert.endorsements_from_wire(push.endorsements)
+            ],
+        )
+
+
+def _drop(
+    names: Iterable[str], manifests: dict[str, SignedManifest], documents: dict[str, Document]
+) -> None:
+    for name in names:
+        manifests.pop(name, None)
+        documents.pop(name, None)
+
+
+def _document(name: str, data: bytes) -> Document:
+    document = from_canonical(data)
+    if document.digest != hashlib.sha256(data).hexdigest():
+        raise ReleaseRefused(f"{name} is not in canonical form")
+    if convert.document_name(document.ref) != name:
+        raise ReleaseRefused(f"{name} holds {document.ref}")
+    return document
