@@ -109,7 +109,7 @@ class Authorizer:
             return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
         try:
             outcome = authorize(request, snapshot, self.evidence, self._clock())
-        except Exception:  # a defect of ours must refuse, not forward
+        except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
             return Refuse(Code.UNAVAILABLE, "internal_error")
         if isinstance(outcome, Refuse) and snapshot.service.observe:

@@ -74,7 +74,7 @@ class KeyStore:
             held.flight.cancel()
 
     async def fetch(self, name: str) -> None:
-        """Fetch one issuer's keys into `states`, or join a fetch under way; a failure is a state."""
+        """Fetch an issuer's keys into `states`, or join a fetch under way; a failure is a state."""
         held = self._held.get(name)
         if held is None:
             return  # the snapshot that named it is gone; the next round decides with the new one

@@ -1,0 +1,45 @@
+"""`sidecar check`: every mistake in documents, with file:line:column."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sidecar.cli import FINE, FOUND_PROBLEMS
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="every mistake in documents",
+        description="Report every mistake in documents, with file:line:column and a hint.",
+        epilog="example: sidecar check policies/",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from sidecar.decide.compile import PLATFORM, validate
+    from sidecar.facts.files import load
+
+    documents, problems = load(args.paths)
+    if not problems:
+        found = {}
+        for namespace in sorted({document.namespace for document in documents}):
+            seen = [d for d in documents if d.namespace in (PLATFORM, namespace)]
+            found.update(dict.fromkeys(validate(seen)))
+        problems = list(found)
+    errors = sum(not problem.warning for problem in problems)
+    if args.output == "json":
+        print(json.dumps([asdict(problem) for problem in problems], indent=2))
+    else:
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        print(f"{len(documents)} documents, {errors} errors, {len(problems) - errors} warnings")
+    return FOUND_PROBLEMS if errors else FINE

@@ -1,0 +1,343 @@
+"""Flags + environment + file -> frozen settings; every mistake reported at once.
+
+The only reader of the environment. A setting's value comes from its flag, else from its variable
+(`SIDECAR_LISTEN`), else from the `--config` file (`listen: ...`), else from its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+
+from sidecar.decide.documents import seconds
+from sidecar.errors import Misuse
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """HOST:PORT."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The data plane's. Exactly one of `policies` and `control_plane` is set."""
+
+    upstream: str
+    policies: Path | None
+    control_plane: Address | None
+    listen: Address
+    health: Address
+    admin: Address
+    namespace: str
+    labels: Mapping[str, str]
+    state: Path | None
+    state_home: Path
+    trust: Path | None
+    workers: int
+    decision_log: str
+    drain: float
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """The control plane's. `store` is a database URL."""
+
+    store: str
+    listen: Address
+    http: Address
+    insecure_unauthenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One setting: `key` is its name in the file, `--key` its flag, `SIDECAR_KEY` its variable."""
+
+    key: str
+    read: Callable[[str], Any]
+    metavar: str
+    help: str
+    default: str | None = None
+    repeated: bool = False
+
+    @property
+    def attribute(self) -> str:
+        return self.key.replace("-", "_")
+
+
+def address(text: str) -> Address:
+    """Raises ValueError with what was expected."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, [::1]:7400")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:7400")
+    return Address(host, int(port))
+
+
+def _upstream(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        valid = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in ("", "/") or parts.query or parts.username:
+        raise ValueError(f"{text!r} is not http://HOST:PORT, such as http://127.0.0.1:8080")
+    return text.rstrip("/")
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _existing(text: str) -> Path:
+    path = _path(text)
+    if not path.exists():
+        raise ValueError(f"{text} does not exist")
+    return path
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if _count(text) != 1:
+        raise ValueError("this version runs one worker; start it with --workers 1")
+    return 1
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{text!r} is not a label, such as app=payments")
+    return key, value
+
+
+def _name(text: str) -> str:
+    if not text or not all(c.isalnum() or c in "-." for c in text) or text != text.lower():
+        raise ValueError(f"{text!r} is not a name: lower-case letters, digits, '-' and '.'")
+    return text
+
+
+def _boolean(text: str) -> bool:
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in known:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return known[text.lower()]
+
+
+RUN: Final = (
+    _Setting("upstream", _upstream, "URL", "the service behind, http://HOST:PORT"),
+    _Setting("policies", _existing, "PATH", "decide with the documents in this file or folder"),
+    _Setting("control-plane", address, "HOST:PORT", "decide with what this control plane pushes"),
+    _Setting("listen", address, "HOST:PORT", "where traffic arrives", "127.0.0.1:7400"),
+    _Setting("health", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7401"),
+    _Setting(
+        "admin", address, "HOST:PORT",
+        "the same and /snapshot /config /decisions", "127.0.0.1:7402",
+    ),
+    _Setting("namespace", _name, "NAME", "whose documents apply, with `platform`'s", "default"),
+    _Setting("label", _label, "K=V", "a label of this sidecar; selectors go by them", None, True),
+    _Setting("state", _path, "DIR", "where the last-known-good release is kept"),
+    _Setting("trust", _existing, "FILE", "public keys (PEM) that releases must be signed with"),
+    _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
+    _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
+    _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
+)  # fmt: skip
+
+CONTROL_PLANE: Final = (
+    _Setting("store", str, "URL", "the database, such as sqlite:////var/lib/sidecar/store.db"),
+    _Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
+    _Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7480"),
+    _Setting(
+        "insecure-unauthenticated", _boolean, "BOOL",
+        "listen beyond loopback although whoever connects may publish", "false",
+    ),
+)  # fmt: skip
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> None:
+    """The flags of a command, each with its variable and default in the help."""
+    for setting in settings:
+        default = f"; default {setting.default}" if setting.default else ""
+        parser.add_argument(
+            f"--{setting.key}",
+            dest=setting.attribute,
+            metavar=setting.metavar,
+            action="append" if setting.repeated else "store",
+            help=f"{setting.help} [{_variable(setting)}{default}]",
+        )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML with settings by their long names [SIDECAR_CONFIG]"
+    )
+
+
+def _variable(setting: _Setting) -> str:
+    return f"SIDECAR_{setting.attribute.upper()}"
+
+
+def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = None) -> RunSettings:
+    """Settings of `sidecar run`. Raises Misuse with every mistake."""
+    environ = os.environ if environ is None else environ
+    values, mistakes = _resolve(RUN, args, environ)
+    if "upstream" not in values and not _mentions(mistakes, "--upstream"):
+        mistakes.append("--upstream: the service behind is missing; give http://HOST:PORT")
+    sources = [key for key in ("policies", "control_plane") if key in values]
+    if len(sources) == 2:
+        mistakes.append("--policies, --control-plane: give one of the two, not both")
+    if not sources and not _mentions(mistakes, "--policies", "--control-plane"):
+        mistakes.append(
+            "--policies, --control-plane: give one of the two; "
+            "`sidecar init` writes a first set of documents"
+        )
+    _distinct(mistakes, values, ("listen", "health", "admin"))
+    if mistakes:
+        raise Misuse(mistakes)
+    return RunSettings(
+        upstream=values["upstream"],
+        policies=values.get("policies"),
+        control_plane=values.get("control_plane"),
+        listen=values["listen"],
+        health=values["health"],
+        admin=values["admin"],
+        namespace=values["namespace"],
+        labels=dict(values.get("label", [])),
+        state=values.get("state"),
+        state_home=state_home(environ),
+        trust=values.get("trust"),
+        workers=values["workers"],
+        decision_log=values["decision_log"],
+        drain=values["drain"],
+    )
+
+
+def control_plane_settings(
+    args: argparse.Namespace, environ: Mapping[str, str] | None = None
+) -> ControlPlaneSettings:
+    """Settings of `sidecar control-plane`. Raises Misuse with every mistake."""
+    environ = os.environ if environ is None else environ
+    values, mistakes = _resolve(CONTROL_PLANE, args, environ)
+    _distinct(mistakes, values, ("listen", "http"))
+    if mistakes:
+        raise Misuse(mistakes)
+    default_store = f"sqlite:///{state_home(environ) / 'control-plane' / 'store.db'}"
+    return ControlPlaneSettings(
+        store=values.get("store", default_store),
+        listen=values["listen"],
+        http=values["http"],
+        insecure_unauthenticated=values["insecure_unauthenticated"],
+    )
+
+
+def state_home(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of this user's state (XDG Base Directory Specification)."""
+    environ = os.environ if environ is None else environ
+    base = environ.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "sidecar"
+    home = environ.get("HOME", "")
+    return (Path(home) if home.startswith("/") else Path("/var/lib")) / ".local/state/sidecar"
+
+
+def _resolve(
+    settings: Sequence[_Setting], args: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    mistakes: list[str] = []
+    file = _file(settings, args.config or environ.get("SIDECAR_CONFIG"), mistakes)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        text, where = _given(setting, args, environ, file)
+        if text is None:
+            continue
+        try:
+            if setting.repeated:
+                values[setting.attribute] = [setting.read(item) for item in text]
+            else:
+                values[setting.attribute] = setting.read(text[0])
+        except ValueError as error:
+            mistakes.append(f"{where}: {error}")
+    return values, mistakes
+
+
+def _given(
+    setting: _Setting,
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    file: Mapping[str, list[str]],
+) -> tuple[list[str] | None, str]:
+    flag = getattr(args, setting.attribute, None)
+    if flag is not None:
+        return flag if isinstance(flag, list) else [flag], f"--{setting.key}"
+    text = environ.get(_variable(setting))
+    if text is not None:
+        return text.split(",") if setting.repeated else [text], _variable(setting)
+    if setting.key in file:
+        return file[setting.key], f"{setting.key} in the settings file"
+    return None if setting.default is None else [setting.default], f"--{setting.key}"
+
+
+def _file(
+    settings: Sequence[_Setting], name: str | None, mistakes: list[str]
+) -> Mapping[str, list[str]]:
+    if not name:
+        return {}
+    try:
+        content = yaml.load(Path(name).read_text("utf-8"), Loader=yaml.CSafeLoader)
+    except OSError as error:
+        mistakes.append(f"--config: cannot read {name}: {error.strerror}")
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mistakes.append(f"--config: {name} is not YAML: {error}")
+        return {}
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        mistakes.append(f"--config: {name}: settings by name are expected, as in listen: HOST:PORT")
+        return {}
+    known = {setting.key: setting for setting in settings}
+    values: dict[str, list[str]] = {}
+    for key, value in content.items():
+        setting = known.get(str(key))
+        if setting is None:
+            mistakes.append(f"--config: {name}: unknown setting {key!r}; known: {', '.join(known)}")
+        elif setting.repeated and isinstance(value, dict):
+            values[setting.key] = [f"{name}={item}" for name, item in value.items()]
+        elif isinstance(value, list) and setting.repeated:
+            values[setting.key] = [str(item) for item in value]
+        elif isinstance(value, str | int | bool):
+            values[setting.key] = [str(value)]
+        else:
+            mistakes.append(f"--config: {name}: {key} has a value of the wrong shape")
+    return values
+
+
+def _distinct(mistakes: list[str], values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    taken: dict[Address, str] = {}
+    for key in keys:
+        found = values.get(key)
+        if isinstance(found, Address) and found.port:
+            other = taken.setdefault(found, key)
+            if other != key:
+                mistakes.append(f"--{key}: {found} is already --{other}'s; choose another port")
+
+
+def _mentions(mistakes: Sequence[str], *flags: str) -> bool:
+    return any(mistake.startswith(flag) for mistake in mistakes for flag in flags)

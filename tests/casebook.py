@@ -1,0 +1,141 @@
+"""Decision cases as data: tests/cases/*.yaml, run by the core and by every door alike.
+
+A file holds `documents` (in which `$JWKS` stands for the test issuer's key set) and `cases`. A case
+names a request, a token (claims over defaults; times are seconds from now) and what is expected.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+from sidecar.decide.compile import validate
+from sidecar.decide.documents import Document
+from sidecar.decide.parse import Source, parse
+from sidecar.decide.request import Request, canonical_authority, canonical_target
+
+FOLDER = Path(__file__).parent / "cases"
+ISSUER = "https://idp.example"
+_TIMES = ("exp", "nbf", "iat")
+
+
+@functools.cache
+def ed25519_key() -> ed25519.Ed25519PrivateKey:
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+@functools.cache
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@functools.cache
+def stranger_key() -> ed25519.Ed25519PrivateKey:
+    """A key that no issuer publishes."""
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+@functools.cache
+def jwks() -> dict[str, Any]:
+    okp = jwt.algorithms.OKPAlgorithm.to_jwk(ed25519_key().public_key(), as_dict=True)
+    pair = jwt.algorithms.RSAAlgorithm.to_jwk(rsa_key().public_key(), as_dict=True)
+    return {"keys": [{**okp, "kid": "ed"}, {**pair, "kid": "rsa"}]}
+
+
+def token(now: float, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:
+    """A signed token. `header.key: stranger` signs with a key that nobody publishes."""
+    header = dict(header or {})
+    body: dict[str, Any] = {
+        "iss": ISSUER, "aud": "bank", "sub": "alice", "exp": 300, "iat": 0, **claims,
+    }  # fmt: skip
+    for name in _TIMES:
+        if type(body.get(name)) is int:
+            body[name] = int(now) + body[name]
+    body = {name: value for name, value in body.items() if value is not None}
+    algorithm = header.pop("alg", "EdDSA")
+    key: Any = {"EdDSA": ed25519_key, "RS256": rsa_key, "PS256": rsa_key}[algorithm]()
+    if header.pop("key", None) == "stranger":
+        key = stranger_key()
+    headers = {"kid": "rsa" if algorithm != "EdDSA" else "ed", **header}
+    # The JWS layer, since the JWT layer refuses to sign the odd claims that cases are about.
+    return jwt.PyJWS().encode(json.dumps(body).encode(), key, algorithm, headers)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of one file."""
+
+    file: str
+    documents: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.file}: {self.spec['name']}"
+
+    def headers(self, now: float) -> list[tuple[bytes, bytes]]:
+        """The request's headers, the credential among them."""
+        request = self.spec.get("request", {})
+        found = [(b"host", request.get("host", "bank.example").encode())]
+        for name, value in request.get("headers", {}).items():
+            values = value if isinstance(value, list) else [value]
+            found += [(name.lower().encode(), self._fill(item, now).encode()) for item in values]
+        if "token" in self.spec:
+            found.append((b"authorization", b"Bearer " + self._token(now).encode()))
+        return found
+
+    def _fill(self, value: str, now: float) -> str:
+        """`$TOKEN` in a header stands for a valid token."""
+        return value.replace("$TOKEN", token(now, {}))
+
+    def _token(self, now: float) -> str:
+        claims = self.spec["token"]
+        if isinstance(claims, str):
+            return claims
+        text = token(now, claims, self.spec.get("header"))
+        if self.spec.get("damage"):
+            head, body, signature = text.split(".")
+            raw = bytearray(base64.urlsafe_b64decode(signature + "=="))
+            raw[0] ^= 1
+            text = f"{head}.{body}.{base64.urlsafe_b64encode(bytes(raw)).decode().rstrip('=')}"
+        return text
+
+    def request(self, now: float) -> Request:
+        request = self.spec.get("request", {})
+        path, segments, query = canonical_target(request.get("path", "/").encode())
+        headers = self.headers(now)
+        authority, host = canonical_authority(headers[0][1])
+        return Request(
+            request.get("method", "GET"), path, segments, query, authority, host, "http", headers,
+            "127.0.0.1",
+        )  # fmt: skip
+
+
+def documents(text: str) -> list[Document]:
+    """The documents of a case file, which must be without problems."""
+    found, problems = parse([Source("case", text.replace("$JWKS", json.dumps(jwks())))])
+    problems += [problem for problem in validate(found) if not problem.warning]
+    assert not problems, "\n".join(map(str, problems))
+    return found
+
+
+def cases() -> list[Case]:
+    """All cases of all files."""
+    found = []
+    for path in sorted(FOLDER.glob("*.yaml")):
+        body = yaml.safe_load(path.read_text())
+        found += [
+            Case(path.stem, body["documents"], body.get("labels", {}), spec)
+            for spec in body["cases"]
+        ]
+    return found
