@@ -238,7 +238,7 @@ def control_plane_settings(
     _distinct(mistakes, values, ("listen", "http"))
     if mistakes:
         raise Misuse(mistakes)
-    default_store = f"sqlite:///{state_home(environ) / 'control-plane' / 'store.db'}"
+    default_store = f"sqlite:///{state_home(environ) / 'sidecar' / 'control-plane' / 'store.db'}"
     return ControlPlaneSettings(
         store=values.get("store", default_store),
         listen=values["listen"],
@@ -248,13 +248,13 @@ def control_plane_settings(
 
 
 def state_home(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder of this user's state (XDG Base Directory Specification)."""
+    """Where this user's programs keep state (XDG Base Directory Specification)."""
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_STATE_HOME", "")
     if base.startswith("/"):
-        return Path(base) / "sidecar"
+        return Path(base)
     home = environ.get("HOME", "")
-    return (Path(home) if home.startswith("/") else Path("/var/lib")) / ".local/state/sidecar"
+    return (Path(home) if home.startswith("/") else Path("/var/lib")) / ".local/state"
 
 
 def _resolve(

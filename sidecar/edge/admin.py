@@ -1,0 +1,86 @@
+"""Health, metrics and inspection, on ports of their own: never on the traffic port.
+
+`health_app` is what a kubelet and Prometheus see; `admin_app` adds what only operators should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from sidecar.telemetry.metrics import Metrics, page
+
+State = Callable[[], Mapping[str, Any]]
+Ready = Callable[[], str]
+"""Why the sidecar is not ready; empty when it is."""
+
+_JSON: Final = "application/json"
+
+
+def health_app(metrics: Metrics, ready: Ready) -> web.Application:
+    """`/healthz` answers while the process does, `/readyz` once there is a snapshot."""
+    app = web.Application()
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz(ready))
+    app.router.add_get("/metrics", _metrics(metrics))
+    return app
+
+
+def admin_app(
+    metrics: Metrics,
+    ready: Ready,
+    snapshot: State,
+    config: State,
+    decisions: Callable[[], Iterable[Mapping[str, Any]]],
+) -> web.Application:
+    """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first)."""
+    app = health_app(metrics, ready)
+    app.router.add_get("/snapshot", _state(snapshot))
+    app.router.add_get("/config", _state(config))
+    app.router.add_get("/decisions", _state(lambda: {"decisions": list(decisions())}))
+    return app
+
+
+async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
+    """Start serving; OSError where the address cannot be had. `runner.addresses` says where."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+def _readyz(ready: Ready) -> Callable[[web.Request], Any]:
+    async def handler(request: web.Request) -> web.Response:
+        why_not = ready()
+        if why_not:
+            return web.Response(status=503, text=f"not ready: {why_not}\n")
+        return web.Response(text="ready\n")
+
+    return handler
+
+
+def _metrics(metrics: Metrics) -> Callable[[web.Request], Any]:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=page(metrics), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return handler
+
+
+def _state(state: State) -> Callable[[web.Request], Any]:
+    async def handler(request: web.Request) -> web.Response:
+        body = orjson.dumps(state(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return web.Response(body=body, content_type=_JSON)
+
+    return handler
