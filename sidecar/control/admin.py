@@ -1,0 +1,196 @@
+"""The Admin service: requests to values, values to answers. What happens is decided elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, NoReturn
+
+import grpc
+
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.fleet import Fleet, FleetFull
+from sidecar.control.metrics import Counts
+from sidecar.control.publish import Application, Outcome, Publisher, Result, What
+from sidecar.control.session import Session
+from sidecar.control.store import Release
+from sidecar.errors import StoreFailed
+from sidecar.wire import admin_pb2 as pb
+from sidecar.wire import convert
+from sidecar.wire.admin_pb2_grpc import AdminServicer
+
+GATHER: Final = 0.02  # seconds between two messages of a watch: bursts of acks become one
+MAX_ERRORS: Final = 10
+_OUTCOMES: Final[Mapping[Outcome, pb.Outcome.ValueType]] = {
+    "published": pb.OUTCOME_PUBLISHED,
+    "unchanged": pb.OUTCOME_UNCHANGED,
+    "would_publish": pb.OUTCOME_WOULD_PUBLISH,
+    "refused": pb.OUTCOME_REFUSED,
+    "conflict": pb.OUTCOME_CONFLICT,
+}
+_WHATS: Final[Mapping[What, pb.Change.What.ValueType]] = {
+    "added": pb.Change.WHAT_ADDED,
+    "changed": pb.Change.WHAT_CHANGED,
+    "removed": pb.Change.WHAT_REMOVED,
+    "unchanged": pb.Change.WHAT_UNCHANGED,
+}
+_log = logging.getLogger(__name__)
+
+
+class Admin(AdminServicer):
+    """Serves people and pipelines."""
+
+    def __init__(
+        self, publisher: Publisher, catalogue: Catalogue, fleet: Fleet, counts: Counts
+    ) -> None:
+        self._publisher = publisher
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._counts = counts
+        self._applying: set[asyncio.Task[Result]] = set()
+
+    async def settle(self) -> None:
+        """Waits for what is being published."""
+        if self._applying:
+            await asyncio.wait(self._applying)
+
+    async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
+        """Publishes; see ApplyRequest."""
+        application = Application(
+            texts=list(request.documents),
+            namespaces=list(request.namespaces),
+            prune=request.prune,
+            dry_run=request.dry_run,
+            base_versions=dict(request.base_versions),
+            raise_floor=request.raise_floor,
+        )
+        try:
+            result = await self._to_the_end(self._publisher.apply(application))
+        except StoreFailed as error:
+            self._counts.applies["failed"] += 1
+            _log.error("%s", error)
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, f"nothing was published: {error}")
+        self._counts.applies[result.outcome] += 1
+        return pb.ApplyResponse(
+            outcome=_OUTCOMES[result.outcome],
+            releases=[_release(release) for release in result.releases],
+            changes=[pb.Change(what=_WHATS[c.what], document=c.document) for c in result.changes],
+            problems=[convert.problem_to_wire(problem) for problem in result.problems],
+        )
+
+    async def _to_the_end(self, publishing: Coroutine[Any, Any, Result]) -> Result:
+        """Goes on when the caller hangs up: what is durable must also be announced."""
+        task = asyncio.create_task(publishing)
+        self._applying.add(task)
+        task.add_done_callback(self._applied)
+        return await asyncio.shield(task)
+
+    def _applied(self, task: asyncio.Task[Result]) -> None:
+        self._applying.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            result = task.result()
+            self._counts.releases += len(result.releases) * (result.outcome == "published")
+
+    async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
+        """What is published now."""
+        releases = [
+            release
+            for release in self._catalogue.releases()
+            if request.namespace in ("", release.namespace)
+        ]
+        return pb.GetResponse(
+            documents=[
+                document.canonical
+                for release in releases
+                for document in release.documents
+                if request.kind in ("", document.kind) and request.name in ("", document.name)
+            ],
+            releases=[_release(release) for release in releases],
+        )
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
+        """Which connected sidecar enforces what."""
+        sessions = [
+            session
+            for session in self._fleet
+            if request.namespace in ("", session.namespace)
+            and request.sidecar_id in ("", session.sidecar_id)
+        ]
+        sessions.sort(key=lambda session: (session.namespace, session.sidecar_id))
+        return pb.StatusResponse(
+            sidecars=[self._status(session) for session in sessions],
+            releases=[
+                _release(release)
+                for release in self._catalogue.releases()
+                if request.namespace in ("", release.namespace)
+            ],
+        )
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> None:  # type: ignore[override]
+        """How far releases have come, at once and after every change."""
+        try:
+            with self._fleet.watching() as changed:
+                last = None
+                while True:
+                    changed.clear()
+                    progress = self._progress(request)
+                    if progress != last:
+                        await context.write(progress)
+                        last = progress
+                    await changed.wait()
+                    await asyncio.sleep(GATHER)
+        except FleetFull as error:
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    def _progress(self, request: pb.WatchRequest) -> pb.Progress:
+        return pb.Progress(
+            reaches=[self._reach(item.namespace, item.version) for item in request.releases]
+        )
+
+    def _reach(self, namespace: str, version: int) -> pb.Progress.Reach:
+        sessions = list(self._fleet.concerned(namespace))
+        live = sum(session.enforces(namespace, version) for session in sessions)
+        refusing = [
+            session
+            for session in sessions
+            if session.refuses(namespace, version) and not session.enforces(namespace, version)
+        ]
+        return pb.Progress.Reach(
+            namespace=namespace,
+            version=version,
+            sidecars=len(sessions),
+            live=live,
+            refused=len(refusing),
+            errors=[f"{s.sidecar_id}: {s.last_error}" for s in refusing[:MAX_ERRORS]],
+        )
+
+    def _status(self, session: Session) -> pb.SidecarStatus:
+        assigned = session.assigned(self._catalogue)
+        return pb.SidecarStatus(
+            sidecar_id=session.sidecar_id,
+            namespace=session.namespace,
+            labels=session.labels,
+            build=session.build,
+            address=session.address,
+            connected_since=int(session.since),
+            enforced=convert.versions_to_wire(session.enforced),
+            assigned=convert.versions_to_wire(assigned),
+            last_error=session.last_error,
+            current=bool(assigned) and session.enforced == assigned,
+        )
+
+
+def _release(release: Release) -> pb.Release:
+    return pb.Release(
+        namespace=release.namespace,
+        version=release.version,
+        floor=release.manifest.floor,
+        issued=release.manifest.issued,
+        documents=len(release.documents),
+    )
+
+
+async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:
+    await context.abort(code, reason)
+    raise AssertionError("abort returned")

@@ -1,0 +1,85 @@
+"""The sidecars that are connected now: whom a release concerns, and who watches how far it came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sidecar.control.session import Session
+from sidecar.decide.documents import PLATFORM
+from sidecar.errors import SidecarError
+
+MAX_WATCHERS: Final = 256
+
+
+class FleetFull(SidecarError):
+    """A bound on streams or watchers is reached."""
+
+
+class Fleet:
+    """Sessions by sidecar id."""
+
+    def __init__(self, max_streams: int) -> None:
+        self._max_streams = max_streams
+        self._sessions: dict[str, Session] = {}
+        self._watchers: set[asyncio.Event] = set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    @property
+    def watchers(self) -> int:
+        """How many ask to be told of changes."""
+        return len(self._watchers)
+
+    def join(self, session: Session) -> None:
+        """A stream begins; an older one of the same sidecar ends. Raises FleetFull."""
+        old = self._sessions.get(session.sidecar_id)
+        if old is not None:
+            old.end("another stream came with the same sidecar id")
+        elif len(self._sessions) >= self._max_streams:
+            raise FleetFull(f"{self._max_streams} sidecars are connected, the most allowed")
+        self._sessions[session.sidecar_id] = session
+        self.changed()
+
+    def leave(self, session: Session) -> None:
+        """A stream has ended."""
+        if self._sessions.get(session.sidecar_id) is session:
+            del self._sessions[session.sidecar_id]
+            self.changed()
+
+    def announce(self, namespaces: Iterable[str]) -> None:
+        """Releases of these namespaces were made: wakes the streams that they concern."""
+        touched = set(namespaces)
+        for session in self._sessions.values():
+            if PLATFORM in touched or session.namespace in touched:
+                session.wake.set()
+        self.changed()
+
+    def concerned(self, namespace: str) -> Iterator[Session]:
+        """The sidecars that enforce releases of a namespace."""
+        for session in self:
+            if namespace in (PLATFORM, session.namespace):
+                yield session
+
+    def changed(self) -> None:
+        """Something that `status` shows is different."""
+        for watcher in self._watchers:
+            watcher.set()
+
+    @contextmanager
+    def watching(self) -> Iterator[asyncio.Event]:
+        """An event that is set at every change. Raises FleetFull."""
+        if len(self._watchers) >= MAX_WATCHERS:
+            raise FleetFull(f"{MAX_WATCHERS} watchers are connected, the most allowed")
+        event = asyncio.Event()
+        self._watchers.add(event)
+        try:
+            yield event
+        finally:
+            self._watchers.discard(event)

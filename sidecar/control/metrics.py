@@ -1,0 +1,75 @@
+"""What the control plane counts: plain integers, read when somebody scrapes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.fleet import Fleet
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start of the process."""
+
+    streams: int = 0
+    streams_refused: int = 0
+    pushes: int = 0
+    acks: int = 0
+    nacks: int = 0
+    releases: int = 0
+    applies: Counter[str] = field(default_factory=Counter)
+
+
+class _Metrics(Collector):
+    def __init__(self, counts: Counts, fleet: Fleet, catalogue: Catalogue) -> None:
+        self._counts = counts
+        self._fleet = fleet
+        self._catalogue = catalogue
+
+    def collect(self) -> Iterator[Metric]:
+        counts, fleet = self._counts, self._fleet
+        current = sum(
+            bool(assigned := session.assigned(self._catalogue)) and session.enforced == assigned
+            for session in fleet
+        )
+        for name, text, value in (
+            ("streams", "Sidecars connected now.", len(fleet)),
+            ("streams_current", "Of these, those that enforce all they are assigned.", current),
+            ("watchers", "Clients that watch a release spread.", fleet.watchers),
+        ):
+            yield GaugeMetricFamily(f"sidecar_control_{name}", text, value=value)
+        release = GaugeMetricFamily(
+            "sidecar_control_release_version", "Newest release.", labels=["namespace"]
+        )
+        for item in self._catalogue.releases():
+            release.add_metric([item.namespace], item.version)
+        yield release
+        for name, text, value in (
+            ("streams_opened", "Streams begun.", counts.streams),
+            ("streams_refused", "Streams refused.", counts.streams_refused),
+            ("pushes", "Pushes sent.", counts.pushes),
+            ("acks", "Pushes enforced.", counts.acks),
+            ("nacks", "Pushes refused by a sidecar.", counts.nacks),
+            ("releases", "Releases made.", counts.releases),
+        ):
+            yield CounterMetricFamily(f"sidecar_control_{name}", text, value=value)
+        applies = CounterMetricFamily(
+            "sidecar_control_apply", "Applies by what came of them.", labels=["outcome"]
+        )
+        for outcome, count in sorted(counts.applies.items()):
+            applies.add_metric([outcome], count)
+        yield applies
+
+
+def registry(counts: Counts, fleet: Fleet, catalogue: Catalogue) -> CollectorRegistry:
+    """A registry of its own, so that several control planes fit into one process (tests, demo)."""
+    collected = CollectorRegistry()
+    collected.register(_Metrics(counts, fleet, catalogue))
+    return collected

@@ -1,0 +1,176 @@
+"""The control plane as one object: store, streams, admin service, HTTP side; start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sidecar.control import http, metrics
+from sidecar.control.admin import Admin
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.fleet import Fleet
+from sidecar.control.publish import Publisher, Validate
+from sidecar.control.service import Discovery
+from sidecar.control.store import Store
+from sidecar.decide import compile as documents_compiler
+from sidecar.errors import Misuse
+from sidecar.facts.signing import is_loopback, public_key_pem
+from sidecar.wire import admin_pb2, convert, discovery_pb2
+from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
+from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
+
+MAX_STREAMS: Final = 20_000
+GRACE: Final = 2.0  # seconds that calls under way get when it stops
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # else a taken port is shared in silence
+    ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
+    ("grpc.max_send_message_length", convert.MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 15_000),  # a dead sidecar leaves `status` within 20 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+_SERVICES: Final = tuple(
+    service.full_name
+    for file in (discovery_pb2, admin_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """HOST:PORT of what listens now; `http` is empty where there is none."""
+
+    grpc: str
+    http: str
+
+
+class ControlPlane:
+    """A control plane on one store. `start` once, `stop` once."""
+
+    def __init__(
+        self,
+        *,
+        validate: Validate = documents_compiler.validate,
+        max_streams: int = MAX_STREAMS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._validate = validate
+        self._clock = clock
+        self._catalogue = Catalogue()
+        self._fleet = Fleet(max_streams)
+        self._counts = metrics.Counts()
+        self._open = AsyncExitStack()
+        self._ready = False
+        self.trust_pem = b""
+        """The public keys of its releases, as `--trust` reads them; after `start`."""
+
+    async def start(
+        self,
+        listen: str,
+        http: str | None,
+        store_url: str,
+        *,
+        insecure_unauthenticated: bool = False,
+    ) -> Bound:
+        """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
+
+        Without authentication only loopback is admitted, unless the insecure setting says so.
+        """
+        if not is_loopback(listen):
+            if not insecure_unauthenticated:
+                raise Misuse(
+                    f"--listen {listen}: anybody who reaches it could publish policies, for there "
+                    "is no authentication yet; listen on 127.0.0.1, or accept it with "
+                    "--insecure-unauthenticated"
+                )
+            _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
+        try:
+            return await self._start(listen, http, store_url)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ends every stream and waits for what is being published."""
+        self._ready = False
+        await self._open.aclose()
+
+    async def _start(self, listen: str, http_listen: str | None, store_url: str) -> Bound:
+        store = await Store.open(store_url, clock=self._clock)
+        self._open.push_async_callback(store.close)
+        self._catalogue.endorsements = store.endorsements
+        self._catalogue.take(await store.newest())
+        self.trust_pem = b"".join(public_key_pem(key) for key in store.public_keys)
+        publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
+        admin = Admin(publisher, self._catalogue, self._fleet, self._counts)
+        self._open.push_async_callback(admin.settle)
+        grpc_bound = await self._serve_grpc(listen, admin)
+        http_bound = await self._serve_http(http_listen) if http_listen else ""
+        self._ready = True
+        return Bound(grpc_bound, http_bound)
+
+    async def _serve_grpc(self, listen: str, admin: Admin) -> str:
+        server = aio.server(options=_OPTIONS)
+        discovery = Discovery(self._catalogue, self._fleet, self._counts, self._clock)
+        add_DiscoveryServicer_to_server(discovery, server)
+        add_AdminServicer_to_server(admin, server)
+        healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        for service in ("", *_SERVICES):
+            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        reflection.enable_server_reflection(
+            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        host, _, wanted = listen.rpartition(":")
+        try:
+            port = server.add_insecure_port(listen)
+        except RuntimeError:
+            raise _taken(listen, "--listen") from None
+        if not port or (wanted != "0" and str(port) != wanted):
+            raise _taken(listen, "--listen")
+        await server.start()
+        self._open.push_async_callback(self._stop_grpc, server, healthy)
+        return f"{host}:{port}"
+
+    async def _stop_grpc(self, server: Any, healthy: Any) -> None:
+        await healthy.enter_graceful_shutdown()
+        stopping = asyncio.create_task(server.stop(GRACE))
+        for session in self._fleet:
+            session.end("the control plane is stopping")
+        await stopping
+
+    async def _serve_http(self, listen: str) -> str:
+        registry = metrics.registry(self._counts, self._fleet, self._catalogue)
+        runner = web.AppRunner(
+            http.application(registry, lambda: self._ready), access_log=None, handle_signals=False
+        )
+        await runner.setup()
+        self._open.push_async_callback(runner.cleanup)
+        host, _, port = listen.rpartition(":")
+        site = web.TCPSite(runner, host.strip("[]"), int(port))
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Misuse(f"--http {listen}: {error.strerror}") from None
+            raise _taken(listen, "--http") from None
+        bound = runner.addresses[0]
+        return f"{host}:{bound[1]}"
+
+
+def _taken(address: str, flag: str) -> Misuse:
+    return Misuse(f"{address}: address already in use; choose another with {flag}")

@@ -1,0 +1,97 @@
+"""The Discovery service: one stream per sidecar. Its rules are in `session`; this is the I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+from urllib.parse import unquote
+
+import grpc
+from grpc import aio
+
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.fleet import Fleet, FleetFull
+from sidecar.control.metrics import Counts
+from sidecar.control.session import Session
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
+from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
+
+HELLO_WITHIN: Final = 10.0  # seconds
+
+Requests = AsyncIterator[FromSidecar]
+Context = aio.ServicerContext[FromSidecar, FromControl]
+
+
+class Discovery(DiscoveryServicer):
+    """Serves every sidecar's stream until it ends or `Session.end` is called on it."""
+
+    def __init__(
+        self, catalogue: Catalogue, fleet: Fleet, counts: Counts, clock: Callable[[], float]
+    ) -> None:
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._counts = counts
+        self._clock = clock
+
+    # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
+    async def Stream(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]
+        """The whole life of one stream."""
+        session = await self._greet(request_iterator, context)
+        reader = asyncio.create_task(self._read(request_iterator, session))
+        try:
+            while not session.ended:
+                session.wake.clear()
+                message = session.next(self._catalogue)
+                if message is not None:
+                    self._counts.pushes += message.HasField("push")
+                    await context.write(message)
+                await session.wake.wait()
+            await context.abort(grpc.StatusCode.ABORTED, session.ended)
+        finally:
+            reader.cancel()
+            self._fleet.leave(session)
+
+    async def _greet(self, requests: Requests, context: Context) -> Session:
+        """The session that a Hello begins. Aborts the call where there is none."""
+        code, reason = grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello"
+        try:
+            async with asyncio.timeout(HELLO_WITHIN):
+                first = await anext(requests)
+            if first.HasField("hello"):
+                address = _readable(context.peer())
+                session = Session(first.hello, address=address, since=self._clock())
+                self._fleet.join(session)
+                self._counts.streams += 1
+                return session
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came"
+        except ValueError as error:
+            reason = str(error)
+        except FleetFull as error:
+            code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+        self._counts.streams_refused += 1
+        await context.abort(code, reason)
+        raise AssertionError("abort returned")
+
+    async def _read(self, requests: Requests, session: Session) -> None:
+        reason = "the sidecar ended the stream"
+        try:
+            async for message in requests:
+                if message.HasField("ack"):
+                    self._counts.acks += session.ack(message.ack)
+                elif message.HasField("nack"):
+                    self._counts.nacks += session.nack(message.nack)
+                elif message.HasField("hello"):
+                    reason = "a second Hello"
+                    break
+                self._fleet.changed()
+        finally:
+            session.end(reason)
+
+
+def _readable(peer: str) -> str:
+    """`ipv4:127.0.0.1:5` and `ipv6:%5B::1%5D:5` as people write them."""
+    return unquote(peer.partition(":")[2]) if peer.startswith(("ipv4:", "ipv6:")) else peer

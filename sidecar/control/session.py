@@ -1,0 +1,136 @@
+"""One sidecar's stream as a state machine: what it holds, what it was sent, what to send next.
+
+The rules of the stream are here and nowhere else (proto/sidecar/v1/discovery.proto): one unanswered
+push, deltas counted from the last set that was accepted, no second push of a set that was refused.
+No I/O: messages go in, messages come out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.control.catalogue import Catalogue, Held, Target
+from sidecar.wire import convert
+from sidecar.wire.discovery_pb2 import Ack, FromControl, Hello, Idle, Nack, Push
+
+MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
+MAX_LABELS: Final = 64
+MAX_HELD: Final = 200_000
+_ID: Final = re.compile(r"[A-Za-z0-9._:/-]{1,253}")
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class Session:
+    """The state of one stream, from its Hello on. `wake` is set whenever `next` may have more."""
+
+    def __init__(self, hello: Hello, *, address: str, since: float) -> None:
+        """Raises ValueError, with what is wrong, for a Hello that makes no sense."""
+        _check(hello)
+        self.sidecar_id = hello.sidecar_id
+        self.namespace = hello.namespace
+        self.labels: Mapping[str, str] = dict(hello.labels)
+        self.build = hello.build[:253]
+        self.address = address
+        self.since = since
+        self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
+        self.last_error = ""
+        self.wake = asyncio.Event()
+        self.ended = ""  # why the stream must end
+        self._known: Held = {
+            held.name: held.version
+            for subscription in hello.subscriptions
+            if subscription.type == convert.RELEASE
+            for held in subscription.held
+        }
+        self._sent: tuple[str, Target] | None = None  # nonce and target, unanswered
+        self._refused: Target | None = None
+        self._pushes = 0
+        self._greeted = False
+
+    def next(self, catalogue: Catalogue) -> FromControl | None:
+        """The message to send now, if there is one."""
+        if self._sent is not None:
+            return None  # whatever changed meanwhile goes with the next push, as one
+        target = catalogue.target(self.namespace, self.labels)
+        if target is not None and not self._has_refused(target):
+            changed, removed = target.delta(self._known)
+            if changed or removed:
+                self._greeted = True
+                self._pushes += 1
+                nonce = str(self._pushes)
+                self._sent = nonce, target
+                return FromControl(
+                    push=Push(
+                        type=convert.RELEASE,
+                        nonce=nonce,
+                        resources=changed,
+                        removed=removed,
+                        endorsements=convert.endorsements_to_wire(catalogue.endorsements),
+                    )
+                )
+        if self._greeted:
+            return None
+        self._greeted = True
+        detail = "" if target else f"namespace {self.namespace!r} has no release yet"
+        return FromControl(idle=Idle(type=convert.RELEASE, detail=detail))
+
+    def _has_refused(self, target: Target) -> bool:
+        refused = self._refused
+        return refused is not None and (target is refused or target.held == refused.held)
+
+    def ack(self, ack: Ack) -> bool:
+        """The push is enforced. False if it answers nothing that is waiting."""
+        if self._sent is None or self._sent[0] != ack.nonce:
+            return False
+        self._known = self._sent[1].held
+        self._sent = self._refused = None
+        self.enforced = convert.enforced_from_wire(ack.enforced)
+        self.last_error = ack.warning[:MAX_ERROR]
+        self.wake.set()
+        return True
+
+    def nack(self, nack: Nack) -> bool:
+        """The push is refused; what was enforced before stays, and so does what it holds."""
+        if self._sent is None or self._sent[0] != nack.nonce:
+            return False
+        self._refused = self._sent[1]
+        self._sent = None
+        self.last_error = nack.error[:MAX_ERROR] or "refused without a reason"
+        self.wake.set()
+        return True
+
+    def end(self, reason: str) -> None:
+        """The stream is to end; the first reason stays."""
+        self.ended = self.ended or reason
+        self.wake.set()
+
+    def assigned(self, catalogue: Catalogue) -> Mapping[str, int]:
+        """The versions that it should enforce; empty while its namespace has no release."""
+        target = catalogue.target(self.namespace, self.labels)
+        return target.versions if target else {}
+
+    def enforces(self, namespace: str, version: int) -> bool:
+        """Whether it said that it enforces this version of a namespace, or a later one."""
+        return self.enforced.get(namespace, -1) >= version
+
+    def refuses(self, namespace: str, version: int) -> bool:
+        """Whether its last word on this version, or a later one, was a Nack."""
+        return self._refused is not None and self._refused.versions.get(namespace, -1) >= version
+
+
+def _check(hello: Hello) -> None:
+    if not _ID.fullmatch(hello.sidecar_id):
+        raise ValueError("sidecar_id: 1 to 253 of letters, digits and ._:/- are expected")
+    if not _NAMESPACE.fullmatch(hello.namespace):
+        raise ValueError("namespace: lower-case letters, digits, '-' and '.', at most 253")
+    if len(hello.labels) > MAX_LABELS:
+        raise ValueError(f"labels: at most {MAX_LABELS}")
+    if any(len(key) > 253 or len(value) > 253 for key, value in hello.labels.items()):
+        raise ValueError("labels: at most 253 characters each")
+    if not any(subscription.type == convert.RELEASE for subscription in hello.subscriptions):
+        raise ValueError("subscriptions: RESOURCE_TYPE_RELEASE is expected")
+    if sum(len(subscription.held) for subscription in hello.subscriptions) > MAX_HELD:
+        raise ValueError(f"subscriptions: at most {MAX_HELD} resources held")
