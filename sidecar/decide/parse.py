@@ -374,7 +374,7 @@ class _Parser:
             )
             return None
         value: str = node.value
-        if node.style is not None:  # where the text itself begins: behind a quote, or a line below
+        if node.style:  # where the text itself begins: behind a quote, or a line below
             line, column = _mark(node)
             quoted = node.style in "'\""
             self._marks[pointer + TEXT] = (line, column + 1) if quoted else (line + 1, 1)

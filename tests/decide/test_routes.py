@@ -104,7 +104,8 @@ def test_the_pattern_written_first_binds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "literal"), [("/%41b", "Ab"), ("/über", "über"), ("/%C3%BCber", "über"), ("/a!", "a!")]
+    ("pattern", "literal"),
+    [("/%41b", "Ab"), ("/über", "über"), ("/%C3%BCber", "über"), ("/a!", "a!")],
 )
 def test_literals_are_decoded_as_paths_are(pattern: str, literal: str) -> None:
     assert parse_pattern(pattern).parts == (literal,)
