@@ -70,7 +70,7 @@ class Admin(AdminServicer):
         except StoreFailed as error:
             self._counts.applies["failed"] += 1
             _log.error("%s", error)
-            await _abort(context, grpc.StatusCode.UNAVAILABLE, f"nothing was published: {error}")
+            await _abort(context, grpc.StatusCode.ABORTED, f"nothing was published: {error}")
         self._counts.applies[result.outcome] += 1
         return pb.ApplyResponse(
             outcome=_OUTCOMES[result.outcome],

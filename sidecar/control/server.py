@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -136,12 +137,11 @@ class ControlPlane:
             (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         host, _, wanted = listen.rpartition(":")
+        _check_free(host, int(wanted), listen)
         try:
             port = server.add_insecure_port(listen)
-        except RuntimeError:
-            raise _taken(listen, "--listen") from None
-        if not port or (wanted != "0" and str(port) != wanted):
-            raise _taken(listen, "--listen")
+        except RuntimeError as error:
+            raise Misuse(f"--listen {listen}: {error}") from None
         await server.start()
         self._open.push_async_callback(self._stop_grpc, server, healthy)
         return f"{host}:{port}"
@@ -170,6 +170,22 @@ class ControlPlane:
             raise _taken(listen, "--http") from None
         bound = runner.addresses[0]
         return f"{host}:{bound[1]}"
+
+
+def _check_free(host: str, port: int, listen: str) -> None:
+    """gRPC says neither why it could not listen, nor that it could not for one of two families."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(listen, "--listen") from None
+        raise Misuse(f"--listen {listen}: {error.strerror}") from None
 
 
 def _taken(address: str, flag: str) -> Misuse:

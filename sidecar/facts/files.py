@@ -26,7 +26,7 @@ _PRIVATE_HINT: Final = "publish public keys only: whoever reads a private one ca
 
 
 def load(
-    paths: Iterable[str], *, stdin: Callable[[], bytes] | None = None
+    paths: Iterable[str | os.PathLike[str]], *, stdin: Callable[[], bytes] | None = None
 ) -> tuple[list[Document], list[Problem]]:
     """All documents in files, folders and (as `-`) standard input, and every problem found.
 
@@ -43,13 +43,13 @@ def load(
 
 
 def read_sources(
-    paths: Iterable[str], *, stdin: Callable[[], bytes] | None = None
+    paths: Iterable[str | os.PathLike[str]], *, stdin: Callable[[], bytes] | None = None
 ) -> tuple[list[Source], list[Problem]]:
     """The texts of all document files, each once, and problems of those that cannot be read."""
     sources: dict[str, Source] = {}
     problems: list[Problem] = []
     for path in paths:
-        for name in _files(path, problems):
+        for name in _files(os.fspath(path), problems):
             if name not in sources:
                 try:
                     data = (stdin or sys.stdin.buffer.read)() if name == STDIN else _read(name)

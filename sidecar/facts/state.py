@@ -74,6 +74,7 @@ class StateDirectory:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self._memory: Mapping[str, Any] | None = None  # as last written by this process
 
     @classmethod
     def open(cls, path: Path) -> StateDirectory:
@@ -161,7 +162,9 @@ class StateDirectory:
         memory = _memory_to(assignment)
         body = {**memory, **_release_to(assignment), "saved": now}
         self._write("release", body, keep="release.1")
-        self._write("memory", memory)
+        if memory != self._memory:  # each file costs two flushes, and floors seldom move
+            self._write("memory", memory)
+            self._memory = memory
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

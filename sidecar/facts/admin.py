@@ -1,0 +1,131 @@
+"""The client of a control plane's Admin service. gRPC's errors become ours here, and only here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+from grpc import aio
+
+from sidecar.errors import ControlPlaneUnreachable
+from sidecar.wire import admin_pb2 as pb
+from sidecar.wire import convert
+from sidecar.wire.admin_pb2_grpc import AdminStub
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
+    ("grpc.max_send_message_length", convert.MAX_MESSAGE),
+    ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
+    ("grpc.enable_retries", 0),
+)
+_NOTHING_HAPPENED: Final = frozenset(
+    (
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    )
+)
+
+
+class AdminClient:
+    """Calls to one control plane. Every call raises ControlPlaneUnreachable without an answer.
+
+    `timeout` is in seconds, for each call; an apply that got no answer has an unknown outcome,
+    and the error says so.
+    """
+
+    def __init__(self, server: str, *, timeout: float) -> None:
+        self.server = server
+        self.timeout = timeout
+        self._channel = aio.insecure_channel(server, options=_OPTIONS)
+        self._stub = AdminStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._channel.close(None)
+
+    async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
+        """Publishes. Nothing is sent unless the control plane can be reached."""
+        await self._reach("nothing was published")
+        try:
+            return await self._stub.Apply(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            if error.code() in _NOTHING_HAPPENED:
+                raise ControlPlaneUnreachable(f"{self.server}: {error.details()}") from None
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            reason = f"no answer within {self.timeout:g}s" if late else str(error.details())
+            raise ControlPlaneUnreachable(
+                f"outcome unknown: {self.server}: {reason}. Look with `sidecar get`, or apply "
+                "again: what is already published makes no new release"
+            ) from None
+
+    async def get(self, request: pb.GetRequest) -> pb.GetResponse:
+        """What is published."""
+        await self._reach()
+        try:
+            return await self._stub.Get(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            raise self._unreachable(error) from None
+
+    async def status(self, request: pb.StatusRequest) -> pb.StatusResponse:
+        """Which sidecar enforces what."""
+        await self._reach()
+        try:
+            return await self._stub.Status(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            raise self._unreachable(error) from None
+
+    async def watch(
+        self, releases: Sequence[pb.Release], *, within: float
+    ) -> AsyncIterator[Sequence[pb.Progress.Reach]]:
+        """How far releases have come, at every change, for at most `within` seconds."""
+        request = pb.WatchRequest(
+            releases=[
+                pb.NamespaceVersion(namespace=release.namespace, version=release.version)
+                for release in releases
+            ]
+        )
+        call = self._stub.Watch(request, timeout=within)
+        try:
+            async for progress in call:
+                yield progress.reaches
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise self._unreachable(error) from None
+        finally:
+            call.cancel()
+
+    async def _reach(self, consequence: str = "") -> None:
+        """Connects, so that what fails later is known to have been sent."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                state = self._channel.get_state(try_to_connect=True)
+                while state is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        raise TimeoutError
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            told = f"; {consequence}" if consequence else ""
+            raise ControlPlaneUnreachable(
+                f"no control plane answers at {self.server}{told}. Is it running, and is --server "
+                "its --listen address?"
+            ) from None
+
+    def _unreachable(self, error: aio.AioRpcError) -> ControlPlaneUnreachable:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ControlPlaneUnreachable(f"{self.server}: no answer within {self.timeout:g}s")
+        return ControlPlaneUnreachable(f"{self.server}: {error.code().name}: {error.details()}")
