@@ -168,7 +168,7 @@ def _print_response(response: pb.ApplyResponse) -> None:
     for change in response.changes:
         mark, what, style = _MARKS[change.what]
         counts[what] += 1
-        if change.what != pb.Change.WHAT_UNCHANGED:
+        if change.what != pb.Change.WHAT_UNCHANGED and response.outcome != pb.OUTCOME_REFUSED:
             console.print(f"{mark} {change.document}", style=style)
     summary = ", ".join(f"{count} {what}" for what, count in counts.items()) or "no documents"
     versions = " ".join(f"{r.namespace}@{r.version}" for r in response.releases)

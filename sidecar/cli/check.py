@@ -25,10 +25,11 @@ def register(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sidecar.decide.compile import PLATFORM, validate
+    from sidecar.decide.compile import validate
+    from sidecar.decide.documents import PLATFORM
     from sidecar.facts.files import load
 
-    documents, problems = load(args.paths)
+    documents, problems = load([str(path) for path in args.paths])
     if not problems:
         found = {}
         for namespace in sorted({document.namespace for document in documents}):

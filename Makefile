@@ -1,0 +1,45 @@
+# Everything set-up needs is Python (3.11 or newer), make and a C compiler.
+#   make demo [ARGS=--once]   the whole system on loopback
+#   make test                 lint, types, every test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint types unit proto docs load clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/sidecar demo $(ARGS)
+
+test: $(READY) lint types
+	sh tests/programs.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
+
+proto: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh proto/generate.sh sidecar/wire
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
+load: $(READY)
+	$(BIN)/python loadtests/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,103 @@
+"""The two services that the demo brings along: an issuer of tokens and a sample bank."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jwt
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+LIFE: Final = 3600  # seconds that a demo token is valid
+
+
+class DemoIssuer:
+    """Signs tokens for whoever asks: for the demo only, on loopback only."""
+
+    def __init__(self, audience: str = "bank") -> None:
+        self.address = ""
+        self._audience = audience
+        self._key = rsa.generate_private_key(65537, 2048)
+        self._stranger = rsa.generate_private_key(65537, 2048)
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/.well-known/openid-configuration", self._metadata)
+        app.router.add_get("/jwks", self._jwks)
+        app.router.add_get("/token", self._token)
+        return app
+
+    def token(
+        self,
+        subject: str,
+        scope: str = "",
+        claims: Mapping[str, Any] | None = None,
+        *,
+        forged: bool = False,
+    ) -> str:
+        """A token as an issuer would make it, or the same signed with somebody else's key."""
+        now = int(time.time())
+        body = {
+            "iss": self.address, "aud": self._audience, "sub": subject, "iat": now,
+            "exp": now + LIFE, "jti": uuid.uuid4().hex, "scope": scope, **(claims or {}),
+        }  # fmt: skip
+        key = self._stranger if forged else self._key
+        return jwt.encode(body, key, "RS256", headers={"kid": "demo", "typ": "at+jwt"})
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        return web.json_response({"issuer": self.address, "jwks_uri": f"{self.address}/jwks"})
+
+    async def _jwks(self, request: web.Request) -> web.Response:
+        jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return web.json_response({"keys": [{**jwk, "kid": "demo", "use": "sig", "alg": "RS256"}]})
+
+    async def _token(self, request: web.Request) -> web.Response:
+        query = dict(request.query)
+        subject, scope = query.pop("sub", "alice"), query.pop("scope", "accounts:read")
+        return web.Response(text=self.token(subject, scope, query) + "\n")
+
+
+class DemoBank:
+    """A service that knows nothing of tokens: it believes the headers that the sidecar sets."""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/catalogue/{item:.*}", self._catalogue)
+        app.router.add_get("/accounts/{id}/{rest:.*}", self._account)
+        app.router.add_get("/accounts/{id}", self._account)
+        app.router.add_post("/transfers", self._transfer)
+        return app
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _catalogue(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"items": ["current account", "savings"], "tier": request.headers.get("x-tier", "")}
+        )
+
+    async def _account(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "account": request.match_info["id"],
+                "balance": "1024.00",
+                "asked_by": request.headers.get("x-sidecar-subject", ""),
+            }
+        )
+
+    async def _transfer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return web.json_response({"accepted": True, "amount": body.get("amount")}, status=201)
+
+
+async def serve(app: web.Application, port: int = 0) -> tuple[web.AppRunner, str]:
+    """Start on loopback; returns the runner and `http://127.0.0.1:PORT`."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
