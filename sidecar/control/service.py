@@ -47,10 +47,12 @@ class Discovery(DiscoveryServicer):
                     self._counts.pushes += message.HasField("push")
                     await context.write(message)
                 await session.wake.wait()
-            await context.abort(grpc.StatusCode.ABORTED, session.ended)
         finally:
-            reader.cancel()
             self._fleet.leave(session)
+            reader.cancel()
+            # A broken stream also fails the read under way; that error has been dealt with here.
+            await asyncio.gather(reader, return_exceptions=True)
+        await context.abort(grpc.StatusCode.ABORTED, session.ended)
 
     async def _greet(self, requests: Requests, context: Context) -> Session:
         """The session that a Hello begins. Aborts the call where there is none."""
