@@ -21,8 +21,8 @@ Made from the types by `make docs`; the words are theirs. Every document is YAML
 ```yaml
 apiVersion: authz.sidecar/v1
 kind: AccessPolicy
-metadata: {name: payments, namespace: default, labels: {team: core}}   # namespace and labels optional
-spec: {...}
+metadata: {name: payments, namespace: default, labels: {team: core}}
+spec: {...}                       # namespace and labels may be left out
 ```
 
 Unknown fields and duplicate keys are errors. Several documents to a file, separated by `---`;
