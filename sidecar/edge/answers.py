@@ -1,0 +1,66 @@
+"""The proxy's own answers to what goes wrong before, beside or behind a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.decide.challenge import Answer, problem
+from sidecar.edge.upstream import Failure
+from sidecar.errors import BadRequest
+
+_CODES: Final[Mapping[int, str]] = {
+    400: "bad_request",
+    408: "request_timeout",
+    414: "uri_too_long",
+    417: "expectation_failed",
+    431: "header_fields_too_large",
+    500: "internal_error",
+    501: "not_implemented",
+    502: "bad_gateway",
+    503: "unavailable",
+    504: "gateway_timeout",
+    505: "http_version_not_supported",
+}
+
+_FAILURES: Final[Mapping[Failure, tuple[int, str]]] = {
+    Failure.CONNECT: (502, "The service behind this proxy does not accept connections."),
+    Failure.CLOSED: (502, "The service behind this proxy closed the connection early."),
+    Failure.BAD_RESPONSE: (502, "The service behind this proxy answered with no sound HTTP."),
+    Failure.BUSY: (503, "Too many requests are waiting for the service behind this proxy."),
+    Failure.BUSY_TIMEOUT: (503, "The service behind this proxy had no capacity in time."),
+    Failure.CONNECT_TIMEOUT: (504, "The service behind this proxy did not accept in time."),
+    Failure.FIRST_BYTE_TIMEOUT: (504, "The service behind this proxy did not answer in time."),
+    Failure.RESPONSE_TIMEOUT: (504, "The service behind this proxy stopped answering."),
+}
+
+
+def _answer(status: int, detail: str, decision_id: str = "") -> Answer:
+    answer = problem(status, _CODES[status], detail, decision_id)
+    if status == 503:
+        answer.headers.append((b"retry-after", b"1"))
+    return answer
+
+
+def bad_request(error: BadRequest) -> Answer:
+    """What is wrong with the bytes; the reason is one of our fixed phrases, never theirs."""
+    return _answer(error.status, error.reason)
+
+
+def upstream_failed(failure: Failure, decision_id: str) -> Answer:
+    """502, 503 or 504."""
+    status, detail = _FAILURES[failure]
+    return _answer(status, detail, decision_id)
+
+
+def request_timeout() -> Answer:
+    return _answer(408, "The request did not arrive in time.")
+
+
+def too_many_connections() -> Answer:
+    return _answer(503, "This proxy holds as many connections as it may.")
+
+
+def undecided() -> Answer:
+    """A defect of ours while deciding: refused, never forwarded."""
+    return _answer(500, "This request could not be decided.")

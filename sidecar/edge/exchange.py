@@ -1,0 +1,217 @@
+"""One permitted request on its way: between a client connection and an upstream connection.
+
+It exists only with a Permit. It writes the upstream's request, the client's response, keeps either
+side from outrunning the other, and knows what may still be retried or answered: nothing that looks
+like a whole response is ever sent for one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.request import Request
+from sidecar.edge.bodies import LAST_CHUNK, chunk
+from sidecar.edge.forward import RequestNames, interim_head, request_head, response_head
+from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
+from sidecar.edge.upstream import Failure, UpstreamConnection, UpstreamPool
+
+if TYPE_CHECKING:
+    from sidecar.edge.connection import ClientConnection
+
+# RFC 9110 section 9.2.2; PROPFIND and the like are left out on purpose: few, and not sure.
+_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+
+
+class Decision(Protocol):
+    """What the proxy needs to know of a decision."""
+
+    @property
+    def outcome(self) -> Permit | Refuse: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def traceparent(self) -> bytes: ...
+
+
+class Exchange:
+    """A `Taker` of one upstream connection. The client calls `start`, `upload` and `abandon`."""
+
+    __slots__ = (
+        "_client", "_decision", "_first", "_framing", "_head", "_pool", "_request",
+        "_request_done", "_retried", "_seconds", "_sent_at", "_status", "_upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        pool: UpstreamPool,
+        head: RequestHead,
+        request: Request,
+        decision: Decision,
+    ) -> None:
+        self._client = client
+        self._pool = pool
+        self._head = head
+        self._request = request
+        self._decision = decision
+        self._first = b""
+        self._request_done = False
+        self._retried = False
+        self._upstream: UpstreamConnection | None = None
+        self._sent_at = 0.0
+        self._seconds = 0.0
+        self._status = 0  # of the response that has begun
+        self._framing: Framing = NONE
+
+    # -- what the client calls
+
+    def start(self, permit: Permit, names: RequestNames, payload: bytes, done: bool) -> None:
+        """Send the head, with the `payload` that came along; `done`: that is the whole request."""
+        head, decision = self._head, self._decision
+        first = request_head(
+            self._request,
+            permit,
+            names,
+            decision_id=decision.id,
+            traceparent=decision.traceparent,
+            framing=head.framing,
+            length=head.length,
+            options=head.options,
+            default_host=self._pool.address.authority,
+        )
+        self._first = first + self._framed(payload, done) if head.framing is not NONE else first
+        self._request_done = done
+        upstream = self._pool.take(self, done and head.method in _IDEMPOTENT)
+        if upstream is not None:
+            self.upstream_ready(upstream)
+
+    def upload(self, payload: bytes, done: bool) -> None:
+        """Send more of the body. Only after `ClientConnection.upload_ready`."""
+        self._request_done = done
+        if self._upstream is not None:
+            self._upstream.send_body(self._framed(payload, done), done)
+
+    def client_writable(self, writable: bool) -> None:
+        """Whether the client keeps up with the response."""
+        if self._upstream is not None and self._status:
+            if writable:
+                self._upstream.resume_response()
+            else:
+                self._upstream.pause_response()
+
+    def abandon(self, status: int) -> bool:
+        """Stop: the client is gone (0) or its body is bad (400). Whether a response had begun."""
+        self._drop_upstream()
+        begun = self._status != 0
+        self._finished(status)
+        return begun
+
+    # -- Taker
+
+    def upstream_ready(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        self._sent_at = time.perf_counter()
+        done = self._request_done
+        upstream.send_request(self._first, self._head.method, done)
+        if not done:
+            self._first = b""
+            self._client.upload_ready()
+
+    def upstream_failed(self, failure: Failure) -> None:
+        upstream, self._upstream = self._upstream, None
+        stats = self._pool.stats
+        if failure is Failure.CLOSED and upstream is not None and self._repeatable(upstream):
+            stats.retries += 1
+            self._retried = True
+            self._pool.take_new(self)
+            return
+        stats.upstream_error(failure.value)
+        if self._status:
+            self._finished(self._status)
+            self._client.response_broken()
+        else:
+            self._client.no_response(failure, self._request, self._decision)
+
+    def upstream_interim(self, head: ResponseHead) -> None:
+        # 100 answers an expectation that we met ourselves (RFC 9110 section 15.2.1).
+        if head.status != 100 and self._head.version == 1:
+            self._client.write(interim_head(head))
+
+    def upstream_response(self, head: ResponseHead, payload: bytes, done: bool) -> None:
+        self._seconds = time.perf_counter() - self._sent_at
+        self._first = b""
+        self._status = head.status
+        client = self._client
+        framing, length = head.framing, head.length
+        keep_alive = client.may_persist(self._request_done)
+        if framing is CHUNKED or framing is CLOSE:
+            # An end of the stream proves nothing to the client, a last chunk does.
+            if self._head.version == 1:
+                framing = CHUNKED
+            else:
+                framing = CLOSE
+                keep_alive = False
+        self._framing = framing
+        data = response_head(
+            head, framing, length, version=self._head.version, keep_alive=keep_alive
+        )
+        client.persist(keep_alive)
+        if framing is CHUNKED:
+            data = b"".join((data, chunk(payload), LAST_CHUNK if done else b""))
+        elif payload:
+            data += payload
+        client.write(data)
+        if done:
+            self._end()
+
+    def upstream_payload(self, payload: bytes, done: bool) -> None:
+        if self._framing is CHUNKED:
+            payload = chunk(payload) + LAST_CHUNK if done else chunk(payload)
+        if payload:
+            self._client.write(payload)
+        if done:
+            self._end()
+
+    def upstream_writable(self, writable: bool) -> None:
+        self._client.upload_writable(writable)
+
+    # -- within
+
+    def _framed(self, payload: bytes, done: bool) -> bytes:
+        if self._head.framing is not CHUNKED:
+            return payload
+        return chunk(payload) + LAST_CHUNK if done else chunk(payload)
+
+    def _repeatable(self, upstream: UpstreamConnection) -> bool:
+        """Whether sending it all again can neither do harm nor lack a piece.
+
+        Only where a used connection ended before any answer: then the upstream had very likely
+        closed it before the request came.
+        """
+        return (
+            upstream.reused
+            and not upstream.answered
+            and not self._retried
+            and self._request_done
+            and bool(self._first)
+            and self._head.method in _IDEMPOTENT
+        )
+
+    def _end(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.release(self._request_done)
+        self._finished(self._status)
+        self._client.response_done(self._request_done)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.discard()
+        else:
+            self._pool.leave(self)
+
+    def _finished(self, status: int) -> None:
+        self._client.finished(self._request, self._decision, status, self._seconds)

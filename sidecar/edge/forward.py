@@ -1,0 +1,253 @@
+"""What crosses from one side to the other: upstream request heads, client response heads. Pure.
+
+Towards the upstream a head is built anew from what was decided: canonical path, canonical
+authority, the caller's end-to-end headers, and what only we may say (DESIGN section 7). A header
+that an upstream might take for one of ours is removed in every spelling: servers fold `_`, `.` and
+other characters of a name into `-`, so names are compared with everything but letters and digits
+folded into `-`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+from sidecar.decide.challenge import Answer
+from sidecar.decide.outcomes import Identity, Permit
+from sidecar.decide.request import Request
+from sidecar.edge.http1 import CHUNKED, LENGTH, NO_OPTIONS, Framing, ResponseHead
+
+_KEPT: Final = 2048  # names whose fate is remembered, per direction
+_LONGEST_KEPT: Final = 64
+
+_FOLD: Final = bytes(
+    c + 32 if 65 <= c <= 90 else c if 97 <= c <= 122 or 48 <= c <= 57 else 45 for c in range(256)
+)
+
+# RFC 9110 section 7.6.1, and what older or other software treats the same way.
+_HOP_BY_HOP: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+    b"upgrade", b"http2-settings",
+))  # fmt: skip
+# Said anew by us, or never said to an upstream.
+_NOT_FORWARDED: Final = _HOP_BY_HOP | {
+    b"host", b"content-length", b"expect", b"traceparent", b"forwarded",
+    b"proxy-authorization", b"proxy-authenticate",
+    b"x-original-url", b"x-original-uri", b"x-original-method", b"x-original-host",
+    b"x-rewrite-url", b"x-http-method", b"x-http-method-override", b"x-method-override",
+}  # fmt: skip
+_NOT_RETURNED: Final = _HOP_BY_HOP | {b"content-length", b"proxy-authenticate"}
+_OURS: Final = b"x-sidecar-"
+_HOPS: Final = b"x-forwarded-"
+
+# Connection may name hop-by-hop headers and nothing else. These are for all recipients: letting a
+# caller remove them would forward another request than the one decided (RFC 9110 section 7.6.1).
+_END_TO_END: Final = frozenset((
+    b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
+    b"content-encoding", b"content-language", b"content-location", b"content-range",
+    b"content-type", b"cookie", b"date", b"dpop", b"etag", b"expires", b"if-match",
+    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
+    b"last-modified", b"location", b"origin", b"pragma", b"range", b"referer", b"set-cookie",
+    b"signature", b"signature-input", b"tracestate", b"user-agent", b"vary", b"via",
+    b"www-authenticate", b"x-real-ip", b"x-request-id",
+))  # fmt: skip
+_ABOUT_CONNECTION: Final = frozenset((b"close", b"keep-alive"))
+
+
+def folded(name: bytes) -> bytes:
+    """A header name as the most careless upstream would read it."""
+    return name.translate(_FOLD)
+
+
+class RequestNames(dict[bytes, bytes]):
+    """Lower-case name of a request header -> `b"name: "` to forward it, or b"" to drop it.
+
+    One per set of names that rules set; a new snapshot brings a new set, hence a new table.
+    """
+
+    def __init__(self, set_by_rules: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.set_by_rules = set_by_rules
+        self._taken = _NOT_FORWARDED | {folded(name.encode()) for name in set_by_rules}
+
+    def __missing__(self, name: bytes) -> bytes:
+        plain = folded(name)
+        dropped = (
+            b"_" in name or plain in self._taken
+            or plain.startswith(_OURS) or plain.startswith(_HOPS) or plain == _OURS[:-1]
+        )  # fmt: skip
+        prefix = b"" if dropped else name + b": "
+        return _remember(self, name, prefix)
+
+
+class _ResponseNames(dict[bytes, bytes]):
+    """The same for response headers."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        dropped = name in _NOT_RETURNED or folded(name).startswith(_OURS)
+        return _remember(self, name, b"" if dropped else name + b": ")
+
+
+def _remember(names: dict[bytes, bytes], name: bytes, prefix: bytes) -> bytes:
+    if len(name) <= _LONGEST_KEPT:
+        if len(names) >= _KEPT:
+            names.clear()
+        names[name] = prefix
+    return prefix
+
+
+_RESPONSE_NAMES: Final = _ResponseNames()
+
+
+def _named_away(options: frozenset[bytes]) -> frozenset[bytes]:
+    return options - _ABOUT_CONNECTION - _END_TO_END
+
+
+# --- towards the upstream ------------------------------------------------------------------------
+
+_UNSAFE: Final = re.compile(r"[^!-$&-~]")
+_SAFE: Final = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+def encoded(text: str) -> bytes:
+    """A header value: UTF-8, percent-encoded outside visible ASCII, and `%` itself."""
+    if not _UNSAFE.search(text):
+        return text.encode("ascii")
+    return quote(text, safe=_SAFE, errors="surrogatepass").encode("ascii")
+
+
+@lru_cache(maxsize=8192)
+def identity_lines(identity: Identity) -> bytes:
+    """The identity's header lines, joined; without the last line end."""
+    lines = [
+        b"x-sidecar-subject: " + encoded(identity.subject),
+        b"x-sidecar-issuer: " + encoded(identity.issuer),
+    ]
+    if identity.scopes:
+        scopes = b" ".join(encoded(scope) for scope in sorted(identity.scopes))
+        lines.append(b"x-sidecar-scopes: " + scopes)
+    return b"\r\n".join(lines)
+
+
+@lru_cache(maxsize=4096)
+def _origin_lines(authority: str, address: str, scheme: str) -> bytes:
+    """Who asked for what, of whom: the lines that replace what the caller said of it."""
+    lines = f"x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}"
+    if authority:
+        lines += f"\r\nx-forwarded-host: {authority}"
+    return lines.encode("ascii")
+
+
+def request_head(
+    request: Request,
+    permit: Permit,
+    names: RequestNames,
+    *,
+    decision_id: str,
+    traceparent: bytes,
+    framing: Framing,
+    length: int,
+    options: frozenset[bytes],
+    default_host: str,
+) -> bytes:
+    """The head that goes upstream, blank line included.
+
+    `options` are the members of the caller's Connection header. `default_host` is said where an
+    HTTP/1.0 caller named none, since HTTP/1.1 has to say one.
+    """
+    query = request.query
+    target = request.path if query is None else f"{request.path}?{query.decode('ascii')}"
+    lines = [
+        f"{request.method} {target} HTTP/1.1\r\nhost: {request.authority or default_host}".encode()
+    ]
+    away = _named_away(options) if options else NO_OPTIONS
+    if away:
+        lines += [
+            prefix + value
+            for name, value in request.headers
+            if (prefix := names[name]) and name not in away
+        ]
+    else:
+        lines += [prefix + value for name, value in request.headers if (prefix := names[name])]
+    lines.append(_origin_lines(request.authority, request.address, request.scheme))
+    identity = permit.identity
+    if identity is not None:
+        lines.append(identity_lines(identity))
+    for rule_name, rule_value in permit.obligations.set_headers:
+        lines.append(rule_name.lower().encode("ascii") + b": " + encoded(rule_value))
+    lines.append(
+        b"x-sidecar-decision: %b\r\ntraceparent: %b%b\r\n\r\n"
+        % (decision_id.encode(), traceparent, _framing_line(framing, length))
+    )
+    return b"\r\n".join(lines)
+
+
+def _framing_line(framing: Framing, length: int) -> bytes:
+    if framing is LENGTH:
+        return b"\r\ncontent-length: %d" % length
+    return b"\r\ntransfer-encoding: chunked" if framing is CHUNKED else b""
+
+
+# --- towards the client --------------------------------------------------------------------------
+
+
+def response_head(
+    head: ResponseHead, framing: Framing, length: int, *, version: int, keep_alive: bool
+) -> bytes:
+    """The head that goes to the client, blank line included.
+
+    `framing` is how the body will be sent, which need not be how it came; `length` below 0 says
+    nothing. `version` is the minor version of the request.
+    """
+    names = _RESPONSE_NAMES
+    lines = [b"HTTP/1.1 " + head.line]
+    away = _named_away(head.options) if head.options else NO_OPTIONS
+    if away:
+        lines += [
+            prefix + value
+            for name, value in head.headers
+            if (prefix := names[name]) and name not in away
+        ]
+    else:
+        lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
+    if length >= 0:
+        lines.append(b"content-length: %d" % length)
+    elif framing is CHUNKED:
+        lines.append(b"transfer-encoding: chunked")
+    lines.append(_persistence(version, keep_alive))
+    return b"\r\n".join(lines)
+
+
+# The last lines of a head: RFC 9112 section 9.3 makes 1.1 persist unless it says close, and 1.0
+# end unless it says keep-alive.
+def _persistence(version: int, keep_alive: bool) -> bytes:
+    if not keep_alive:
+        return b"connection: close\r\n\r\n"
+    return b"\r\n" if version == 1 else b"connection: keep-alive\r\n\r\n"
+
+
+def interim_head(head: ResponseHead) -> bytes:
+    """A 1xx response on its way to an HTTP/1.1 client."""
+    names = _RESPONSE_NAMES
+    lines = [b"HTTP/1.1 " + head.line]
+    lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def answer(answer: Answer, *, version: int, keep_alive: bool, body: bool = True) -> bytes:
+    """An answer of our own as bytes. `body` False: to HEAD, which gets the head alone."""
+    lines = [_status_line(answer.status)]
+    lines += [name + b": " + value for name, value in answer.headers if value]
+    lines.append(b"content-length: %d" % len(answer.body))
+    lines.append(_persistence(version, keep_alive))
+    return b"\r\n".join(lines) + (answer.body if body else b"")
+
+
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode("ascii")
+
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -1,0 +1,78 @@
+"""What the proxy bounds, and what it counts. Every bound has its counter (DESIGN section 8.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.edge.http1 import MAX_HEAD, MAX_HEADERS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the proxy. Times are seconds, sizes bytes.
+
+    `drain` is how much of a refused request's body is read and thrown away to keep the connection;
+    beyond it the connection ends after the answer. `linger` is how long, and `linger_bytes` how
+    much, we go on reading then, so that the client can read the answer before it is reset.
+    `first_byte` also bounds how long an upstream may refuse to take the next piece of a request.
+    """
+
+    head: int = MAX_HEAD
+    headers: int = MAX_HEADERS
+    connections: int = 20_000
+    pipelined: int = 64 * 1024  # read ahead of the request in flight
+    buffer_high: int = 256 * 1024  # unsent bytes in one direction that stop reading the other side
+    buffer_low: int = 64 * 1024
+    drain: int = 64 * 1024
+    linger: float = 5.0
+    linger_bytes: int = 16 * 1024 * 1024
+    header: float = 15.0
+    idle: float = 75.0
+    body: float = 60.0  # between two pieces of a request body
+    send: float = 60.0  # without one byte taken by the client
+    upstream_connections: int = 1024
+    upstream_idle: int = 256
+    upstream_waiting: int = 1024
+    upstream_wait: float = 10.0  # in line for a connection; more than `connect`
+    connect: float = 5.0
+    first_byte: float = 60.0
+    response: float = 300.0  # between two pieces of a response
+    keep: float = 4.0  # an unused upstream connection; below the 5 s of Node and uvicorn
+
+
+class ProxyStats:
+    """Plain numbers that telemetry reads when it is scraped. Gauges say so; the rest only grow."""
+
+    __slots__ = (
+        "accepted", "bad_requests", "bytes_received", "bytes_sent", "client_aborts",
+        "connections_open", "connections_refused", "requests", "retries", "timeouts",
+        "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
+        "upstream_reused", "upstream_waiting",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.connections_open = 0  # gauge
+        self.connections_refused = 0  # beyond Limits.connections
+        self.requests = 0  # heads read that were sound
+        self.bad_requests: dict[str, int] = {}  # by reason: fixed phrases of ours, few
+        self.client_aborts = 0  # clients that went away before their answer was whole
+        self.timeouts: dict[str, int] = {}  # header, idle, body, send, linger
+        self.bytes_received = 0  # from clients
+        self.bytes_sent = 0  # to clients
+        self.upstream_open = 0  # gauge: idle, busy and being opened
+        self.upstream_idle = 0  # gauge
+        self.upstream_waiting = 0  # gauge: requests without a connection yet
+        self.upstream_created = 0
+        self.upstream_reused = 0
+        self.upstream_errors: dict[str, int] = {}  # by `upstream.Failure`
+        self.retries = 0
+
+    def bad_request(self, reason: str) -> None:
+        self.bad_requests[reason] = self.bad_requests.get(reason, 0) + 1
+
+    def timeout(self, kind: str) -> None:
+        self.timeouts[kind] = self.timeouts.get(kind, 0) + 1
+
+    def upstream_error(self, kind: str) -> None:
+        self.upstream_errors[kind] = self.upstream_errors.get(kind, 0) + 1

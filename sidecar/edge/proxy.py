@@ -1,0 +1,146 @@
+"""The reverse proxy: listens, holds the client connections, drains.
+
+The straight line of a request: `connection` reads and has it decided, `exchange` forwards it over
+an `upstream` connection. A request that is not permitted never opens an upstream connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from sidecar.decide.request import Request
+from sidecar.edge.connection import ClientConnection
+from sidecar.edge.exchange import Decision
+from sidecar.edge.forward import RequestNames
+from sidecar.edge.limits import Limits, ProxyStats
+from sidecar.edge.upstream import UpstreamPool
+from sidecar.errors import Misuse
+
+_SURPLUS: int = 256  # connections beyond the limit that are told so; the next ones are just closed
+
+
+class Authorizer(Protocol):
+    """Who decides; `edge.authorizer` in production."""
+
+    def decide(self, request: Request) -> Decision | None:
+        """The decision at once, or None where `resolve` must be awaited."""
+
+    async def resolve(self, request: Request) -> Decision:
+        """The decision, after fetching what it needs."""
+
+    def finished(
+        self, request: Request, decision: Decision, status: int, upstream_seconds: float
+    ) -> None:
+        """Once per decided request, at its end. Status 0: the client went away first."""
+
+
+class Proxy:
+    """One per process. `strip` names the headers that rules set, at the moment of asking."""
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        pool: UpstreamPool,
+        limits: Limits | None = None,
+        *,
+        scheme: str = "http",
+        strip: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        self.authorizer = authorizer
+        self.pool = pool
+        self.limits = limits if limits is not None else pool.limits
+        self.stats: ProxyStats = pool.stats
+        self.sweeper = pool.sweeper
+        self.scheme = scheme
+        self.draining = False
+        self._strip = strip
+        self._names = RequestNames(strip())
+        self._connections: set[ClientConnection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._empty: asyncio.Future[None] | None = None
+        self.sweeper.watch(self.sweep)
+
+    async def listen(
+        self, host: str, port: int, *, reuse_port: bool = False
+    ) -> list[tuple[str, int]]:
+        """Accept connections; port 0 picks a free one. Returns the addresses bound.
+
+        Raises Misuse when the address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                lambda: ClientConnection(self),
+                host,
+                port,
+                backlog=1024,
+                reuse_port=reuse_port or None,
+            )
+        except OSError as error:
+            raise Misuse(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                "stop what holds it or choose another address"
+            ) from None
+        self._servers.append(server)
+        self.sweeper.start()
+        return [each.getsockname()[:2] for each in server.sockets]
+
+    async def drain(self, seconds: float) -> bool:
+        """Stop accepting, finish what is under way, close. False: not all within `seconds`."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        if not self._connections:
+            return True
+        self._empty = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait((self._empty,), timeout=seconds)
+        for connection in list(self._connections):
+            connection.abort()
+        return bool(done)
+
+    async def close(self) -> None:
+        """End everything at once."""
+        await self.drain(0)
+        self.pool.close()
+        self.sweeper.stop()
+        await asyncio.sleep(0)  # aborted transports tell their protocols in the next turn
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue."""
+        for connection in [each for each in self._connections if each.deadline <= now]:
+            connection.expire()
+
+    # -- what connections call
+
+    def joined(self, connection: ClientConnection) -> bool:
+        """A client came. False: one more than may be."""
+        stats = self.stats
+        stats.accepted += 1
+        stats.connections_open += 1
+        self._connections.add(connection)
+        surplus = stats.connections_open - self.limits.connections
+        if surplus > 0:
+            stats.connections_refused += 1
+            if surplus > _SURPLUS:
+                connection.abort()
+                return True
+            return False
+        return True
+
+    def left(self, connection: ClientConnection) -> None:
+        """A client went."""
+        self._connections.discard(connection)
+        self.stats.connections_open -= 1
+        if self._empty is not None and not self._connections and not self._empty.done():
+            self._empty.set_result(None)
+
+    def names(self) -> RequestNames:
+        """Which request headers go upstream under the rules of the moment."""
+        set_by_rules = self._strip()
+        if set_by_rules is not self._names.set_by_rules:
+            self._names = RequestNames(set_by_rules)
+        return self._names
