@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sidecar.demo.world import World
 
-
 DEFAULT = ["-u", "20", "-r", "20", "-t", "15s"]
 
 

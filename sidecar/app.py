@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
@@ -26,7 +25,11 @@ from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
 from sidecar.edge import admin
 from sidecar.edge.authorizer import Authorizer
+from sidecar.edge.families import proxy_families
+from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
+from sidecar.edge.sweeper import Sweeper
+from sidecar.edge.upstream import Address as UpstreamAddress
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse, SidecarError, StateUnusable
 from sidecar.facts.discovery import DiscoveryClient
@@ -50,14 +53,16 @@ class DataPlane:
         self.log = DecisionLog(settings.decision_log)
         self.keys = KeyStore()
         self.authorizer = Authorizer(self.keys, self.metrics, self.log)
-        self.upstream = _pool(settings.upstream)
-        self.proxy = Proxy(self.authorizer, self.upstream, strip=self.authorizer.rule_headers)
+        upstream = UpstreamAddress.parse(settings.upstream)
+        pool = UpstreamPool(upstream, Limits(), Sweeper(), ProxyStats())
+        self.proxy = Proxy(self.authorizer, pool, strip=self.authorizer.rule_headers)
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None
         self.started = time.time()
         self._state: StateDirectory | None = None
         self._state_error = ""
         self._runners: list[web.AppRunner] = []
+        self._bound: list[tuple[str, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -75,16 +80,17 @@ class DataPlane:
         self.metrics.register(self._families)
         await self._serve("--health", settings.health, self._health_app())
         await self._serve("--admin", settings.admin, self._admin_app())
-        await listening("--listen", settings.listen, self.proxy.listen)
+        try:
+            self._bound = await self.proxy.listen(settings.listen.host, settings.listen.port)
+        except Misuse as error:
+            raise Misuse(f"--listen: {error}") from None
         gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:
         """Finish what is in flight within the limit, then close everything."""
-        try:
-            await asyncio.wait_for(self.proxy.drain(), self.settings.drain)
-        except TimeoutError:
-            _log.warning("requests still in flight after %g s are cut", self.settings.drain)
+        if not await self.proxy.drain(self.settings.drain):
+            _log.warning("requests still in flight after %g s were cut", self.settings.drain)
         await self.proxy.close()
         for task in self._tasks:
             task.cancel()
@@ -216,7 +222,7 @@ class DataPlane:
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield counter("sidecar_key_fetches", "Fetches of issuers' keys.", keys.fetches)
         yield counter("sidecar_key_fetch_failures", "Those that failed.", keys.failures)
-        yield from self.proxy.stats.families()
+        yield from proxy_families(self.proxy.stats)
 
     def _snapshot_families(self) -> Iterable[Metric]:
         snapshot = self.authorizer.snapshot
@@ -268,7 +274,7 @@ class DataPlane:
     def addresses(self) -> dict[str, str]:
         """Where it listens, with the ports that were chosen for port 0."""
         bound = [_address(runner.addresses[0]) for runner in self._runners]
-        return {"listen": _address(self.proxy.addresses[0]), "health": bound[0], "admin": bound[1]}
+        return {"listen": _address(self._bound[0]), "health": bound[0], "admin": bound[1]}
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -308,9 +314,14 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
     from sidecar.control.server import ControlPlane
 
-    plane = ControlPlane(insecure_unauthenticated=settings.insecure_unauthenticated)
-    bound = await plane.start(str(settings.listen), str(settings.http), settings.store)
-    _log.info("control plane %s: %s", __version__, bound)
+    plane = ControlPlane()
+    bound = await plane.start(
+        str(settings.listen),
+        str(settings.http),
+        settings.store,
+        insecure_unauthenticated=settings.insecure_unauthenticated,
+    )
+    _log.info("control plane %s: gRPC %s, HTTP %s", __version__, bound.grpc, bound.http)
     await _signalled()
     await plane.stop()
     return 0
@@ -343,11 +354,6 @@ async def listening(
         raise Misuse(f"{flag}: {address} {why}") from None
 
 
-def _pool(upstream: str) -> UpstreamPool:
-    parts = urlsplit(upstream)
-    return UpstreamPool(parts.hostname or "", parts.port or 80)
-
-
 def _address(bound: Any) -> str:
     return str(Address(bound[0], bound[1]))
 
@@ -365,3 +371,4 @@ def _logging() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)

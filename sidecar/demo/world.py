@@ -72,7 +72,9 @@ class World:
             "control-plane", "--store", f"sqlite:///{self.folder / 'store.db'}",
             "--listen", self.control_plane, "--http", f"127.0.0.1:{self.http_port}",
         )  # fmt: skip
-        await self._ready(self._control, f"http://127.0.0.1:{self.http_port}/readyz")
+        await self._ready(
+            self._control, "control-plane", f"http://127.0.0.1:{self.http_port}/readyz"
+        )
 
     async def kill_control_plane(self) -> None:
         """SIGKILL: it gets no chance to say goodbye."""
@@ -87,7 +89,7 @@ class World:
             "--admin", f"127.0.0.1:{self.admin_port}",
             "--decision-log", str(self.folder / "decisions.log"),
         )  # fmt: skip
-        await self._ready(self._sidecar, f"{self.health}/readyz")
+        await self._ready(self._sidecar, "run", f"{self.health}/readyz")
 
     async def restart_sidecar(self) -> None:
         await self._end(self._sidecar, signal.SIGTERM)
@@ -127,7 +129,14 @@ class World:
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
-    async def _ready(self, process: asyncio.subprocess.Process, address: str) -> None:
+    async def _ready(self, process: asyncio.subprocess.Process, name: str, address: str) -> None:
+        try:
+            await self._answers(process, address)
+        except TimeoutError:
+            said = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+            raise SidecarError(f"`sidecar {name}` did not get ready; it said:\n{said}") from None
+
+    async def _answers(self, process: asyncio.subprocess.Process, address: str) -> None:
         async with aiohttp.ClientSession(trust_env=False) as session, asyncio.timeout(START):
             while process.returncode is None:
                 try:
@@ -137,7 +146,7 @@ class World:
                 except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.02)
-        raise SidecarError(f"a process of the demo ended early; see the logs in {self.folder}")
+        raise TimeoutError
 
     async def _end(self, process: asyncio.subprocess.Process | None, number: int) -> None:
         if process is not None and process.returncode is None:
