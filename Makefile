@@ -6,13 +6,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types unit proto docs load clean
+.PHONY: demo test lint types unit proto docs load constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 demo: $(READY)
@@ -40,6 +41,13 @@ docs: $(READY)
 
 load: $(READY)
 	$(BIN)/python loadtests/run.py $(ARGS)
+
+# The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
+constraints:
+	rm -rf build/pins && $(PYTHON) -m venv build/pins
+	build/pins/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]' setuptools
+	build/pins/bin/python -m pip freeze --all --exclude pip --exclude wheel \
+	  | grep -v 'edge-authz-sidecar' > constraints.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
