@@ -166,7 +166,6 @@ class Admin(AdminServicer):
         )
 
     def _status(self, session: Session) -> pb.SidecarStatus:
-        assigned = session.assigned(self._catalogue)
         return pb.SidecarStatus(
             sidecar_id=session.sidecar_id,
             namespace=session.namespace,
@@ -175,9 +174,9 @@ class Admin(AdminServicer):
             address=session.address,
             connected_since=int(session.since),
             enforced=convert.versions_to_wire(session.enforced),
-            assigned=convert.versions_to_wire(assigned),
+            assigned=convert.versions_to_wire(session.assigned(self._catalogue)),
             last_error=session.last_error,
-            current=bool(assigned) and session.enforced == assigned,
+            current=session.current(self._catalogue),
         )
 
 

@@ -43,9 +43,10 @@ class Target:
             return remembered[1]
         changed = [r for name, r in self.resources.items() if known.get(name) != r.version]
         removed = [name for name in known if name not in self.resources]
+        delta = changed, removed
         if len(self._deltas) < _DELTAS:
-            self._deltas[id(known)] = known, (changed, removed)
-        return changed, removed
+            self._deltas[id(known)] = known, delta
+        return delta
 
 
 class Catalogue:

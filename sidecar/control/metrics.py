@@ -35,10 +35,7 @@ class _Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         counts, fleet = self._counts, self._fleet
-        current = sum(
-            bool(assigned := session.assigned(self._catalogue)) and session.enforced == assigned
-            for session in fleet
-        )
+        current = sum(session.current(self._catalogue) for session in fleet)
         for name, text, value in (
             ("streams", "Sidecars connected now.", len(fleet)),
             ("streams_current", "Of these, those that enforce all they are assigned.", current),

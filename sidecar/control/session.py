@@ -36,6 +36,7 @@ class Session:
         self.address = address
         self.since = since
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
+        """What it says it enforces, for people to read."""
         self.last_error = ""
         self.wake = asyncio.Event()
         self.ended = ""  # why the stream must end
@@ -47,6 +48,9 @@ class Session:
         }
         self._sent: tuple[str, Target] | None = None  # nonce and target, unanswered
         self._refused: Target | None = None
+        # What it enforces of *our* releases. A version alone proves nothing: a sidecar that comes
+        # from another store may hold other contents under the same number.
+        self._confirmed: Mapping[str, int] = {}
         self._pushes = 0
         self._greeted = False
 
@@ -55,6 +59,8 @@ class Session:
         if self._sent is not None:
             return None  # whatever changed meanwhile goes with the next push, as one
         target = catalogue.target(self.namespace, self.labels)
+        if target is not None and not self._greeted:
+            self._confirmed = _in_common(self._known, target)
         if target is not None and not self._has_refused(target):
             changed, removed = target.delta(self._known)
             if changed or removed:
@@ -86,6 +92,7 @@ class Session:
         if self._sent is None or self._sent[0] != ack.nonce:
             return False
         self._known = self._sent[1].held
+        self._confirmed = self._sent[1].versions
         self._sent = self._refused = None
         self.enforced = convert.enforced_from_wire(ack.enforced)
         self.last_error = ack.warning[:MAX_ERROR]
@@ -112,13 +119,26 @@ class Session:
         target = catalogue.target(self.namespace, self.labels)
         return target.versions if target else {}
 
+    def current(self, catalogue: Catalogue) -> bool:
+        """Whether it enforces all that it should."""
+        return bool(self._confirmed) and self._confirmed == self.assigned(catalogue)
+
     def enforces(self, namespace: str, version: int) -> bool:
-        """Whether it said that it enforces this version of a namespace, or a later one."""
-        return self.enforced.get(namespace, -1) >= version
+        """Whether it enforces this version of a namespace, or a later one."""
+        return self._confirmed.get(namespace, -1) >= version
 
     def refuses(self, namespace: str, version: int) -> bool:
         """Whether its last word on this version, or a later one, was a Nack."""
         return self._refused is not None and self._refused.versions.get(namespace, -1) >= version
+
+
+def _in_common(known: Held, target: Target) -> Mapping[str, int]:
+    """Versions of the manifests that a sidecar brought along and that are the newest here."""
+    return {
+        namespace: version
+        for namespace, version in target.versions.items()
+        if known.get(name := convert.manifest_name(namespace)) == target.held[name]
+    }
 
 
 def _check(hello: Hello) -> None:
