@@ -146,12 +146,19 @@ class DiscoveryClient:
         while True:
             connects = self.connects
             try:
-                await self._session()
-                self.last_error = "the control plane closed the stream"
+                reason = await self._session()
             except aio.AioRpcError as error:
-                self.last_error = f"{self.control_plane}: {error.code().name}: {error.details()}"
+                reason = f"{error.code().name}: {error.details()}"
+            except (aio.BaseError, asyncio.InvalidStateError) as error:
+                reason = str(error)  # the stream had ended while a push was being adopted
+            except asyncio.CancelledError:
+                # gRPC also raises this when it is the other end that sent status CANCELLED.
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                reason = "CANCELLED"
             finally:
                 self._disconnected()
+            self.last_error = f"{self.control_plane}: {reason}"
             _log.info("control plane away: %s", self.last_error)
             failures = 0 if self.connects > connects else failures + 1
             # Full jitter: after an outage of the control plane its sidecars come back spread out.
@@ -182,15 +189,18 @@ class DiscoveryClient:
             return aio.insecure_channel(self.control_plane, options=_OPTIONS)
         return aio.secure_channel(self.control_plane, self._credentials, options=_OPTIONS)
 
-    async def _session(self) -> None:
+    async def _session(self) -> str:
+        """One stream, until it ends; why it did, where gRPC does not raise."""
         async with self._channel() as channel:
             # Without an iterator of requests the stream has `write`; grpc-stubs do not know that.
             stream: Stream = DiscoveryStub(channel).Stream()  # type: ignore[call-arg]
             await stream.write(FromSidecar(hello=self._hello()))
             while True:
                 message = await stream.read()
+                if message is aio.EOF:  # type: ignore[attr-defined]  # unknown to grpc-stubs
+                    return f"the stream ended with {(await stream.code()).name}"
                 if not isinstance(message, FromControl):
-                    return  # end of stream, or of the connection: the status says which
+                    return "it sent a message that is not of this protocol"
                 if not self.connected:
                     self.connected = True
                     self.connects += 1

@@ -103,13 +103,14 @@ class StateDirectory:
             self._lock = -1
 
     def sidecar_id(self) -> str:
-        """The id that this folder's sidecar keeps over restarts. Raises StateUnusable."""
+        """The id that this folder's sidecar keeps over restarts, if its disk can be written to."""
         with contextlib.suppress(OSError, _Damaged):
             found = self._read("id").get("id")
             if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{32}", found):
                 return found
         fresh = os.urandom(16).hex()
-        self._write("id", {"id": fresh})
+        with contextlib.suppress(StateUnusable):
+            self._write("id", {"id": fresh})
         return fresh
 
     def memory(self) -> Memory:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from grpc import aio
 
@@ -33,8 +34,10 @@ class Stage(DiscoveryServicer):
     async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         stream = Peer(context)
         self.streams.put_nowait(stream)
-        async for message in request_iterator:
-            stream.received.put_nowait(message)
+        reader = asyncio.create_task(stream.fill(request_iterator))
+        await stream.end.wait()
+        reader.cancel()
+        stream.ended.set()
 
     async def next(self) -> Peer:
         async with asyncio.timeout(WITHIN):
@@ -46,6 +49,12 @@ class Peer:
         self.context = context
         self.received: asyncio.Queue[FromSidecar] = asyncio.Queue()
         self.nonces = 0
+        self.end = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def fill(self, requests: Any) -> None:
+        async for message in requests:
+            self.received.put_nowait(message)
 
     async def read(self) -> FromSidecar:
         async with asyncio.timeout(WITHIN):
@@ -339,6 +348,70 @@ async def test_idle_says_that_it_is_current_or_why_there_is_nothing(
         await stream.context.write(FromControl(idle=Idle(type=convert.RELEASE)))
         await stream.push(PLATFORM, release(version=2))
         assert other.client.last_error == ""
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.OK])
+async def test_however_the_stream_ends_it_comes_back(
+    stage: tuple[str, Stage], code: grpc.StatusCode
+) -> None:
+    one = sidecar(stage[0])
+    async with running(one):
+        for _ in range(3):
+            stream = await stage[1].next()
+            await stream.read()
+            stream.context.set_code(code)
+            stream.end.set()
+        stream = await stage[1].next()
+        await stream.read()
+        assert (await stream.push(PLATFORM, release())).HasField("ack")
+        assert one.client.reconnects == 3
+
+
+async def test_a_stream_that_ends_while_a_push_is_adopted_is_made_anew(
+    stage: tuple[str, Stage],
+) -> None:
+    one = sidecar(stage[0])
+    adopting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def linger(_assignment: Assignment) -> None:
+        adopting.set()
+        await go_on.wait()
+
+    one.verdict = linger
+    async with running(one):
+        stream = await stage[1].next()
+        await stream.read()
+        pushing = asyncio.create_task(stream.push(PLATFORM, release()))
+        async with asyncio.timeout(WITHIN):
+            await adopting.wait()
+            stream.end.set()
+            await stream.ended.wait()
+        go_on.set()
+        stream = await stage[1].next()
+        hello = (await stream.read()).hello
+        assert convert.enforced_from_wire(hello.enforced) == {"default": 1, "platform": 0}
+        pushing.cancel()
+
+
+async def test_a_server_that_speaks_another_protocol_is_tried_again() -> None:
+    async def nonsense(_requests: Any, context: Any) -> None:
+        await context.write(b"\xff\xff not protobuf")
+        calls.put_nowait(None)
+
+    calls: asyncio.Queue[None] = asyncio.Queue()
+    handler = grpc.method_handlers_generic_handler(
+        "sidecar.v1.Discovery", {"Stream": grpc.stream_stream_rpc_method_handler(nonsense)}
+    )
+    server = aio.server()
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    one = sidecar(f"127.0.0.1:{port}")
+    async with running(one), asyncio.timeout(WITHIN):
+        for _ in range(3):
+            await calls.get()
+    assert not one.client.connects
+    await server.stop(None)
 
 
 async def test_it_comes_back_after_growing_jittered_pauses() -> None:
