@@ -151,11 +151,6 @@ class DiscoveryClient:
                 reason = f"{error.code().name}: {error.details()}"
             except (aio.BaseError, asyncio.InvalidStateError) as error:
                 reason = str(error)  # the stream had ended while a push was being adopted
-            except asyncio.CancelledError:
-                # gRPC also raises this when it is the other end that sent status CANCELLED.
-                if (task := asyncio.current_task()) is None or task.cancelling():
-                    raise
-                reason = "CANCELLED"
             finally:
                 self._disconnected()
             self.last_error = f"{self.control_plane}: {reason}"

@@ -37,7 +37,6 @@ class Stage(DiscoveryServicer):
         reader = asyncio.create_task(stream.fill(request_iterator))
         await stream.end.wait()
         reader.cancel()
-        stream.ended.set()
 
     async def next(self) -> Peer:
         async with asyncio.timeout(WITHIN):
@@ -50,7 +49,6 @@ class Peer:
         self.received: asyncio.Queue[FromSidecar] = asyncio.Queue()
         self.nonces = 0
         self.end = asyncio.Event()
-        self.ended = asyncio.Event()
 
     async def fill(self, requests: Any) -> None:
         async for message in requests:
@@ -371,24 +369,25 @@ async def test_a_stream_that_ends_while_a_push_is_adopted_is_made_anew(
     stage: tuple[str, Stage],
 ) -> None:
     one = sidecar(stage[0])
-    adopting, go_on = asyncio.Event(), asyncio.Event()
+    ended = asyncio.Event()
+    receive = one.client._receive
+
+    async def notice(stream: Any, message: FromControl) -> None:
+        stream.add_done_callback(lambda _: ended.set())
+        await receive(stream, message)
 
     async def linger(_assignment: Assignment) -> None:
-        adopting.set()
-        await go_on.wait()
+        peer.end.set()
+        await ended.wait()
 
+    one.client._receive = notice  # type: ignore[method-assign]
     one.verdict = linger
     async with running(one):
-        stream = await stage[1].next()
-        await stream.read()
-        pushing = asyncio.create_task(stream.push(PLATFORM, release()))
-        async with asyncio.timeout(WITHIN):
-            await adopting.wait()
-            stream.end.set()
-            await stream.ended.wait()
-        go_on.set()
-        stream = await stage[1].next()
-        hello = (await stream.read()).hello
+        peer = await stage[1].next()
+        await peer.read()
+        pushing = asyncio.create_task(peer.push(PLATFORM, release()))
+        again = await stage[1].next()
+        hello = (await again.read()).hello
         assert convert.enforced_from_wire(hello.enforced) == {"default": 1, "platform": 0}
         pushing.cancel()
 
