@@ -141,6 +141,7 @@ class Proxy:
     def names(self) -> RequestNames:
         """Which request headers go upstream under the rules of the moment."""
         set_by_rules = self._strip()
-        if set_by_rules is not self._names.set_by_rules:
+        known = self._names.set_by_rules
+        if set_by_rules is not known and set_by_rules != known:
             self._names = RequestNames(set_by_rules)
         return self._names

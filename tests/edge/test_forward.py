@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sidecar.decide.challenge import problem
+from sidecar.decide.outcomes import Identity, Obligations, Permit
+from sidecar.edge import forward
+from sidecar.edge.forward import RequestNames, encoded, folded
+from sidecar.edge.http1 import Framing, parse_request_head, parse_response_head
+
+TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
+ALICE = Identity("https://issuer.example", "alice", frozenset({"write", "read"}))
+
+
+def upstream_lines(
+    *lines: bytes,
+    start: bytes = b"GET / HTTP/1.1",
+    permit: Permit | None = None,
+    set_by_rules: frozenset[str] = frozenset(),
+    host: bytes = b"Host: a.example\r\n",
+) -> list[bytes]:
+    """The lines of the head that goes upstream for a request with these header lines."""
+    raw = start + b"\r\n" + host + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+    head = parse_request_head(raw)
+    out = forward.request_head(
+        head.request("http", "192.0.2.1"),
+        permit or Permit("r"),
+        RequestNames(set_by_rules),
+        decision_id="f" * 32,
+        traceparent=TRACE,
+        framing=head.framing,
+        length=head.length,
+        options=head.options,
+        default_host="127.0.0.1:9000",
+    )
+    assert out.endswith(b"\r\n\r\n")
+    parsed = parse_request_head(out)  # what we write, we would accept
+    assert parsed.path == head.path
+    return out[:-4].split(b"\r\n")
+
+
+OURS = [
+    b"x-forwarded-for: 192.0.2.1",
+    b"x-forwarded-proto: http",
+    b"x-forwarded-host: a.example",
+    b"x-sidecar-decision: " + b"f" * 32,
+    b"traceparent: " + TRACE,
+]
+
+
+def test_the_whole_head() -> None:
+    lines = upstream_lines(
+        b"Accept: */*",
+        b"Authorization: Bearer abc",
+        start=b"GET /a/../b%7e?c=%zz HTTP/1.1",
+        host=b"Host: A.Example:80\r\n",
+        permit=Permit("r", ALICE, Obligations((("x-tier", "gold, 50% €"),))),
+    )
+    assert lines == [
+        b"GET /b~?c=%zz HTTP/1.1",
+        b"host: a.example:80",
+        b"accept: */*",
+        b"authorization: Bearer abc",
+        b"x-forwarded-for: 192.0.2.1",
+        b"x-forwarded-proto: http",
+        b"x-forwarded-host: a.example:80",
+        b"x-sidecar-subject: alice",
+        b"x-sidecar-issuer: https://issuer.example",
+        b"x-sidecar-scopes: read write",
+        b"x-tier: gold,%2050%25%20%E2%82%AC",
+        b"x-sidecar-decision: " + b"f" * 32,
+        b"traceparent: " + TRACE,
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Sidecar-Subject: root",
+        b"x-sidecar-anything: 1",
+        b"X-SIDECAR-SCOPES: admin",
+        b"x_sidecar_subject: root",
+        b"X-Sidecar_Subject: root",
+        b"x.sidecar.subject: root",
+        b"x-sidecar.subject: root",
+        b"x~sidecar~subject: root",
+        b"x-sidecar: 1",
+        b"X-Tier: platinum",
+        b"x_tier: platinum",
+        b"x.tier: platinum",
+        b"X-Original-URL: /admin",
+        b"X-Rewrite-URL: /admin",
+        b"x.rewrite.url: /admin",
+        b"X-HTTP-Method: DELETE",
+        b"X-HTTP-Method-Override: DELETE",
+        b"X-Method-Override: DELETE",
+        b"Connection: keep-alive",
+        b"Keep-Alive: timeout=5",
+        b"Proxy-Connection: keep-alive",
+        b"Proxy-Authorization: Basic abc",
+        b"TE: trailers",
+        b"Trailer: x",
+        b"Upgrade: websocket",
+        b"HTTP2-Settings: AAMAAABkAAQAAP__",
+        b"Expect: 100-continue",
+        b"Forwarded: for=192.0.2.60",
+        b"X-Forwarded-For: 10.0.0.1",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: evil.example",
+        b"X-Forwarded-User: root",
+        b"X-Forwarded-Prefix: /admin",
+        b"x.forwarded.for: 10.0.0.1",
+        b"Traceparent: 00-0-0-00",
+        b"Foo_Bar: 1",
+        b"Content_Length: 5",
+        b"Content.Length: 5",
+        b"Transfer.Encoding: chunked",
+        b"Ho_st: evil.example",
+    ],
+)
+def test_what_never_goes_upstream(line: bytes) -> None:
+    lines = upstream_lines(line, set_by_rules=frozenset({"x-tier"}))
+    assert lines == [b"GET / HTTP/1.1", b"host: a.example", *OURS]
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (b"X-Tierra: 1", b"x-tierra: 1"),
+        (b"X-Side: 1", b"x-side: 1"),
+        (b"Cookie: a=b", b"cookie: a=b"),
+        (b"X-Request-Id:  1 2 ", b"x-request-id: 1 2"),
+        (b"X-Bytes: \xff", b"x-bytes: \xff"),
+        (b"X-Empty:", b"x-empty: "),
+        (b"Tracestate: a=b", b"tracestate: a=b"),
+    ],
+)
+def test_what_does(line: bytes, kept: bytes) -> None:
+    lines = upstream_lines(line, set_by_rules=frozenset({"x-tier"}))
+    assert lines == [b"GET / HTTP/1.1", b"host: a.example", kept, *OURS]
+
+
+def test_connection_names_hop_by_hop_headers_only() -> None:
+    lines = upstream_lines(
+        b"Connection: x-hop, authorization, cookie, host, content-type, x-sidecar-decision",
+        b"X-Hop: 1",
+        b"Authorization: Bearer abc",
+        b"Cookie: a=b",
+        b"Content-Type: text/plain",
+    )
+    assert lines == [
+        b"GET / HTTP/1.1",
+        b"host: a.example",
+        b"authorization: Bearer abc",
+        b"cookie: a=b",
+        b"content-type: text/plain",
+        *OURS,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"Content-Length: 007", b"content-length: 7"),
+        (b"Content-Length: 0", b"content-length: 0"),
+        (b"Transfer-Encoding: Chunked", b"transfer-encoding: chunked"),
+    ],
+)
+def test_framing_is_said_anew(line: bytes, said: bytes) -> None:
+    lines = upstream_lines(line, start=b"POST / HTTP/1.1")
+    assert lines == [b"POST / HTTP/1.1", b"host: a.example", *OURS, said]
+
+
+def test_a_caller_of_1_0_without_host_gets_the_upstreams_own() -> None:
+    lines = upstream_lines(start=b"GET / HTTP/1.0", host=b"")
+    assert lines[1] == b"host: 127.0.0.1:9000"
+    assert not any(line.startswith(b"x-forwarded-host") for line in lines)
+
+
+def test_an_anonymous_request_carries_no_identity() -> None:
+    assert not any(re.match(rb"x-sidecar-(?!decision)", line) for line in upstream_lines())
+
+
+def test_an_identity_without_scopes_says_none() -> None:
+    lines = upstream_lines(permit=Permit("r", Identity("i", "s")))
+    assert not any(line.startswith(b"x-sidecar-scopes") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("alice", b"alice"),
+        ("", b""),
+        ("a b", b"a%20b"),
+        ("100%", b"100%25"),
+        ("é€😀", b"%C3%A9%E2%82%AC%F0%9F%98%80"),
+        ("a\r\nx-evil: 1", b"a%0D%0Ax-evil:%201"),
+        ("\0\x7f", b"%00%7F"),
+        ("\ud800", b"%ED%A0%80"),
+        ("!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~", b"!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"),
+    ],
+)
+def test_values_are_visible_ascii(text: str, value: bytes) -> None:
+    assert encoded(text) == value
+
+
+def test_folding() -> None:
+    assert folded(b"X_Sidecar.Sub~9") == b"x-sidecar-sub-9"
+
+
+def test_made_up_names_do_not_fill_the_memory() -> None:
+    names = RequestNames()
+    for number in range(3 * forward._KEPT):
+        assert names[b"x-%d" % number]
+    assert names[b"x" * 1000] == b"x" * 1000 + b": "
+    assert len(names) <= forward._KEPT
+
+
+# -- towards the client
+
+
+def client_lines(
+    *lines: bytes,
+    start: bytes = b"HTTP/1.1 200 OK",
+    framing: Framing = Framing.NONE,
+    length: int = -1,
+    version: int = 1,
+    keep_alive: bool = True,
+) -> list[bytes]:
+    raw = b"".join(line + b"\r\n" for line in (start, *lines)) + b"\r\n"
+    head = parse_response_head(raw, "GET")
+    out = forward.response_head(head, framing, length, version=version, keep_alive=keep_alive)
+    assert out.endswith(b"\r\n\r\n")
+    return out[:-4].split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: keep-alive",
+        b"Keep-Alive: timeout=5",
+        b"Transfer-Encoding: chunked",
+        b"Trailer: x",
+        b"Upgrade: h2c",
+        b"X-Sidecar-Decision: forged",
+        b"x_sidecar_decision: forged",
+        b"Proxy-Authenticate: Basic",
+        b"Proxy-Connection: close",
+    ],
+)
+def test_what_is_not_returned(line: bytes) -> None:
+    assert client_lines(line) == [b"HTTP/1.1 200 OK"]
+
+
+def test_what_is_returned_comes_in_order() -> None:
+    assert client_lines(
+        b"Set-Cookie: a=b",
+        b"Set-Cookie: c=d",
+        b"Connection: x-hop, set-cookie",
+        b"X-Hop: 1",
+        b"Content-Length: 05",
+        length=5,
+        start=b"HTTP/1.0 404 Not here",
+    ) == [b"HTTP/1.1 404 Not here", b"set-cookie: a=b", b"set-cookie: c=d", b"content-length: 5"]
+
+
+@pytest.mark.parametrize(
+    ("version", "keep_alive", "said"),
+    [
+        (1, True, []),
+        (1, False, [b"connection: close"]),
+        (0, True, [b"connection: keep-alive"]),
+        (0, False, [b"connection: close"]),
+    ],
+)
+def test_persistence_is_said_where_the_version_needs_it(
+    version: int, keep_alive: bool, said: list[bytes]
+) -> None:
+    lines = client_lines(version=version, keep_alive=keep_alive)
+    assert lines == [b"HTTP/1.1 200 OK", *said]
+
+
+def test_chunked_is_said_when_we_chunk() -> None:
+    assert client_lines(framing=Framing.CHUNKED)[1:] == [b"transfer-encoding: chunked"]
+    assert client_lines(framing=Framing.CLOSE, keep_alive=False)[1:] == [b"connection: close"]
+
+
+def test_an_answer_of_our_own() -> None:
+    answer = problem(503, "unavailable", "Later.", "f" * 32)
+    out = forward.answer(answer, version=1, keep_alive=True)
+    head, _, body = out.partition(b"\r\n\r\n")
+    assert body == answer.body
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 503 Service Unavailable",
+        b"content-type: application/problem+json",
+        b"cache-control: no-store",
+        b"x-sidecar-decision: " + b"f" * 32,
+        b"content-length: %d" % len(body),
+    ]
+    assert forward.answer(answer, version=1, keep_alive=True, body=False) == head + b"\r\n\r\n"

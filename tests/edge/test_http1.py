@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.edge import http1
+from sidecar.edge.bodies import body_of
+from sidecar.edge.http1 import (
+    Framing,
+    connection_options,
+    parse_request_head,
+    parse_response_head,
+    request_head_end,
+    response_head_end,
+    skip_empty_line,
+)
+from sidecar.errors import BadMessage, BadRequest, BadResponse
+
+from .raw_requests import RAW, Outcome
+
+
+def read_stream(pieces: list[bytes]) -> Outcome:
+    """What the client connection does with a stream, without sockets."""
+    out: list[str | int] = []
+    data = b""
+    scanned = 0
+    skipped = False
+    head = body = None
+    payload = b""
+    for piece in pieces:
+        data += piece
+        while data:
+            try:
+                if body is not None:
+                    more, data, done = body.feed(data)
+                    payload += more
+                    if not done:
+                        break
+                else:
+                    if not skipped:
+                        rest = skip_empty_line(data)
+                        if rest is None:
+                            break
+                        skipped, data = len(rest) < len(data), rest
+                    end = request_head_end(data, scanned)
+                    if end < 0:
+                        scanned = len(data)
+                        break
+                    head = parse_request_head(data[:end])
+                    data, scanned, skipped, payload = data[end:], 0, False, b""
+                    body = body_of(head)
+                    if body is not None:
+                        continue
+            except BadRequest as error:
+                return (*out, error.status)
+            except BadMessage:
+                return (*out, 400)
+            assert head is not None
+            query = "" if head.query is None else "?" + head.query.decode()
+            out.append(
+                f"{head.method} {head.path}{query} {head.authority or 'upstream'} "
+                + payload.decode("latin-1")
+            )
+            body = None
+            if not head.keep_alive:
+                return tuple(out)
+    return tuple(out)
+
+
+@pytest.mark.parametrize(("raw", "outcome"), [pytest.param(r, o, id=n) for n, r, o in RAW])
+def test_a_stream_in_one_piece(raw: bytes, outcome: Outcome) -> None:
+    assert read_stream([raw]) == outcome
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"), [pytest.param(r, o, id=n) for n, r, o in RAW if len(r) < 5000]
+)
+def test_the_same_byte_by_byte(raw: bytes, outcome: Outcome) -> None:
+    assert read_stream([raw[i : i + 1] for i in range(len(raw))]) == outcome
+
+
+def test_there_are_enough_cases_and_each_is_named_once() -> None:
+    assert len(RAW) >= 200
+    assert len({name for name, _, _ in RAW}) == len(RAW)
+
+
+streams = st.one_of(
+    st.sampled_from([raw for _, raw, _ in RAW if len(raw) < 20_000]),
+    st.lists(st.sampled_from([raw for _, raw, _ in RAW if len(raw) < 2000]), max_size=3).map(
+        b"".join
+    ),
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A known stream with one byte changed, put in or taken out."""
+    raw = draw(streams)
+    at = draw(st.integers(0, len(raw)))
+    new = draw(
+        st.sampled_from([b"", b"\r", b"\n", b"\0", b" ", b":", b",", b";", b"%", b"0", b"x"])
+    )
+    return raw[:at] + new + raw[at + draw(st.integers(0, 1)) :]
+
+
+def cut(raw: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(at % (len(raw) + 1) for at in cuts), len(raw)]
+    return [raw[a:b] for a, b in pairwise(places)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(mutated(), st.lists(st.integers(0, 20_000), max_size=6))
+def test_how_a_stream_is_cut_changes_nothing(raw: bytes, cuts: list[int]) -> None:
+    assert read_stream(cut(raw, cuts)) == read_stream([raw])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_a_refusal(raw: bytes) -> None:
+    read_stream([raw])
+    read_stream([b"GET /" + raw + b" HTTP/1.1\r\nHost: a\r\n\r\n"])
+    read_stream([b"GET / HTTP/1.1\r\nHost: a\r\n" + raw + b"\r\n\r\n"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="/.%2eEfF5cC0aA~;?#\\é", max_size=20))
+def test_canonicalising_again_changes_nothing(target: str) -> None:
+    def head(path: bytes) -> bytes:
+        return b"GET /" + path + b" HTTP/1.1\r\nHost: A.Example.:80\r\n\r\n"
+
+    try:
+        first = parse_request_head(head(target.encode()))
+    except BadRequest:
+        return
+    query = b"" if first.query is None else b"?" + first.query
+    again = parse_request_head(
+        b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n"
+        % (first.path.encode() + query, first.authority.encode())
+    )
+    assert (again.path, again.segments, again.query, again.authority) == (
+        first.path,
+        first.segments,
+        first.query,
+        first.authority,
+    )
+
+
+# -- heads, one by one
+
+
+def test_a_request_head_in_parts() -> None:
+    head = parse_request_head(
+        b"POST /a/b?c=d HTTP/1.1\r\nHost: A.example:8080\r\nX-Y:  z \r\n"
+        b"Content-Length: 5\r\nExpect: 100-Continue\r\nConnection: X-Y, close\r\n\r\n"
+    )
+    assert (head.method, head.path, head.segments, head.query) == (
+        "POST",
+        "/a/b",
+        ["a", "b"],
+        b"c=d",
+    )
+    assert (head.authority, head.host, head.version) == ("a.example:8080", "a.example", 1)
+    assert head.headers[1] == (b"x-y", b"z")
+    assert (head.framing, head.length) == (Framing.LENGTH, 5)
+    assert head.expect_continue
+    assert not head.keep_alive
+    assert head.options == {b"x-y", b"close"}
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "keep_alive"),
+    [
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: close\r\n", False),
+        (b"1.1", b"Connection: keep-alive, Close\r\n", False),
+        (b"1.1", b"Connection: x\r\nConnection: close\r\n", False),
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: Keep-Alive\r\n", True),
+        (b"1.0", b"Connection: keep-alive, close\r\n", False),
+    ],
+)
+def test_persistence_of_requests(version: bytes, connection: bytes, keep_alive: bool) -> None:
+    raw = b"GET / HTTP/" + version + b"\r\nHost: a\r\n" + connection + b"\r\n"
+    assert parse_request_head(raw).keep_alive is keep_alive
+
+
+def test_connection_options_are_folded_to_lower_case_members() -> None:
+    assert connection_options(b" A ,, b\t,Close") == {b"a", b"b", b"close"}
+
+
+def test_made_up_names_do_not_fill_the_memory() -> None:
+    for number in range(3 * http1._NAMES_KEPT):
+        parse_request_head(b"GET / HTTP/1.0\r\nX-%d: y\r\n\r\n" % number)
+    parse_request_head(b"GET / HTTP/1.0\r\n" + b"X" * 1000 + b": y\r\n\r\n")
+    assert len(http1._NAMES) <= http1._NAMES_KEPT
+    assert b"X" * 1000 not in http1._NAMES
+    assert b"Host" in http1._NAMES
+
+
+def _response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return b"".join(line + b"\r\n" for line in (start, *lines)) + b"\r\n"
+
+
+CL5 = b"Content-Length: 5"
+TE = b"Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("raw", "method", "framing", "length", "keep_alive"),
+    [
+        (_response(CL5), "GET", Framing.LENGTH, 5, True),
+        (_response(CL5), "HEAD", Framing.NONE, 5, True),
+        (_response(TE), "GET", Framing.CHUNKED, -1, True),
+        (_response(TE), "HEAD", Framing.NONE, -1, True),
+        (_response(), "GET", Framing.CLOSE, -1, False),
+        (_response(start=b"HTTP/1.0 200 OK"), "GET", Framing.CLOSE, -1, False),
+        (_response(CL5, start=b"HTTP/1.0 200 OK"), "GET", Framing.LENGTH, 5, False),
+        (
+            _response(CL5, b"Connection: keep-alive", start=b"HTTP/1.0 200 OK"),
+            "GET",
+            Framing.LENGTH,
+            5,
+            True,
+        ),
+        (_response(CL5, b"Connection: close"), "GET", Framing.LENGTH, 5, False),
+        (_response(start=b"HTTP/1.1 204 No Content"), "GET", Framing.NONE, -1, True),
+        (
+            _response(b"Content-Length: 0", start=b"HTTP/1.1 204 No Content"),
+            "GET",
+            Framing.NONE,
+            -1,
+            True,
+        ),
+        (_response(CL5, start=b"HTTP/1.1 304 Not Modified"), "GET", Framing.NONE, 5, True),
+        (_response(start=b"HTTP/1.1 103 Early Hints"), "GET", Framing.NONE, -1, True),
+        (_response(CL5, start=b"HTTP/1.1 200"), "GET", Framing.LENGTH, 5, True),
+        (_response(CL5, start=b"HTTP/1.1 200 "), "GET", Framing.LENGTH, 5, True),
+        (_response(CL5, start=b"HTTP/1.1 999 \xe9"), "GET", Framing.LENGTH, 5, True),
+    ],
+)
+def test_framing_of_responses(
+    raw: bytes, method: str, framing: Framing, length: int, keep_alive: bool
+) -> None:
+    head = parse_response_head(raw, method)
+    assert (head.framing, head.length, head.keep_alive) == (framing, length, keep_alive)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        _response(CL5, TE),
+        _response(TE, CL5),
+        _response(CL5, CL5),
+        _response(b"Content-Length: 5, 5"),
+        _response(b"Content-Length: -5"),
+        _response(b"Content-Length: +5"),
+        _response(b"Content-Length:"),
+        _response(TE, TE),
+        _response(b"Transfer-Encoding: gzip, chunked"),
+        _response(b"Transfer-Encoding: identity"),
+        _response(TE, start=b"HTTP/1.0 200 OK"),
+        _response(CL5, start=b"HTTP/1.1 204 No Content"),
+        _response(TE, start=b"HTTP/1.1 204 No Content"),
+        _response(CL5, start=b"HTTP/1.1 100 Continue"),
+        _response(b"X : y"),
+        _response(b"X: y", b" folded"),
+        _response(b"X"),
+        _response(b": y"),
+        _response(b"X: a\0b"),
+        _response(b"X: a\rb"),
+        _response(b"X: a\nb"),
+        _response(*(b"X: y",) * 201),
+        _response(start=b"HTTP/2 200 OK"),
+        _response(start=b"HTTP/1.2 200 OK"),
+        _response(start=b"HTTP/1.1 20 OK"),
+        _response(start=b"HTTP/1.1 2000 OK"),
+        _response(start=b"HTTP/1.1  200 OK"),
+        _response(start=b"HTTP/1.1 099 OK"),
+        _response(start=b"HTTP/1.1 2x0 OK"),
+        _response(start=b"HTTP/1.1 200\tOK"),
+        _response(start=b"ICY 200 OK"),
+        _response(start=b""),
+    ],
+)
+def test_responses_that_two_parsers_could_read_differently(raw: bytes) -> None:
+    with pytest.raises(BadResponse):
+        parse_response_head(raw, "GET")
+
+
+def test_where_a_response_head_ends() -> None:
+    raw = _response(CL5)
+    assert response_head_end(raw) == len(raw)
+    assert response_head_end(raw + b"hello") == len(raw)
+    assert response_head_end(raw[:-1]) == -1
+    with pytest.raises(BadResponse):
+        response_head_end(b"HTTP/1.1 200 OK\nX")
+    with pytest.raises(BadResponse):
+        response_head_end(b"x" * 70_000)
