@@ -78,12 +78,12 @@ class DataPlane:
             self._spawn(self.discovery.run())
         await self.keys.start()
         self.metrics.register(self._families)
-        await self._serve("--health", settings.health, self._health_app())
-        await self._serve("--admin", settings.admin, self._admin_app())
         try:
             self._bound = await self.proxy.listen(settings.listen.host, settings.listen.port)
         except Misuse as error:
             raise Misuse(f"--listen: {error}") from None
+        await self._serve("--health", settings.health, self._health_app())
+        await self._serve("--admin", settings.admin, self._admin_app())
         gc.collect()
         gc.freeze()
 

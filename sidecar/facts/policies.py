@@ -43,6 +43,7 @@ class FilePolicies:
         """Load for the first time. Raises DocumentsInvalid: there is nothing to fall back to."""
         self._stamp = await asyncio.to_thread(self._look)
         await self._load()
+        await self._note_files_beside()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -65,6 +66,13 @@ class FilePolicies:
         else:
             self.reloads += 1
             self.error = ""
+            await self._note_files_beside()
+
+    async def _note_files_beside(self) -> None:
+        """Watch also what the documents just loaded name; a change meanwhile is not missed."""
+        stamp = await asyncio.to_thread(self._look)
+        if set(self._stamp) <= set(stamp):
+            self._stamp = stamp
 
     async def _load(self) -> None:
         await self._adopt(await asyncio.to_thread(self._read))
