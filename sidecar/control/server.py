@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -41,7 +42,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # gRPC calls clients abusive that ping more often than this, and cuts them off.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 _SERVICES: Final = tuple(
     service.full_name
@@ -77,7 +79,8 @@ class ControlPlane:
         self._open = AsyncExitStack()
         self._ready = False
         self.trust_pem = b""
-        """The public keys of its releases, as `--trust` reads them; after `start`."""
+        """The public keys of its releases, as `--trust` reads them; after `start`. They are also
+        in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
 
     async def start(
         self,
@@ -116,6 +119,8 @@ class ControlPlane:
         self._catalogue.endorsements = store.endorsements
         self._catalogue.take(await store.newest())
         self.trust_pem = b"".join(public_key_pem(key) for key in store.public_keys)
+        if store.path:
+            Path(f"{store.path}.trust.pem").write_bytes(self.trust_pem)
         publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
         admin = Admin(publisher, self._catalogue, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)

@@ -79,7 +79,11 @@ class Release:
 class Store:
     """An open store. Every method raises StoreFailed when the database does not do its part."""
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], float], lock: int) -> None:
+    def __init__(
+        self, engine: AsyncEngine, path: Path | None, clock: Callable[[], float], lock: int
+    ) -> None:
+        self.path = path
+        """The SQLite file; None for a database elsewhere."""
         self._engine = engine
         self._clock = clock
         self._lock = lock
@@ -94,7 +98,7 @@ class Store:
         engine = create_async_engine(address)
         if path:
             _configure_sqlite(engine)
-        store = cls(engine, clock, lock)
+        store = cls(engine, path, clock, lock)
         try:
             await store._prepare()
         except BaseException:

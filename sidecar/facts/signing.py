@@ -137,7 +137,7 @@ def trust_for(
         return TrustedKeys(pinned, first_use=True)
     raise Misuse(
         f"control plane {control_plane} is not on loopback: name the public keys that sign its "
-        "releases with --trust FILE (the control plane writes them beside its store)"
+        "releases with --trust FILE (the control plane writes it beside its store, STORE.trust.pem)"
     )
 
 

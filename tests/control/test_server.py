@@ -174,6 +174,7 @@ async def test_a_restart_keeps_releases_and_sidecars_come_back(tmp_path: Path) -
     assert one.names == ["b", "a"]
     async with plane(tmp_path, listen=bound.grpc) as (second, bound):
         assert second.trust_pem == first.trust_pem
+        assert (tmp_path / "store.db.trust.pem").read_bytes() == first.trust_pem
         await reached(bound.grpc, current)
         await apply(bound.grpc, policy("c"))
         await one.enforces(2)
