@@ -90,7 +90,7 @@ class Publisher:
                     return await self._attempt(application, documents)
                 except Conflict as conflict:
                     await self._refresh(conflict.newest)
-            return self._conflict(application, {d.namespace for d in documents})
+            return self._conflict({document.namespace for document in documents})
 
     async def _attempt(self, application: Application, documents: Sequence[Document]) -> Result:
         moved = {
@@ -99,7 +99,7 @@ class Publisher:
             if _version(self._catalogue.newest(namespace)) != version
         }
         if moved:
-            return self._conflict(application, moved)
+            return self._conflict(moved)
         plan = self._plan(application, documents)
         if not plan.drafts:
             return Result("unchanged", changes=plan.changes)
@@ -116,7 +116,7 @@ class Publisher:
         """Another replica published: takes over what it did."""
         self._announce(self._catalogue.take(await self._store.newest(namespaces)))
 
-    def _conflict(self, application: Application, namespaces: Iterable[str]) -> Result:
+    def _conflict(self, namespaces: Iterable[str]) -> Result:
         newest = [self._catalogue.newest(namespace) for namespace in sorted(namespaces)]
         return Result("conflict", releases=[release for release in newest if release])
 

@@ -120,7 +120,7 @@ class ControlPlane:
         self._catalogue.take(await store.newest())
         self.trust_pem = b"".join(public_key_pem(key) for key in store.public_keys)
         if store.path:
-            Path(f"{store.path}.trust.pem").write_bytes(self.trust_pem)
+            _hand_out(self.trust_pem, Path(f"{store.path}.trust.pem"))
         publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
         admin = Admin(publisher, self._catalogue, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
@@ -175,6 +175,13 @@ class ControlPlane:
             raise _taken(listen, "--http") from None
         bound = runner.addresses[0]
         return f"{host}:{bound[1]}"
+
+
+def _hand_out(trust_pem: bytes, path: Path) -> None:
+    try:
+        path.write_bytes(trust_pem)
+    except OSError as error:  # the store is what counts; the file is for convenience
+        _log.warning("cannot write %s: %s", path, error.strerror)
 
 
 def _check_free(host: str, port: int, listen: str) -> None:

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import alembic.command
-import alembic.config
-import alembic.util
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import URL, Connection, event, func, insert, make_url, select
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
@@ -159,7 +160,7 @@ class Store:
         async with self._transaction() as connection:
             try:
                 await connection.run_sync(_upgrade)
-            except alembic.util.CommandError as error:
+            except CommandError as error:
                 raise StoreFailed(
                     f"the store is of a newer version of this program, or none of its own: {error}"
                 ) from None
@@ -397,7 +398,13 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    config = alembic.config.Config()
+    config = Config()
     config.set_main_option("script_location", "sidecar.control:migrations")
-    config.attributes["connection"] = connection
-    alembic.command.upgrade(config, "head")
+    script = ScriptDirectory.from_config(config)
+
+    def steps(revision: Any, _context: Any) -> Any:
+        return script._upgrade_revs("head", revision)
+
+    with EnvironmentContext(config, script, fn=steps, destination_rev="head") as environment:
+        environment.configure(connection=connection)
+        environment.run_migrations()
