@@ -252,7 +252,9 @@ def test_reload_and_a_broken_file(upstream: str, tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
         (policies / "bank.yaml").write_text(DOCUMENTS + "  - {name: broken, when: tokn.x}\n")
         until(lambda: running.metric("sidecar_policy_rejects_total") == 1, "refused")
-        assert f"{policies}/bank.yaml:14:30: error: undeclared reference to 'tokn.x'" in running.said
+        assert (
+            f"{policies}/bank.yaml:14:30: error: undeclared reference to 'tokn.x'" in running.said
+        )
         assert get(f"{running.url}/other")[0] == 404, "the snapshot before stays enforced"
         (policies / "bank.yaml").write_text("a: [")
         until(lambda: running.metric("sidecar_policy_rejects_total") == 2, "refused")
