@@ -1,0 +1,230 @@
+"""A proxy on loopback between a scripted upstream and raw clients; every test runs on both loops.
+
+Time is `rig.clock`: it stands still unless a test moves it. `soon` bounds every wait, so that a
+defect fails a test instead of hanging it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
+from sidecar.decide.request import Request
+from sidecar.edge.limits import Limits, ProxyStats
+from sidecar.edge.proxy import Proxy
+from sidecar.edge.sweeper import Sweeper
+from sidecar.edge.upstream import Address, UpstreamPool
+
+T = TypeVar("T")
+
+TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "limits(**bounds): the proxy's Limits in this test")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """What happens at once, or the test fails."""
+    async with asyncio.timeout(5):
+        return await awaitable
+
+
+class Decision:
+    def __init__(self, outcome: Permit | Refuse) -> None:
+        self.outcome = outcome
+        self.id = "f" * 32
+        self.traceparent = TRACE
+
+
+class Authorizer:
+    """Refuses `/no…`, is slow with `/cold…`, fails at `/broken…`, permits the rest."""
+
+    def __init__(self) -> None:
+        self.decided: list[Request] = []
+        self.done: list[tuple[str, int]] = []
+        self.warm = asyncio.Event()
+        self.cancelled = 0
+
+    def decide(self, request: Request) -> Decision | None:
+        self.decided.append(request)
+        if request.path.startswith(("/cold", "/broken")):
+            return None
+        return self._decision(request)
+
+    async def resolve(self, request: Request) -> Decision:
+        try:
+            await self.warm.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if request.path.startswith("/broken"):
+            raise RuntimeError("a defect")
+        return self._decision(request)
+
+    def _decision(self, request: Request) -> Decision:
+        if request.path.startswith(("/no", "/cold/no")):
+            return Decision(Refuse(Code.DENIED, "no"))
+        return Decision(Permit("r", Identity("iss", "alice")))
+
+    def finished(
+        self, request: Request, decision: Any, status: int, upstream_seconds: float
+    ) -> None:
+        self.done.append((request.path, status))
+
+
+class Peer:
+    """One raw connection, from whichever side."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def flush(self) -> None:
+        await soon(self.writer.drain())
+
+    async def until(self, mark: bytes) -> bytes:
+        return await soon(self.reader.readuntil(mark))
+
+    async def head(self) -> bytes:
+        return await self.until(b"\r\n\r\n")
+
+    async def exactly(self, size: int) -> bytes:
+        return await soon(self.reader.readexactly(size))
+
+    async def rest(self) -> bytes:
+        """Everything up to the end; a reset raises ConnectionError."""
+        return await soon(self.reader.read(-1))
+
+    async def response(self) -> tuple[int, bytes]:
+        """Status and body of a response with content-length."""
+        head = await self.head()
+        length = next(
+            int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")
+        )
+        return int(head[9:12]), await self.exactly(length)
+
+    def half_close(self) -> None:
+        self.writer.write_eof()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Upstream:
+    """A server that does what the test does with each connection it accepts."""
+
+    def __init__(self) -> None:
+        self.accepted: asyncio.Queue[Peer] = asyncio.Queue()
+        self.peers: list[Peer] = []
+        self.server: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self, port: int = 0) -> None:
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        self.peers.append(peer)
+        self.accepted.put_nowait(peer)
+
+    async def accept(self) -> Peer:
+        return await soon(self.accepted.get())
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for peer in self.peers:
+            peer.writer.transport.abort()
+
+
+class Rig:
+    """Everything a test needs, wired."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.upstream = Upstream()
+        self.authorizer = Authorizer()
+        self.clients: list[Peer] = []
+        self.stats = ProxyStats()
+        self.sweeper = Sweeper(clock=lambda: self.time)
+        self.proxy: Proxy
+        self.pool: UpstreamPool
+        self.port = 0
+
+    async def start(self, **limits: Any) -> None:
+        await self.upstream.start()
+        bounds = Limits(**limits)
+        address = Address("127.0.0.1", self.upstream.port)
+        self.pool = UpstreamPool(address, bounds, self.sweeper, self.stats)
+        self.proxy = Proxy(self.authorizer, self.pool)
+        ((_, self.port),) = await self.proxy.listen("127.0.0.1", 0)
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+        self.sweeper.tick()
+
+    async def client(self, data: bytes = b"", buffer: int | None = None) -> Peer:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        except OSError:
+            sock.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 20)
+        peer = Peer(reader, writer)
+        self.clients.append(peer)
+        peer.send(data)
+        return peer
+
+    async def becomes(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until `condition` holds."""
+
+        async def turn() -> None:
+            while not condition():  # noqa: ASYNC110  (nobody would set the event)
+                await asyncio.sleep(0)
+
+        await soon(turn())
+
+    async def stop(self) -> None:
+        for client in self.clients:
+            client.writer.transport.abort()
+        await self.proxy.close()
+        await self.upstream.stop()
+        await asyncio.sleep(0)
+
+
+@pytest_asyncio.fixture
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """A proxy under the limits of the `limits` marker."""
+    marker = request.node.get_closest_marker("limits")
+    rig = Rig()
+    await rig.start(**(marker.kwargs if marker else {}))
+    yield rig
+    await rig.stop()
