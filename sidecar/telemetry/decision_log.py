@@ -10,8 +10,9 @@ import os
 import sys
 import threading
 from collections import deque
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import orjson
 
@@ -37,6 +38,7 @@ class DecisionLog:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._target = target
+        self._torn = False  # the last write ended within a line
         self._file = _open(target)
         self._thread: threading.Thread | None = None
         if self._file is not None:
@@ -66,7 +68,7 @@ class DecisionLog:
         if self._thread is not None:
             self._thread.join(timeout=5)
         with self._lock:
-            if self._file is not None and self._target != "stdout":
+            if self._file is not None:
                 self._file.close()
 
     def _run(self) -> None:
@@ -85,8 +87,7 @@ class DecisionLog:
             if file is None:
                 return
             try:
-                file.write(lines)
-                file.flush()
+                self._write(file, lines)
             except (OSError, ValueError) as error:
                 self.dropped += len(records)
                 if not self.error:
@@ -95,6 +96,15 @@ class DecisionLog:
             else:
                 self.written += len(records)
                 self.error = ""
+
+
+    def _write(self, file: FileIO, lines: bytes) -> None:
+        """All of it, unbuffered: what a full disk refused must not come again with the next."""
+        left = memoryview(b"\n" + lines if self._torn else lines)
+        self._torn = True
+        while left:
+            left = left[file.write(left) or 0 :]
+        self._torn = False
 
 
 def _line(record: Record) -> bytes:
@@ -107,11 +117,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} in a decision record")
 
 
-def _open(target: str) -> BinaryIO | None:
+def _open(target: str) -> FileIO | None:
     if target == "off":
         return None
     if target == "stdout":
-        return sys.stdout.buffer
+        return FileIO(sys.stdout.fileno(), "w", closefd=False)
     try:
         descriptor = os.open(Path(target), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
@@ -119,4 +129,4 @@ def _open(target: str) -> BinaryIO | None:
             f"--decision-log: cannot append to {target}: {error.strerror}; "
             "name a file in a folder that exists, or stdout, or off"
         ) from None
-    return os.fdopen(descriptor, "ab")
+    return FileIO(descriptor, "a")

@@ -1,0 +1,139 @@
+"""Settings: flag over environment over file over default; every mistake at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import config
+from sidecar.config import Address
+from sidecar.errors import Misuse
+
+
+def settings(arguments: list[str], environ: dict[str, str] | None = None) -> config.RunSettings:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, config.RUN)
+    return config.run_settings(parser.parse_args(arguments), environ or {})
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> list[str]:
+    return ["--upstream", "http://127.0.0.1:8080", "--policies", str(tmp_path)]
+
+
+def test_defaults(base: list[str], tmp_path: Path) -> None:
+    found = settings(base)
+    assert found.listen == Address("127.0.0.1", 7400)
+    assert found.health == Address("127.0.0.1", 7401)
+    assert found.admin == Address("127.0.0.1", 7402)
+    assert (found.namespace, found.labels, found.workers) == ("default", {}, 1)
+    assert found.policies == tmp_path
+    assert found.control_plane is None
+    assert found.drain == 20.0
+
+
+def test_flag_over_environment_over_file(base: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("listen: 127.0.0.1:1\nhealth: 127.0.0.1:2\nadmin: 127.0.0.1:3\nlabel: {a: b}\n")
+    environ = {
+        "SIDECAR_CONFIG": str(file),
+        "SIDECAR_LISTEN": "127.0.0.1:10",
+        "SIDECAR_HEALTH": "127.0.0.1:20",
+    }
+    found = settings([*base, "--listen", "127.0.0.1:100"], environ)
+    assert [found.listen.port, found.health.port, found.admin.port] == [100, 20, 3]
+    assert found.labels == {"a": "b"}
+
+
+def test_labels(base: list[str]) -> None:
+    assert settings([*base, "--label", "a=1", "--label", "b=x=y"]).labels == {"a": "1", "b": "x=y"}
+    assert settings(base, {"SIDECAR_LABEL": "a=1,b=2"}).labels == {"a": "1", "b": "2"}
+
+
+def test_every_mistake_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("lisen: x\nnamespace: [a]\n")
+    with pytest.raises(Misuse) as caught:
+        settings(
+            ["--upstream", "x", "--control-plane", "y", "--label", "z", "--drain", "soon",
+             "--config", str(file), "--admin", "127.0.0.1:7401"],
+        )  # fmt: skip
+    said = "\n".join(caught.value.mistakes)
+    for part in (
+        "--upstream: 'x' is not http://HOST:PORT", "--control-plane: 'y' is not HOST:PORT",
+        "--label: 'z' is not a label", "--drain: 'soon' is not a duration",
+        "unknown setting 'lisen'", "namespace has a value of the wrong shape",
+        "--admin: 127.0.0.1:7401 is already --health's",
+    ):  # fmt: skip
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--upstream: the service behind is missing"),
+        (["--upstream", "http://h:1"], "give one of the two"),
+        (["--upstream", "http://h:1", "--policies", "/", "--control-plane", "h:1"], "not both"),
+        (["--upstream", "http://h:1", "--policies", "/no/such"], "does not exist"),
+        (["--upstream", "https://h:1", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://h:1/x", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://h:99999", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://u:p@h:1", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://h:1", "--policies", "/", "--workers", "2"], "one worker"),
+        (["--upstream", "http://h:1", "--policies", "/", "--namespace", "A b"], "is not a name"),
+        (["--upstream", "http://h:1", "--policies", "/", "--config", "/no"], "cannot read"),
+        (["--upstream", "http://h:1", "--policies", "/", "--listen", "::1:80"], "in brackets"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        settings(arguments)
+    assert says in "\n".join(caught.value.mistakes)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("127.0.0.1:7400", Address("127.0.0.1", 7400)),
+        ("[::1]:7400", Address("::1", 7400)),
+        ("host.example:0", Address("host.example", 0)),
+        ("host", None), (":80", None), ("host:", None), ("host:x", None), ("host:-1", None),
+        ("host:70000", None), ("host:٣", None),
+    ],
+)  # fmt: skip
+def test_address(text: str, found: Any) -> None:
+    if found is None:
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            config.address(text)
+    else:
+        assert config.address(text) == found
+        assert str(found) == text
+
+
+def test_control_plane(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, config.CONTROL_PLANE)
+    found = config.control_plane_settings(parser.parse_args([]), {"XDG_STATE_HOME": "/s"})
+    assert found.store == "sqlite:////s/sidecar/control-plane/store.db"
+    assert (found.listen.port, found.http.port) == (7443, 7480)
+    assert not found.insecure_unauthenticated
+    with pytest.raises(Misuse, match="neither true nor false"):
+        config.control_plane_settings(
+            parser.parse_args(["--insecure-unauthenticated", "maybe"]), {}
+        )
+
+
+@pytest.mark.parametrize(
+    ("environ", "home"),
+    [
+        ({"XDG_STATE_HOME": "/x"}, "/x"),
+        ({"HOME": "/home/a"}, "/home/a/.local/state"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state"),
+        ({}, "/var/lib/.local/state"),
+    ],
+)
+def test_state_home(environ: dict[str, str], home: str) -> None:
+    assert config.state_home(environ) == Path(home)
