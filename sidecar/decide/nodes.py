@@ -1,0 +1,258 @@
+"""A YAML node held against a type: plain values, the place of each, and every mistake.
+
+Works on PyYAML's node tree rather than on loaded values, because only nodes know where they stand;
+the types come from `msgspec.inspect`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any, Final
+
+import yaml
+from msgspec import inspect
+
+from sidecar.decide.documents import Mark
+from sidecar.errors import Problem
+
+MAX_NODES: Final = 2_000_000  # of one source, aliases counted each time: no "billion laughs"
+MAX_DEPTH: Final = 40
+TEXT: Final = "!"
+"""Appended to a pointer: the mark of the text inside a quoted or block scalar."""
+
+_TAG: Final = "tag:yaml.org,2002:"
+Members = dict[str, tuple[yaml.Node, yaml.Node]]
+"""Fields of a mapping: name to the nodes of its key and value."""
+
+
+class NodeReader:
+    """Reads the nodes of one source. `begin` starts a document, whose `marks` are kept."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.problems = problems
+        self.marks: dict[str, Mark] = {}
+        self.document = ""
+        self._file = file
+        self._nodes = 0
+
+    def begin(self, node: yaml.Node) -> None:
+        """What follows belongs to the document of this node."""
+        self.marks = {"": _mark(node)}
+        self.document = ""
+
+    def text(
+        self,
+        fields: Members,
+        key: str,
+        parent: yaml.Node,
+        prefix: str = "",
+    ) -> str | None:
+        entry = fields.get(key)
+        if entry is None:
+            self.fail(parent, prefix.rstrip("."), f"{key} is missing")
+            return None
+        value = self.value(entry[1], inspect.StrType(), prefix + key, 1)
+        return value if isinstance(value, str) else None
+
+    def value(self, node: yaml.Node, kind: inspect.Type, pointer: str, depth: int) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(
+                None, None, "too many or too deeply nested values", node.start_mark
+            )
+        self.marks.setdefault(pointer, _mark(node))
+        match kind:
+            case inspect.UnionType():
+                inner = [part for part in kind.types if not isinstance(part, inspect.NoneType)]
+                return self.value(node, inner[0], pointer, depth)
+            case inspect.StructType():
+                return self._struct(node, kind, pointer, depth)
+            case inspect.ListType():
+                return self._list(node, kind, pointer, depth)
+            case inspect.DictType():
+                return self._dict(node, kind.value_type, pointer, depth)
+            case inspect.LiteralType():
+                return self._literal(node, kind, pointer)
+            case inspect.StrType():
+                return self._string(node, kind, pointer)
+            case inspect.Metadata():
+                return self.value(node, kind.type, pointer, depth)
+            case _:
+                return self._any(node, pointer, depth)
+
+    def _struct(
+        self, node: yaml.Node, kind: inspect.StructType, pointer: str, depth: int
+    ) -> dict[str, Any] | None:
+        known = {field.encode_name: field for field in kind.fields}
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(
+                node, pointer, f"expected fields, found {kind_of(node)}", f"known: {_join(known)}"
+            )
+            return None
+        members = dict(self.members(node, pointer))
+        self.reject_unknown(members, tuple(known), pointer)
+        out: dict[str, Any] = {}
+        for name, info in known.items():
+            if name in members:
+                out[name] = self.value(members[name][1], info.type, f"{pointer}.{name}", depth + 1)
+            elif info.required:
+                self.fail(node, pointer, f"{name} is missing")
+        return out
+
+    def _list(
+        self, node: yaml.Node, kind: inspect.ListType, pointer: str, depth: int
+    ) -> list[Any] | None:
+        if not isinstance(node, yaml.SequenceNode):
+            hint = f"write [{node.value}]" if isinstance(node, yaml.ScalarNode) else ""
+            self.fail(node, pointer, f"expected a list, found {kind_of(node)}", hint)
+            return None
+        if kind.min_length and len(node.value) < kind.min_length:
+            self.fail(node, pointer, "expected at least one entry", "or leave the field out")
+        return [
+            self.value(item, kind.item_type, f"{pointer}[{place}]", depth + 1)
+            for place, item in enumerate(node.value)
+        ]
+
+    def _dict(
+        self, node: yaml.Node, value_type: inspect.Type, pointer: str, depth: int
+    ) -> dict[str, Any] | None:
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, pointer, f"expected a mapping, found {kind_of(node)}")
+            return None
+        return {
+            key: self.value(value, value_type, f"{pointer}.{key}", depth + 1)
+            for key, (_, value) in self.members(node, pointer)
+        }
+
+    def _literal(self, node: yaml.Node, kind: inspect.LiteralType, pointer: str) -> str | None:
+        value = self._string(node, inspect.StrType(), pointer)
+        if value is not None and value not in kind.values:
+            choices = [str(choice) for choice in kind.values]
+            self.fail(
+                node, pointer, f"{value!r} is not one of {', '.join(choices)}",
+                closest(value, choices),
+            )  # fmt: skip
+            return None
+        return value
+
+    def _string(self, node: yaml.Node, kind: inspect.StrType, pointer: str) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(
+                node,
+                pointer,
+                f"expected text, found {kind_of(node)}",
+                "text that starts with [ or { must be quoted",
+            )
+            return None
+        value: str = node.value
+        if node.style:  # where the text itself begins: behind a quote, or a line below
+            line, column = _mark(node)
+            quoted = node.style in "'\""
+            self.marks[pointer + TEXT] = (line, column + 1) if quoted else (line + 1, 1)
+        if node.tag != _TAG + "str":
+            self.fail(
+                node, pointer, f"expected text, found {kind_of(node)}", f'quote it: "{value}"'
+            )
+            return None
+        if kind.min_length and len(value) < kind.min_length:
+            self.fail(node, pointer, "must not be empty")
+        elif kind.max_length and len(value) > kind.max_length:
+            self.fail(node, pointer, f"longer than {kind.max_length} characters")
+        elif kind.pattern and not re.search(kind.pattern, value):
+            self.fail(
+                node, pointer, f"{value!r} is not a duration", "write 500ms, 30s, 5m, 1h or 2d"
+            )
+        elif any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+            self.fail(node, pointer, "holds half of a surrogate pair")
+        return value
+
+    def _any(self, node: yaml.Node, pointer: str, depth: int) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._dict(node, inspect.AnyType(), pointer, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return self._list(node, inspect.ListType(inspect.AnyType()), pointer, depth)
+        tag, value = node.tag.removeprefix(_TAG), node.value
+        if tag == "str":
+            return value
+        try:  # what JSON knows and nothing else: YAML's dates, octals and sets do not travel
+            return json.loads(value, parse_constant=_refuse_constant)
+        except ValueError:
+            self.fail(node, pointer, f"{value!r} is not a JSON value", f'quote it: "{value}"')
+            return None
+
+    def members(
+        self, node: yaml.MappingNode, pointer: str
+    ) -> Iterator[tuple[str, tuple[yaml.Node, yaml.Node]]]:
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _TAG + "merge":
+                self.fail(key, pointer, "expected a field name", "merge keys are not supported")
+                continue
+            name: str = key.value
+            if name in seen:
+                self.fail(key, f"{pointer}.{name}".lstrip("."), f"{name!r} is given twice")
+                continue
+            seen.add(name)
+            yield name, (key, value)
+
+    def reject_unknown(
+        self,
+        members: Members,
+        known: tuple[str, ...],
+        pointer: str,
+    ) -> None:
+        for name, (key, _) in members.items():
+            if name not in known:
+                self.fail(
+                    key, f"{pointer}.{name}".lstrip("."), f"unknown field {name!r}",
+                    closest(name, list(known)) or f"known: {_join(known)}",
+                )  # fmt: skip
+
+    def fail(self, node: yaml.Node, pointer: str, message: str, hint: str = "") -> None:
+        line, column = _mark(node)
+        self.problems.append(
+            Problem(
+                message=message,
+                file=self._file,
+                line=line,
+                column=column,
+                document=self.document,
+                pointer=pointer,
+                hint=hint,
+            )
+        )
+
+
+def _mark(node: yaml.Node) -> Mark:
+    mark = node.start_mark
+    return mark.line + 1, mark.column + 1
+
+
+def kind_of(node: yaml.Node) -> str:
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    tag: str = node.tag.removeprefix(_TAG)
+    names = {"null": "nothing", "str": "text", "int": "a number", "float": "a number"}
+    return names.get(tag, f"a {tag}")
+
+
+def closest(word: str, choices: list[str]) -> str:
+    close = get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def is_nothing(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"
