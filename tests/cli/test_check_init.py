@@ -1,0 +1,65 @@
+"""`sidecar check` and `sidecar init`, and what every command has in common."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import COMMANDS, run
+
+
+def test_init_writes_documents_that_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "policies"
+    assert run(["init", str(folder), "--issuer", "https://i.example", "--audience", "bank"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "issuer.yaml", "policy.yaml", "service.yaml",
+    ]  # fmt: skip
+    assert run(["check", str(folder)]) == 0
+    assert "3 documents, 0 errors, 0 warnings" in capsys.readouterr().out
+    assert run(["init", str(folder)]) == 2
+    assert "already holds" in capsys.readouterr().err
+
+
+def test_init_refuses_what_no_document_could_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    assert run(["init", str(folder), "--issuer", "http://far.example"]) == 1
+    assert not folder.exists()
+
+
+def test_check_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "apiVersion: authz.sidecar/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+        "  - {name: a, when: foo}\n  - {name: b, effect: deny, when: token.x == 1}\n"
+    )
+    assert run(["check", str(file)]) == 1
+    said = capsys.readouterr()
+    assert f"{file}:6:21: error: undeclared reference to 'foo'" in said.err
+    assert f"{file}:7:35: warning: token.x is read unguarded" in said.err
+    assert "1 documents, 1 errors, 1 warnings" in said.out
+    assert run(["check", "--output", "json", str(file)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [problem["line"] for problem in found] == [6, 7]
+    assert run(["check", str(tmp_path / "none")]) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run([command, "--help"])
+    assert caught.value.code == 0
+    assert "example" in capsys.readouterr().out
+
+
+def test_misuse_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    with pytest.raises(SystemExit) as caught:
+        run(["nonsense"])
+    assert caught.value.code == 2
+    assert run(["run"]) == 2

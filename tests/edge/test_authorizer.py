@@ -1,0 +1,206 @@
+"""The loop around the decision: needs are fetched, everything is counted and logged once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.keys import parse_jwks
+from sidecar.decide.outcomes import Code, Permit, Refuse
+from sidecar.decide.parse import Source, parse
+from sidecar.decide.request import Request
+from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.tokens import KeyState
+from sidecar.edge import authorizer as module
+from sidecar.edge.authorizer import ROUNDS, Authorizer
+from sidecar.facts.jwks import KeyStore
+from sidecar.telemetry.decision_log import DecisionLog
+from sidecar.telemetry.metrics import Metrics
+from tests.casebook import ISSUER, jwks, token
+
+NOW = 1_800_000_000.0
+DOCUMENTS = """
+apiVersion: authz.sidecar/v1
+kind: TokenIssuer
+metadata: {name: corp}
+spec: {issuer: "https://idp.example", audiences: [bank]}
+---
+apiVersion: authz.sidecar/v1
+kind: ProtectedService
+metadata: {name: bank}
+spec: {mode: enforce}
+---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {name: p}
+spec: {rules: [{name: any, match: {paths: [/x]}}, {name: home, match: {paths: [/]}, auth: none}]}
+"""
+
+
+class Keys(KeyStore):
+    """Answers a fetch with what the test put in `next`, one after the other."""
+
+    def __init__(self, *following: KeyState) -> None:
+        super().__init__(lambda: NOW)
+        self.following = list(following)
+        self.asked = 0
+
+    async def fetch(self, name: str) -> None:
+        self.asked += 1
+        if self.following:
+            self.states[name] = self.following.pop(0)
+
+
+def snapshot(text: str = DOCUMENTS) -> Snapshot:
+    documents, problems = parse([Source("f", text)])
+    assert not problems
+    return compile_snapshot(documents, namespace="default", labels={}, version="v1")
+
+
+def request(path: str = "/x", credential: str | None = None, **headers: str) -> Request:
+    found = [(name.encode(), value.encode()) for name, value in headers.items()]
+    if credential is not None:
+        found.append((b"authorization", f"Bearer {credential}".encode()))
+    return Request("GET", path, path.split("/")[1:], None, "h", "h", "http", found, "192.0.2.1")
+
+
+Make = Callable[..., Authorizer]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def build(*following: KeyState, adopt: Snapshot | None = None) -> Authorizer:
+        found = Authorizer(
+            Keys(*following), Metrics(), DecisionLog(str(tmp_path / "log")), clock=lambda: NOW
+        )
+        if adopt is not None:
+            found.adopt(adopt)
+        return found
+
+    return build
+
+
+def good() -> KeyState:
+    return KeyState(parse_jwks(jwks()), NOW + 10)
+
+
+async def test_missing_keys_are_fetched_once_and_then_known(make: Make) -> None:
+    authorizer = make(good(), adopt=snapshot())
+    asking = request(credential=token(NOW, {}))
+    assert authorizer.decide(asking) is None
+    decision = await authorizer.resolve(asking)
+    assert isinstance(decision.outcome, Permit)
+    again = authorizer.decide(asking)
+    assert again is not None
+    assert again.outcome == decision.outcome
+    assert again.id != decision.id
+
+
+async def test_keys_that_cannot_be_had_are_503(make: Make) -> None:
+    authorizer = make(KeyState(None, NOW + 2, "down"), adopt=snapshot())
+    decision = await authorizer.resolve(request(credential=token(NOW, {})))
+    assert isinstance(decision.outcome, Refuse)
+    assert decision.outcome.code is Code.UNAVAILABLE
+    assert decision.outcome.reason == "keys_unavailable"
+
+
+async def test_a_fetch_that_brings_nothing_ends(make: Make) -> None:
+    authorizer = make(adopt=snapshot())
+    decision = await authorizer.resolve(request(credential=token(NOW, {})))
+    assert isinstance(decision.outcome, Refuse)
+    assert decision.outcome.reason == "facts_incomplete"
+    keys: Any = authorizer._keys
+    assert keys.asked == ROUNDS
+
+
+async def test_rotated_keys_unseat_the_tokens_they_verified(make: Make) -> None:
+    authorizer = make(good(), adopt=snapshot())
+    asking = request(credential=token(NOW, {}))
+    await authorizer.resolve(asking)
+    rsa_only = {"keys": jwks()["keys"][1:]}
+    authorizer.evidence.keys[ISSUER] = KeyState(parse_jwks(rsa_only), NOW + 10)  # type: ignore[index]
+    decision = authorizer.decide(asking)
+    assert decision is not None
+    assert isinstance(decision.outcome, Refuse)
+    assert decision.outcome.reason == "key_unknown"
+
+
+def test_without_a_snapshot_everything_is_503(make: Make) -> None:
+    decision = make().decide(request("/"))
+    assert decision is not None
+    assert isinstance(decision.outcome, Refuse)
+    assert decision.outcome.reason == "no_snapshot"
+
+
+def test_a_defect_of_ours_refuses(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(module, "authorize", broken)
+    decision = make(adopt=snapshot()).decide(request("/"))
+    assert decision is not None
+    assert isinstance(decision.outcome, Refuse)
+    assert (decision.outcome.code, decision.outcome.reason) == (Code.UNAVAILABLE, "internal_error")
+
+
+def test_observe_forwards_and_says_what_it_would_have_done(make: Make, tmp_path: Path) -> None:
+    authorizer = make(adopt=snapshot(DOCUMENTS.replace("mode: enforce", "mode: observe")))
+    asking = request("/x")
+    decision = authorizer.decide(asking)
+    assert decision is not None
+    assert isinstance(decision.outcome, Permit)
+    assert decision.outcome.identity is None
+    assert decision.outcome.observed is not None
+    authorizer.finished(asking, decision, 200, 0.001)
+    authorizer._log.close()
+    [record] = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert (record["outcome"], record["reason"]) == ("observe", "no_credential")
+    assert authorizer._metrics.decisions.values == {("observe", "no_credential"): 1}
+
+
+def test_finished_counts_and_logs_once(make: Make, tmp_path: Path) -> None:
+    authorizer = make(adopt=snapshot())
+    asking = request("/", credential="SECRET")
+    decision = authorizer.decide(asking)
+    assert decision is not None
+    authorizer.finished(asking, decision, 204, 0.25)
+    gone = authorizer.decide(asking)
+    assert gone is not None
+    authorizer.finished(asking, gone, 0, 0.0)
+    assert authorizer._metrics.requests.values == {
+        ("proxy", "permit", "2xx"): 1, ("proxy", "permit", "none"): 1,
+    }  # fmt: skip
+    authorizer._log.close()
+    text = (tmp_path / "log").read_text()
+    first, second = (json.loads(line) for line in text.splitlines())
+    assert first["decision_id"] == decision.id
+    assert first["rule"] == "default/p/home"
+    assert first["version"] == "v1"
+    assert first["upstream_ms"] == 250.0
+    assert second["status"] == 0
+    assert "SECRET" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", False),
+        ("junk", False),
+    ],
+)
+def test_traceparent(make: Make, given: str, kept: bool) -> None:
+    decision = make(adopt=snapshot()).decide(request("/", traceparent=given))
+    assert decision is not None
+    found = decision.traceparent.decode()
+    assert (found == given) is kept
+    if not kept:
+        assert found.split("-")[1] == decision.id
+        assert len(found) == 55

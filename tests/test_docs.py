@@ -1,0 +1,42 @@
+"""What is generated is current, and what the docs show works."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar import config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_is_current() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"])
+    assert done.returncode == 0, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_setting_is_in_operations() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for setting in (*config.RUN, *config.CONTROL_PLANE):
+        assert f"--{setting.key}" in text, setting.key
+
+
+def test_every_metric_is_in_operations() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    names: set[str] = set()
+    for file in ("app.py", "edge/families.py", "telemetry/metrics.py"):
+        names |= set(re.findall(r'"(sidecar_[a-z_]+)"', (ROOT / "sidecar" / file).read_text()))
+    missing = {name for name in names if name not in text}
+    assert not missing
