@@ -14,14 +14,14 @@ import re
 from typing import Final
 
 from sidecar.decide.request import Headers
+from sidecar.edge.fields import parse_lines
 from sidecar.edge.http1 import (
     CHUNKED,
     CLOSE,
     LENGTH,
     Framing,
-    RequestHead,
+    RequestBlock,
     ResponseHead,
-    parse_trailer,
 )
 from sidecar.errors import BadMessage
 
@@ -176,7 +176,7 @@ class ChunkedBody:
         self._trailer_bytes += len(line) + 2
         if self._trailer_bytes > MAX_TRAILERS + 2 or len(self.trailers) >= MAX_TRAILER_FIELDS:
             raise BadMessage("trailers too large")
-        self.trailers.append(parse_trailer(line))
+        self.trailers += parse_lines(line + b"\r\n", 1)[0]
         return False
 
 
@@ -192,7 +192,7 @@ def _joined(pieces: list[bytes]) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def body_of(head: RequestHead | ResponseHead) -> Body | None:
+def body_of(head: RequestBlock | ResponseHead) -> Body | None:
     """The reader of the body behind `head`; None where there is none, or nothing in it."""
     framing: Framing = head.framing
     if framing is LENGTH:

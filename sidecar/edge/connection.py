@@ -223,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             head = parse_request_head(data[:end], limits.headers)
             self._input = data[end:]
-        self._body = body = body_of(head)
+        self._body = body = body_of(head.block)
         self._payload = b""
         if body is not None and self._input:
             try:
@@ -290,7 +290,12 @@ class ClientConnection(asyncio.Protocol):
         """The upstream has the head and what came along; now the rest of the body."""
         self._state = BODY
         body = self._body
-        if self._head.expect_continue and not self._input and body is not None and body.fresh():
+        if (
+            self._head.block.expect_continue
+            and not self._input
+            and body is not None
+            and body.fresh()
+        ):
             self.write(CONTINUE)
         if not self._full:
             self.deadline = self._proxy.sweeper.after(self._proxy.limits.body)
@@ -362,7 +367,7 @@ class ClientConnection(asyncio.Protocol):
 
     def may_persist(self, request_done: bool) -> bool:
         """Whether the connection can go on after this response."""
-        return request_done and self._head.keep_alive and not self._proxy.draining
+        return request_done and self._head.block.keep_alive and not self._proxy.draining
 
     def persist(self, keep_alive: bool) -> None:
         """What the response's head told the client."""
@@ -383,7 +388,7 @@ class ClientConnection(asyncio.Protocol):
         self._throttled = False
         if self._persist and request_done:
             self._next()
-        elif request_done and not self._head.keep_alive:
+        elif request_done and not self._head.block.keep_alive:
             self._close()  # as the client asked: it sends no more
         else:
             self._linger()
@@ -404,10 +409,10 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, answer: Answer) -> None:
         """Answer by ourselves; keep the connection if the rest of the request is cheap to read."""
         head, body = self._head, self._body
-        keep_alive = head.keep_alive and not self._proxy.draining
+        keep_alive = head.block.keep_alive and not self._proxy.draining
         if body is not None:
             # RFC 9110 section 10.1.1: after a refusal the expected body may or may not follow.
-            unsure = head.expect_continue and body.fresh() and not self._input
+            unsure = head.block.expect_continue and body.fresh() and not self._input
             long = isinstance(body, LengthBody) and body.left > self._proxy.limits.drain
             if unsure or long or self._eof:
                 keep_alive = False
@@ -417,7 +422,7 @@ class ClientConnection(asyncio.Protocol):
             )
         )
         if not keep_alive:
-            if body is None and not head.keep_alive:
+            if body is None and not head.block.keep_alive:
                 self._close()
             else:
                 self._linger()

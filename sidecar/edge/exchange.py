@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.request import Request
 from sidecar.edge.bodies import LAST_CHUNK, chunk
-from sidecar.edge.forward import RequestNames, interim_head, request_head, response_head
+from sidecar.edge.forward import (
+    RequestNames,
+    client_framing,
+    interim_head,
+    request_head,
+    response_head,
+)
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
 from sidecar.edge.upstream import Failure, UpstreamConnection, UpstreamPool
 
@@ -71,17 +77,16 @@ class Exchange:
         """Send the head, with the `payload` that came along; `done`: that is the whole request."""
         head, decision = self._head, self._decision
         first = request_head(
+            head,
             self._request,
             permit,
             names,
             decision_id=decision.id,
             traceparent=decision.traceparent,
-            framing=head.framing,
-            length=head.length,
-            options=head.options,
-            default_host=self._pool.address.authority,
+            default_host=self._pool.default_host,
         )
-        self._first = first + self._framed(payload, done) if head.framing is not NONE else first
+        framed = head.block.framing is not NONE
+        self._first = first + self._framed(payload, done) if framed else first
         self._request_done = done
         upstream = self._pool.take(self, done and head.method in _IDEMPOTENT)
         if upstream is not None:
@@ -144,19 +149,10 @@ class Exchange:
         self._first = b""
         self._status = head.status
         client = self._client
-        framing, length = head.framing, head.length
-        keep_alive = client.may_persist(self._request_done)
-        if framing is CHUNKED or framing is CLOSE:
-            # An end of the stream proves nothing to the client, a last chunk does.
-            if self._head.version == 1:
-                framing = CHUNKED
-            else:
-                framing = CLOSE
-                keep_alive = False
-        self._framing = framing
-        data = response_head(
-            head, framing, length, version=self._head.version, keep_alive=keep_alive
-        )
+        version = self._head.version
+        self._framing = framing = client_framing(head, version)
+        keep_alive = framing is not CLOSE and client.may_persist(self._request_done)
+        data = response_head(head, version=version, keep_alive=keep_alive)
         client.persist(keep_alive)
         if framing is CHUNKED:
             data = b"".join((data, chunk(payload), LAST_CHUNK if done else b""))
@@ -180,7 +176,7 @@ class Exchange:
     # -- within
 
     def _framed(self, payload: bytes, done: bool) -> bytes:
-        if self._head.framing is not CHUNKED:
+        if self._head.block.framing is not CHUNKED:
             return payload
         return chunk(payload) + LAST_CHUNK if done else chunk(payload)
 

@@ -18,7 +18,15 @@ from urllib.parse import quote
 from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Identity, Permit
 from sidecar.decide.request import Request
-from sidecar.edge.http1 import CHUNKED, LENGTH, NO_OPTIONS, Framing, ResponseHead
+from sidecar.edge.http1 import (
+    CHUNKED,
+    CLOSE,
+    LENGTH,
+    Framing,
+    RequestBlock,
+    RequestHead,
+    ResponseHead,
+)
 
 _KEPT: Final = 2048  # names whose fate is remembered, per direction
 _LONGEST_KEPT: Final = 64
@@ -121,7 +129,7 @@ def encoded(text: str) -> bytes:
 
 @lru_cache(maxsize=8192)
 def identity_lines(identity: Identity) -> bytes:
-    """The identity's header lines, joined; without the last line end."""
+    """The identity's header lines, each with its end."""
     lines = [
         b"x-sidecar-subject: " + encoded(identity.subject),
         b"x-sidecar-issuer: " + encoded(identity.issuer),
@@ -129,95 +137,113 @@ def identity_lines(identity: Identity) -> bytes:
     if identity.scopes:
         scopes = b" ".join(encoded(scope) for scope in sorted(identity.scopes))
         lines.append(b"x-sidecar-scopes: " + scopes)
-    return b"\r\n".join(lines)
+    return b"\r\n".join(lines) + b"\r\n"
 
 
 @lru_cache(maxsize=4096)
 def _origin_lines(authority: str, address: str, scheme: str) -> bytes:
     """Who asked for what, of whom: the lines that replace what the caller said of it."""
-    lines = f"x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}"
+    lines = f"x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\n"
     if authority:
-        lines += f"\r\nx-forwarded-host: {authority}"
+        lines += f"x-forwarded-host: {authority}\r\n"
     return lines.encode("ascii")
 
 
+def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
+    """The caller's lines that go upstream, framing said anew; remembered with the block."""
+    if block.kept_for is not names:
+        away = _named_away(block.options)
+        lines = [
+            prefix + value + b"\r\n"
+            for name, value in block.headers
+            if (prefix := names[name]) and name not in away
+        ]
+        if block.framing is LENGTH:
+            lines.append(b"content-length: %d\r\n" % block.length)
+        elif block.framing is CHUNKED:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        block.kept = b"".join(lines)
+        block.kept_for = names
+    return block.kept
+
+
 def request_head(
+    head: RequestHead,
     request: Request,
     permit: Permit,
     names: RequestNames,
     *,
     decision_id: str,
     traceparent: bytes,
-    framing: Framing,
-    length: int,
-    options: frozenset[bytes],
     default_host: str,
 ) -> bytes:
     """The head that goes upstream, blank line included.
 
-    `options` are the members of the caller's Connection header. `default_host` is said where an
-    HTTP/1.0 caller named none, since HTTP/1.1 has to say one.
+    `request` is what was decided about `head`. `default_host` is said where an HTTP/1.0 caller
+    named none, since HTTP/1.1 has to say one.
     """
     query = request.query
     target = request.path if query is None else f"{request.path}?{query.decode('ascii')}"
-    lines = [
-        f"{request.method} {target} HTTP/1.1\r\nhost: {request.authority or default_host}".encode()
-    ]
-    away = _named_away(options) if options else NO_OPTIONS
-    if away:
-        lines += [
-            prefix + value
-            for name, value in request.headers
-            if (prefix := names[name]) and name not in away
-        ]
-    else:
-        lines += [prefix + value for name, value in request.headers if (prefix := names[name])]
-    lines.append(_origin_lines(request.authority, request.address, request.scheme))
-    identity = permit.identity
-    if identity is not None:
-        lines.append(identity_lines(identity))
-    for rule_name, rule_value in permit.obligations.set_headers:
-        lines.append(rule_name.lower().encode("ascii") + b": " + encoded(rule_value))
-    lines.append(
-        b"x-sidecar-decision: %b\r\ntraceparent: %b%b\r\n\r\n"
-        % (decision_id.encode(), traceparent, _framing_line(framing, length))
+    host = request.authority or default_host
+    identity, obligations = permit.identity, permit.obligations
+    set_lines = b""
+    if obligations.set_headers:
+        set_lines = b"".join(
+            name.lower().encode("ascii") + b": " + encoded(value) + b"\r\n"
+            for name, value in obligations.set_headers
+        )
+    return b"".join(
+        (
+            f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),
+            _kept_lines(head.block, names),
+            _origin_lines(request.authority, request.address, request.scheme),
+            identity_lines(identity) if identity is not None else b"",
+            set_lines,
+            b"x-sidecar-decision: ",
+            decision_id.encode("ascii"),
+            b"\r\ntraceparent: ",
+            traceparent,
+            b"\r\n\r\n",
+        )
     )
-    return b"\r\n".join(lines)
-
-
-def _framing_line(framing: Framing, length: int) -> bytes:
-    if framing is LENGTH:
-        return b"\r\ncontent-length: %d" % length
-    return b"\r\ntransfer-encoding: chunked" if framing is CHUNKED else b""
 
 
 # --- towards the client --------------------------------------------------------------------------
 
 
-def response_head(
-    head: ResponseHead, framing: Framing, length: int, *, version: int, keep_alive: bool
-) -> bytes:
-    """The head that goes to the client, blank line included.
+def client_framing(head: ResponseHead, version: int) -> Framing:
+    """How the body goes to a client of this minor version, which need not be how it came.
 
-    `framing` is how the body will be sent, which need not be how it came; `length` below 0 says
-    nothing. `version` is the minor version of the request.
+    An end of the stream proves nothing to a client, a last chunk does; 1.0 knows no chunks.
     """
+    if head.framing is CHUNKED or head.framing is CLOSE:
+        return CHUNKED if version == 1 else CLOSE
+    return head.framing
+
+
+def response_head(head: ResponseHead, *, version: int, keep_alive: bool) -> bytes:
+    """The head that goes to a client of this minor version, blank line included."""
+    if version != 1 or not keep_alive:
+        return _response_lines(head, version) + _persistence(version, keep_alive)
+    if not head.wire:
+        head.wire = _response_lines(head, 1) + _persistence(1, True)
+    return head.wire
+
+
+def _response_lines(head: ResponseHead, version: int) -> bytes:
     names = _RESPONSE_NAMES
+    away = _named_away(head.options)
     lines = [b"HTTP/1.1 " + head.line]
-    away = _named_away(head.options) if head.options else NO_OPTIONS
-    if away:
-        lines += [
-            prefix + value
-            for name, value in head.headers
-            if (prefix := names[name]) and name not in away
-        ]
-    else:
-        lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
-    if length >= 0:
-        lines.append(b"content-length: %d" % length)
-    elif framing is CHUNKED:
+    lines += [
+        prefix + value
+        for name, value in head.headers
+        if (prefix := names[name]) and name not in away
+    ]
+    if head.length >= 0:
+        lines.append(b"content-length: %d" % head.length)
+    elif client_framing(head, version) is CHUNKED:
         lines.append(b"transfer-encoding: chunked")
-    lines.append(_persistence(version, keep_alive))
+    lines.append(b"")
     return b"\r\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads as bytes: strict, no sockets. Bodies are in `bodies`.
+"""HTTP/1.1 heads as bytes: strict, no sockets. Field lines are in `fields`, bodies in `bodies`.
 
 The rule of this file: bytes that two parsers could read differently are no message (DESIGN
 section 8, rule 2). A head is refused, never mended, with one exception that RFC 9112 section 2.2
@@ -22,20 +22,13 @@ from sidecar.decide.request import (
     canonical_authority,
     canonical_target,
 )
+from sidecar.edge.fields import BAD_BYTE, TCHAR, TEXT, Framed, Memo, TooMany, parse_lines
 from sidecar.errors import BadMessage, BadRequest, BadResponse
 
 MAX_HEAD: Final = 64 * 1024  # bytes, the blank line included
 MAX_HEADERS: Final = 100
 MAX_METHOD: Final = 32
-MAX_LENGTH_DIGITS: Final = 18  # keeps content-length below 2**63
 MAX_REQUEST_LINE: Final = MAX_TARGET + MAX_METHOD + len(" HTTP/1.1 ")
-
-_NAMES_KEPT: Final = 2048  # names that callers made up; well-known ones come on top
-_LONGEST_NAME_KEPT: Final = 64
-
-# Everything a head may hold but for CR and LF, which only ever come as the pairs that end lines.
-_TEXT: Final = bytes(c for c in range(256) if c == 9 or (c >= 32 and c != 127))
-_TCHAR: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Framing(Enum):
@@ -52,60 +45,126 @@ LENGTH: Final = Framing.LENGTH
 CHUNKED: Final = Framing.CHUNKED
 CLOSE: Final = Framing.CLOSE
 
-NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 
-
-class RequestHead:
-    """One request's head. `version` is the minor version, 0 or 1.
+class RequestBlock:
+    """What a request's field lines say under its version. Shared: nobody changes it.
 
     `length` counts for Framing.LENGTH only. `options` are the lower-case members of Connection.
+    `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
     """
 
     __slots__ = (
-        "authority", "expect_continue", "framing", "headers", "host", "keep_alive", "length",
-        "method", "options", "path", "query", "segments", "version",
+        "authority", "expect_continue", "framing", "headers", "host", "keep_alive", "kept",
+        "kept_for", "length", "options",
     )  # fmt: skip
 
-    method: str
-    path: str
-    segments: list[str]
-    query: bytes | None
-    authority: str
-    host: str
-    version: int
-    headers: Headers
-    framing: Framing
-    length: int
-    keep_alive: bool
-    expect_continue: bool
-    options: frozenset[bytes]
+    def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
+        """Raises BadRequest."""
+        self.headers = headers
+        self.options = framed.options
+        self.keep_alive = framed.persists(version)
+        self.kept = b""
+        self.kept_for: object = None
+        self.length = 0
+        if framed.coding is not None:
+            if version == 0:
+                raise BadRequest("transfer-encoding in HTTP/1.0")
+            self.framing = CHUNKED
+        elif framed.length >= 0:
+            self.framing = LENGTH
+            self.length = framed.length
+        else:
+            self.framing = NONE
+        self.expect_continue = False
+        if (
+            framed.expect is not None and version == 1
+        ):  # RFC 9110 section 10.1.1: 1.0 cannot mean it
+            if framed.expect.lower() != b"100-continue":
+                raise BadRequest("unknown expectation", 417)
+            self.expect_continue = self.framing is not NONE
+        if framed.host is not None:
+            self.authority, self.host = _authority(framed.host)
+        elif version == 1:
+            raise BadRequest("no Host")
+        else:
+            self.authority = self.host = ""
+
+
+class RequestHead:
+    """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line."""
+
+    __slots__ = ("block", "method", "path", "query", "segments", "version")
+
+    def __init__(self, method: str, version: int, block: RequestBlock, target: bytes) -> None:
+        """Raises BadRequest."""
+        self.method = method
+        self.version = version
+        self.block = block
+        if target[:1] != b"/":
+            if target == b"*":
+                if method != "OPTIONS":
+                    raise BadRequest("* as the target of another method than OPTIONS")
+                self.path: str = "*"
+                self.segments: list[str] = []
+                self.query: bytes | None = None
+                return
+            target = _absolute_form(target, block.authority)
+        self.path, self.segments, self.query = canonical_target(target)
 
     def request(self, scheme: str, address: str) -> Request:
         """The same as the decision sees it."""
+        block = self.block
         return Request(
-            self.method, self.path, self.segments, self.query, self.authority, self.host,
-            scheme, self.headers, address,
+            self.method, self.path, self.segments, self.query, block.authority, block.host,
+            scheme, block.headers, address,
         )  # fmt: skip
 
 
 class ResponseHead:
-    """One response's head. `length` is the content-length, or -1 without one.
+    """One response's head. Shared: nobody changes it. `length` is -1 without a content-length.
 
     With Framing.NONE (HEAD, 204, 304) it only describes. `line` is status and reason as they came.
+    `wire` belongs to `forward`, which remembers there what most clients are sent of it.
     """
 
     __slots__ = (
         "framing", "headers", "keep_alive", "length", "line", "options", "status", "version",
+        "wire",
     )  # fmt: skip
 
-    status: int
-    line: bytes
-    version: int
-    headers: Headers
-    framing: Framing
-    length: int
-    keep_alive: bool
-    options: frozenset[bytes]
+    def __init__(
+        self, line: bytes, version: int, headers: Headers, framed: Framed, method: str
+    ) -> None:
+        """Raises BadResponse."""
+        self.line = line
+        self.status = int(line[:3])
+        self.version = version
+        self.headers = headers
+        self.options = framed.options
+        self.length = framed.length
+        self.keep_alive = framed.persists(version)
+        self.wire = b""
+        chunked = framed.coding is not None
+        if chunked and version == 0:
+            raise BadResponse("transfer-encoding in HTTP/1.0")
+        self.framing = self._framing(chunked, method)
+
+    def _framing(self, chunked: bool, method: str) -> Framing:
+        """RFC 9112 section 6.3."""
+        if self.status < 200 or self.status == 204:
+            # Neither may say how long a body it has: some parsers would go by the words.
+            if chunked or self.length > 0:
+                raise BadResponse("1xx or 204 that announces a body")
+            self.length = -1
+            return NONE
+        if self.status == 304 or method == "HEAD":
+            return NONE
+        if chunked:
+            return CHUNKED
+        if self.length >= 0:
+            return LENGTH
+        self.keep_alive = False
+        return CLOSE
 
 
 # --- where a head ends -------------------------------------------------------------------------
@@ -129,7 +188,7 @@ def request_head_end(data: bytes, scanned: int = 0, limit: int = MAX_HEAD) -> in
     if end >= 0:
         return end + 4
     if not _sound(data, scanned, limit):
-        raise BadRequest("bare CR, bare LF or control byte")
+        raise BadRequest(BAD_BYTE)
     if len(data) >= limit:
         if data.find(b"\r\n", 0, MAX_REQUEST_LINE + 2) < 0:
             raise BadRequest("request line too long", 414)
@@ -143,7 +202,7 @@ def response_head_end(data: bytes, scanned: int = 0, limit: int = MAX_HEAD) -> i
     if end >= 0:
         return end + 4
     if not _sound(data, scanned, limit):
-        raise BadResponse("bare CR, bare LF or control byte")
+        raise BadResponse(BAD_BYTE)
     if len(data) >= limit:
         raise BadResponse("head too large")
     return -1
@@ -153,132 +212,56 @@ def _sound(data: bytes, scanned: int, limit: int) -> bool:
     """Whether the new part of an unfinished head holds only text and whole line ends."""
     start = scanned - 1 if scanned and data[scanned - 1] == 13 else scanned
     part = data[start:limit]
-    strange = len(part.translate(None, _TEXT))
+    strange = len(part.translate(None, TEXT))
     pending = 1 if part.endswith(b"\r") else 0
     return strange == 2 * part.count(b"\r\n") + pending
 
 
 # --- requests ----------------------------------------------------------------------------------
 
+_request_blocks: Final[Memo[RequestBlock]] = Memo()  # of HTTP/1.1
+
 
 def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHead:
-    """Read `head`: the bytes up to the blank line, with or without it. Raises BadRequest."""
-    lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    _whole_lines(head, len(lines), BadRequest)
-    if len(lines) > max_headers + 1:
-        raise BadRequest("too many headers", 431)
-    try:
-        fields, special = _fields(lines)
-    except BadMessage as error:
-        raise BadRequest(error.reason) from None
-    start = lines[0].split(b" ")
+    """Read a head up to and with its blank line. Raises BadRequest."""
+    cut = head.find(b"\r\n")
+    line = head[:cut]
+    raw = head[cut + 2 : -2]
+    if line.translate(None, TEXT):
+        raise BadRequest(BAD_BYTE)
+    start = line.split(b" ")
+    if len(start) == 3 and start[2] == b"HTTP/1.1":
+        block = _request_blocks.get(raw)
+        if block is None or len(block.headers) > max_headers:
+            block = _request_block(raw, 1, max_headers)
+            _request_blocks.offer(raw, block)
+        method = _METHODS.get(start[0]) or _method(start[0])
+        return RequestHead(method, 1, block, start[1])
     if len(start) != 3:
         raise BadRequest("request line is not method, target, version")
-    known = RequestHead()
-    known.version = _version(start[2])
-    known.method = method = _METHODS.get(start[0]) or _method(start[0])
-    known.headers = fields
-    if special:
-        host = _request_special(known, special)
-    else:
-        host = None
-        _set_framing(known, None, None)
-        known.options = NO_OPTIONS
-        known.keep_alive = known.version == 1
-        known.expect_continue = False
-    if host is not None:
-        known.authority, known.host = _authority(host)
-    elif known.version == 1:
-        raise BadRequest("no Host")
-    else:
-        known.authority = known.host = ""
-    target = start[1]
-    if target[:1] != b"/":
-        if target == b"*":
-            if method != "OPTIONS":
-                raise BadRequest("* as the target of another method than OPTIONS")
-            known.path, known.segments, known.query = "*", [], None
-            return known
-        target = _absolute_form(target, known.authority)
-    known.path, known.segments, known.query = canonical_target(target)
-    return known
+    _require_1_0(start[2])
+    block = _request_block(raw, 0, max_headers)
+    return RequestHead(_METHODS.get(start[0]) or _method(start[0]), 0, block, start[1])
 
 
-def _request_special(known: RequestHead, special: list[tuple[int, bytes]]) -> bytes | None:
-    """Settle framing, connection and expectation; return the Host value."""
-    host: bytes | None = None
-    length: bytes | None = None
-    coding: bytes | None = None
-    expect: bytes | None = None
-    options = NO_OPTIONS
-    for kind, value in special:
-        if kind == _HOST:
-            if host is not None:
-                raise BadRequest("more than one Host")
-            host = value
-        elif kind == _CONNECTION:
-            options = options | connection_options(value) if options else connection_options(value)
-        elif kind == _LENGTH:
-            if length is not None:
-                raise BadRequest("more than one content-length")
-            length = value
-        elif kind == _CODING:
-            if coding is not None:
-                raise BadRequest("more than one transfer-encoding")
-            coding = value
-        elif kind == _EXPECT:
-            if expect is not None:
-                raise BadRequest("more than one expect")
-            expect = value
-    _set_framing(known, length, coding)
-    known.options = options
-    if known.version == 1:
-        known.keep_alive = b"close" not in options
-    else:
-        known.keep_alive = b"keep-alive" in options and b"close" not in options
-    known.expect_continue = False
-    if expect is not None and known.version == 1:  # RFC 9110 section 10.1.1: 1.0 cannot mean it
-        if expect.lower() != b"100-continue":
-            raise BadRequest("unknown expectation", 417)
-        known.expect_continue = known.framing is not NONE
-    return host
-
-
-def _set_framing(known: RequestHead, length: bytes | None, coding: bytes | None) -> None:
-    """RFC 9112 section 6.3, with everything it lets a server refuse refused."""
-    known.length = 0
-    if coding is not None:
-        if length is not None:
-            raise BadRequest("content-length with transfer-encoding")
-        if known.version == 0:
-            raise BadRequest("transfer-encoding in HTTP/1.0")
-        if coding.lower() != b"chunked":
-            raise BadRequest("transfer-encoding other than a single chunked")
-        known.framing = CHUNKED
-    elif length is not None:
-        known.length = content_length(length)
-        if known.length < 0:
-            raise BadRequest("bad content-length")
-        known.framing = LENGTH
-    else:
-        known.framing = NONE
-
-
-def content_length(value: bytes) -> int:
-    """The number of bytes, or -1 when `value` is not 1 to 18 digits (RFC 9110 section 8.6)."""
-    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        return -1
-    return int(value)
+def _request_block(raw: bytes, version: int, most: int) -> RequestBlock:
+    try:
+        headers, special = parse_lines(raw, most)
+        return RequestBlock(headers, Framed(special), version)
+    except BadRequest:
+        raise
+    except TooMany as error:
+        raise BadRequest(error.reason, 431) from None
+    except BadMessage as error:
+        raise BadRequest(error.reason) from None
 
 
 _ANY_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 
-def _version(raw: bytes) -> int:
-    if raw == b"HTTP/1.1":
-        return 1
+def _require_1_0(raw: bytes) -> None:
     if raw == b"HTTP/1.0":
-        return 0
+        return
     if _ANY_VERSION.fullmatch(raw):
         raise BadRequest("HTTP version other than 1.0 and 1.1", 505)
     raise BadRequest("bad HTTP version")
@@ -300,7 +283,7 @@ _NEVER: Final = frozenset((b"CONNECT", b"TRACE", b"TRACK", b"PRI"))
 
 def _method(raw: bytes) -> str:
     """A method that is not among the well-known ones."""
-    if not raw or raw.translate(None, _TCHAR):
+    if not raw or raw.translate(None, TCHAR):
         raise BadRequest("method is not a token")
     if len(raw) > MAX_METHOD:
         raise BadRequest("method too long", 501)
@@ -341,197 +324,43 @@ def _authority(raw: bytes) -> tuple[str, str]:
 
 # --- responses ---------------------------------------------------------------------------------
 
+_response_heads: Final[Memo[ResponseHead]] = Memo()  # of responses to anything but HEAD
+
 
 def parse_response_head(
     head: bytes, method: str, max_headers: int = 2 * MAX_HEADERS
 ) -> ResponseHead:
-    """Read the head that answers `method`: up to the blank line, with or without it.
+    """Read the head that answers `method`, up to and with its blank line.
 
     Raises BadResponse for what the client could read differently than we do.
     """
-    lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    _whole_lines(head, len(lines), BadResponse)
-    if len(lines) > max_headers + 1:
-        raise BadResponse("too many headers")
-    try:
-        fields, special = _fields(lines)
-    except BadMessage as error:
-        raise BadResponse(error.reason) from None
-    line = lines[0]
-    known = ResponseHead()
-    start = line[:9]
-    if start == b"HTTP/1.1 ":
-        known.version = 1
-    elif start == b"HTTP/1.0 ":
-        known.version = 0
-    else:
-        raise BadResponse("bad status line")
-    code = line[9:12]
-    # RFC 9112 section 4: a space must follow; many leave it out with the reason, unmistakably.
-    if len(code) != 3 or not code.isdigit() or code < b"100" or line[12:13] not in (b" ", b""):
-        raise BadResponse("bad status line")
-    known.status = int(code)
-    known.line = line[9:] if len(line) > 12 else code + b" "
-    known.headers = fields
-    _response_special(known, special, method)
+    if method == "HEAD":
+        return _response_head(head, method, max_headers)
+    known = _response_heads.get(head)
+    if known is None or len(known.headers) > max_headers:
+        known = _response_head(head, method, max_headers)
+        _response_heads.offer(head, known)
     return known
 
 
-def _response_special(known: ResponseHead, special: list[tuple[int, bytes]], method: str) -> None:
-    length: bytes | None = None
-    coding: bytes | None = None
-    options = NO_OPTIONS
-    for kind, value in special:
-        if kind == _CONNECTION:
-            options = options | connection_options(value) if options else connection_options(value)
-        elif kind == _LENGTH:
-            if length is not None:
-                raise BadResponse("more than one content-length")
-            length = value
-        elif kind == _CODING:
-            if coding is not None:
-                raise BadResponse("more than one transfer-encoding")
-            coding = value
-    known.options = options
-    if known.version == 1:
-        known.keep_alive = b"close" not in options
-    else:
-        known.keep_alive = b"keep-alive" in options and b"close" not in options
-    known.length = -1
-    if length is not None:
-        if coding is not None:
-            raise BadResponse("content-length with transfer-encoding")
-        known.length = content_length(length)
-        if known.length < 0:
-            raise BadResponse("bad content-length")
-    elif coding is not None:
-        if known.version == 0:
-            raise BadResponse("transfer-encoding in HTTP/1.0")
-        if coding.lower() != b"chunked":
-            raise BadResponse("transfer-encoding other than a single chunked")
-    known.framing = _response_framing(known, coding is not None, method)
-
-
-def _response_framing(known: ResponseHead, chunked: bool, method: str) -> Framing:
-    """RFC 9112 section 6.3."""
-    status = known.status
-    if status < 200 or status == 204:
-        # Neither may say how long a body it has: some parsers would go by the words.
-        if chunked or known.length > 0:
-            raise BadResponse("1xx or 204 that announces a body")
-        known.length = -1
-        return NONE
-    if status == 304 or method == "HEAD":
-        return NONE
-    if chunked:
-        return CHUNKED
-    if known.length >= 0:
-        return LENGTH
-    known.keep_alive = False
-    return CLOSE
-
-
-# --- fields ------------------------------------------------------------------------------------
-
-_PLAIN: Final = 0
-_HOST: Final = 1
-_LENGTH: Final = 2
-_CODING: Final = 3
-_CONNECTION: Final = 4
-_EXPECT: Final = 5
-_SPECIAL: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"connection": _CONNECTION,
-    b"expect": _EXPECT,
-}
-_USUAL: Final = (
-    "Host Connection Content-Length Transfer-Encoding Expect Accept Accept-Encoding "
-    "Accept-Language Authorization Cache-Control Content-Type Content-Encoding Cookie Date ETag "
-    "If-Match If-Modified-Since If-None-Match Last-Modified Location Origin Pragma Range Referer "
-    "Server Set-Cookie Traceparent Tracestate User-Agent Vary X-Forwarded-For X-Forwarded-Host "
-    "X-Forwarded-Proto X-Request-Id Accept-Ranges Keep-Alive"
-)
-
-
-class _Names(dict[bytes, tuple[bytes, int]]):
-    """A field name as it came -> (lower case, what it means to framing). Checked once, bounded."""
-
-    def __missing__(self, raw: bytes) -> tuple[bytes, int]:
-        known = self._learn(raw)
-        if len(raw) <= _LONGEST_NAME_KEPT:
-            if len(self) >= _NAMES_KEPT:
-                self.clear()
-                self.start()
-            self[raw] = known
-        return known
-
-    @staticmethod
-    def _learn(raw: bytes) -> tuple[bytes, int]:
-        if raw[:1] in (b" ", b"\t"):
-            raise BadMessage("folded header line")
-        if not raw or raw.translate(None, _TCHAR):
-            raise BadMessage("header name is not a token")
-        lower = raw.lower()
-        return lower, _SPECIAL.get(lower, _PLAIN)
-
-    def start(self) -> None:
-        """Know the usual names in their usual spellings."""
-        for name in _USUAL.encode().split():
-            self[name] = self[name.lower()] = self._learn(name)
-
-
-_NAMES: Final = _Names()
-_NAMES.start()
-
-
-def _fields(lines: list[bytes]) -> tuple[Headers, list[tuple[int, bytes]]]:
-    """The header lines after the first one, and those among them that framing depends on."""
-    fields: Headers = []
-    special: list[tuple[int, bytes]] = []
-    names = _NAMES
-    for line in lines[1:]:
-        raw, colon, value = line.partition(b":")
-        name, kind = names[raw]
-        if not colon:
-            raise BadMessage("header line without colon")
-        value = value.strip(b" \t")
-        fields.append((name, value))
-        if kind:
-            special.append((kind, value))
-    return fields, special
-
-
-def parse_trailer(line: bytes) -> tuple[bytes, bytes]:
-    """One trailer line as a field; raises BadMessage."""
-    if line.translate(None, _TEXT):
-        raise BadMessage("bare CR, bare LF or control byte")
-    return _fields([b"", line])[0][0]
-
-
-def _whole_lines(head: bytes, lines: int, error: type[BadMessage]) -> None:
-    """One pass finds control bytes, bare CR and bare LF together.
-
-    What is left without text is CRs, LFs and control bytes; the lines' own ends explain two bytes
-    each, and whatever goes beyond is none of them.
-    """
-    ends = 2 * (lines - 1) + (4 if head.endswith(b"\r\n\r\n") else 0)
-    if len(head.translate(None, _TEXT)) != ends:
-        raise error("bare CR, bare LF or control byte")
-
-
-_OPTIONS: Final = {
-    b"keep-alive": frozenset((b"keep-alive",)),
-    b"Keep-Alive": frozenset((b"keep-alive",)),
-    b"close": frozenset((b"close",)),
-}
-
-
-def connection_options(value: bytes) -> frozenset[bytes]:
-    """The members of a Connection value, lower case (RFC 9110 section 7.6.1)."""
-    known = _OPTIONS.get(value)
-    if known is not None:
-        return known
-    parts = (part.strip(b" \t").lower() for part in value.split(b","))
-    return frozenset(part for part in parts if part)
+def _response_head(head: bytes, method: str, most: int) -> ResponseHead:
+    cut = head.find(b"\r\n")
+    line = head[:cut]
+    start, code = line[:9], line[9:12]
+    # RFC 9112 section 4: a space must follow; many leave it out with the reason, unmistakably.
+    if (
+        start not in (b"HTTP/1.1 ", b"HTTP/1.0 ")
+        or len(code) != 3
+        or not code.isdigit()
+        or code < b"100"
+        or line[12:13] not in (b" ", b"")
+        or line.translate(None, TEXT)
+    ):
+        raise BadResponse("bad status line")
+    try:
+        headers, special = parse_lines(head[cut + 2 : -2], most)
+        framed = Framed(special)
+    except BadMessage as error:
+        raise BadResponse(error.reason) from None
+    rest = line[9:] if len(line) > 12 else code + b" "
+    return ResponseHead(rest, 1 if start == b"HTTP/1.1 " else 0, headers, framed, method)

@@ -333,6 +333,7 @@ class UpstreamPool:
         connect: Connect | None = None,
     ) -> None:
         self.address = address
+        self.default_host = address.authority
         self.limits = limits
         self.sweeper = sweeper
         self.stats = stats

@@ -7,7 +7,7 @@ import pytest
 from sidecar.decide.challenge import problem
 from sidecar.decide.outcomes import Identity, Obligations, Permit
 from sidecar.edge import forward
-from sidecar.edge.forward import RequestNames, encoded, folded
+from sidecar.edge.forward import RequestNames, client_framing, encoded, folded
 from sidecar.edge.http1 import Framing, parse_request_head, parse_response_head
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
@@ -25,14 +25,12 @@ def upstream_lines(
     raw = start + b"\r\n" + host + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
     head = parse_request_head(raw)
     out = forward.request_head(
+        head,
         head.request("http", "192.0.2.1"),
         permit or Permit("r"),
         RequestNames(set_by_rules),
         decision_id="f" * 32,
         traceparent=TRACE,
-        framing=head.framing,
-        length=head.length,
-        options=head.options,
         default_host="127.0.0.1:9000",
     )
     assert out.endswith(b"\r\n\r\n")
@@ -170,7 +168,7 @@ def test_connection_names_hop_by_hop_headers_only() -> None:
 )
 def test_framing_is_said_anew(line: bytes, said: bytes) -> None:
     lines = upstream_lines(line, start=b"POST / HTTP/1.1")
-    assert lines == [b"POST / HTTP/1.1", b"host: a.example", *OURS, said]
+    assert lines == [b"POST / HTTP/1.1", b"host: a.example", said, *OURS]
 
 
 def test_a_caller_of_1_0_without_host_gets_the_upstreams_own() -> None:
@@ -224,14 +222,13 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
 def client_lines(
     *lines: bytes,
     start: bytes = b"HTTP/1.1 200 OK",
-    framing: Framing = Framing.NONE,
-    length: int = -1,
+    method: str = "HEAD",
     version: int = 1,
     keep_alive: bool = True,
 ) -> list[bytes]:
     raw = b"".join(line + b"\r\n" for line in (start, *lines)) + b"\r\n"
-    head = parse_response_head(raw, "GET")
-    out = forward.response_head(head, framing, length, version=version, keep_alive=keep_alive)
+    head = parse_response_head(raw, method)
+    out = forward.response_head(head, version=version, keep_alive=keep_alive)
     assert out.endswith(b"\r\n\r\n")
     return out[:-4].split(b"\r\n")
 
@@ -261,7 +258,6 @@ def test_what_is_returned_comes_in_order() -> None:
         b"Connection: x-hop, set-cookie",
         b"X-Hop: 1",
         b"Content-Length: 05",
-        length=5,
         start=b"HTTP/1.0 404 Not here",
     ) == [b"HTTP/1.1 404 Not here", b"set-cookie: a=b", b"set-cookie: c=d", b"content-length: 5"]
 
@@ -282,9 +278,25 @@ def test_persistence_is_said_where_the_version_needs_it(
     assert lines == [b"HTTP/1.1 200 OK", *said]
 
 
-def test_chunked_is_said_when_we_chunk() -> None:
-    assert client_lines(framing=Framing.CHUNKED)[1:] == [b"transfer-encoding: chunked"]
-    assert client_lines(framing=Framing.CLOSE, keep_alive=False)[1:] == [b"connection: close"]
+@pytest.mark.parametrize("line", [b"Transfer-Encoding: chunked", b"X: close-delimited"])
+def test_chunks_for_1_1_and_the_end_of_the_stream_for_1_0(line: bytes) -> None:
+    head = parse_response_head(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n", "GET")
+    assert client_framing(head, 1) is Framing.CHUNKED
+    assert client_framing(head, 0) is Framing.CLOSE
+    assert b"transfer-encoding: chunked" in client_lines(line, method="GET")
+    said = client_lines(line, method="GET", version=0, keep_alive=False)
+    assert b"transfer-encoding: chunked" not in said
+    assert said[-1] == b"connection: close"
+
+
+def test_the_lines_that_go_upstream_follow_the_rules_of_the_moment() -> None:
+    for _ in range(3):  # the same block, remembered by now
+        before = upstream_lines(b"X-Tier: gold", b"X-Other: same block")
+        after = upstream_lines(
+            b"X-Tier: gold", b"X-Other: same block", set_by_rules=frozenset({"x-tier"})
+        )
+        assert b"x-tier: gold" in before
+        assert b"x-tier: gold" not in after
 
 
 def test_an_answer_of_our_own() -> None:

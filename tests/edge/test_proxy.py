@@ -117,7 +117,7 @@ async def seen_by(upstream: Peer, seen: list[str]) -> None:
         while True:
             raw = await upstream.reader.readuntil(b"\r\n\r\n")
             head = parse_request_head(raw, 200)
-            body, payload = body_of(head), b""
+            body, payload = body_of(head.block), b""
             data = b""
             done = body is None
             while body is not None and not done:
@@ -125,7 +125,9 @@ async def seen_by(upstream: Peer, seen: list[str]) -> None:
                 payload += more
             assert data == b""
             query = "" if head.query is None else "?" + head.query.decode()
-            seen.append(f"{head.method} {head.path}{query} {head.host} {payload.decode('latin-1')}")
+            seen.append(
+                f"{head.method} {head.path}{query} {head.block.host} {payload.decode('latin-1')}"
+            )
             upstream.send(OK)
     except (asyncio.IncompleteReadError, ConnectionError):
         assert not data

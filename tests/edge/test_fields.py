@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from sidecar.edge import fields
+from sidecar.edge.fields import Memo, connection_options
+from sidecar.edge.http1 import parse_request_head
+
+
+def test_connection_options_are_folded_to_lower_case_members() -> None:
+    assert connection_options(b" A ,, b\t,Close") == {b"a", b"b", b"close"}
+
+
+def test_made_up_names_do_not_fill_the_memory() -> None:
+    for number in range(3 * fields.NAMES_KEPT):
+        parse_request_head(b"GET / HTTP/1.0\r\nX-%d: y\r\n\r\n" % number)
+    parse_request_head(b"GET / HTTP/1.0\r\n" + b"X" * 1000 + b": y\r\n\r\n")
+    assert len(fields.NAMES) <= fields.NAMES_KEPT
+    assert b"X" * 1000 not in fields.NAMES
+    assert b"Host" in fields.NAMES
+
+
+def test_what_comes_once_is_not_remembered() -> None:
+    memo: Memo[int] = Memo()
+    for number in range(10 * fields.BLOCKS_KEPT):
+        memo.offer(b"%d" % number, number)
+    assert not memo
+
+
+def test_what_comes_twice_is_within_bounds() -> None:
+    memo: Memo[int] = Memo()
+    long = b"x" * (fields.LONGEST_BLOCK_KEPT + 1)
+    for number in range(3 * fields.BLOCKS_KEPT):
+        for _ in range(2):
+            memo.offer(b"%d" % number, number)
+            memo.offer(long, 0)
+    assert 0 < len(memo) <= fields.BLOCKS_KEPT
+    assert long not in memo
+    assert memo[b"%d" % number] == number
