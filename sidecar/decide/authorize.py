@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.credentials import find, same_origin
@@ -45,8 +47,7 @@ class Evidence:
     tokens: ExpiringCache[Verified]
 
 
-@dataclass(frozen=True, slots=True)
-class _Caller:
+class _Caller(msgspec.Struct, frozen=True):
     """What the credential says. All empty is an anonymous caller without a credential."""
 
     verified: Verified | None = None
@@ -95,10 +96,16 @@ def _credential_matters(candidates: Sequence[Candidate]) -> bool:
 
 def _without_caller(candidates: Sequence[Candidate], request: Request, now: float) -> Permit | None:
     """The permit of a `none` rule that no credential could change; so it is not even looked at."""
-    first = next((rule for rule, _ in candidates if rule.effect == "allow"), None)
-    if first is None or first.auth != "none":
-        return None
-    if any(rule.reads_caller for rule, _ in candidates if rule is first or rule.effect != "allow"):
+    first = None
+    for rule, _ in candidates:
+        if rule.effect != "allow":
+            if rule.reads_caller:
+                return None
+        elif first is None:
+            if rule.auth != "none" or rule.reads_caller:
+                return None
+            first = rule
+    if first is None:
         return None
     bindings = Bindings(request, None, now)
     verdict = evaluate(candidates, bindings, None)
@@ -232,7 +239,7 @@ def _authenticated(caller: _Caller, verdict: Verdict) -> tuple[Code, str, Plan |
     way = plan(verdict)
     if way is not None:
         return Code.INSUFFICIENT_SCOPE, "scope_missing", way
-    if verdict.open or any(unmet for _, unmet in verdict.guards):
+    if verdict.open or any(unmet is not None for _, unmet in verdict.guards):
         return Code.DENIED, "requirement_unmet", None
     return Code.DENIED, "expression_failed" if verdict.failed else "no_rule", None
 
@@ -246,7 +253,7 @@ def _culprit(verdict: Verdict) -> str:
     """The rule that the log names: what denied, the guard that was not met, what failed."""
     if verdict.denied_by is not None:
         return verdict.denied_by.ref
-    unmet = next((rule for (rule, _), missing in verdict.guards if missing), None)
+    unmet = next((rule for (rule, _), missing in verdict.guards if missing is not None), None)
     if unmet is not None:
         return unmet.ref
     if verdict.failed is not None:

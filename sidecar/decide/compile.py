@@ -23,7 +23,7 @@ from sidecar.decide.documents import (
     seconds,
     selects,
 )
-from sidecar.decide.keys import KeySet, parse_jwks
+from sidecar.decide.keys import KeySet, parse_jwks, private_members
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
@@ -148,6 +148,13 @@ def _issuer(
                 hint="files are read by the client that applies; send `inline` instead",
             )  # fmt: skip
         elif source.inline is not None:
+            private = private_members(source.inline)
+            if private:
+                report(
+                    problems, document, "spec.jwks.inline",
+                    f"holds private key material ({private})",
+                    hint="publish public keys only: whoever reads a private one can sign tokens",
+                )  # fmt: skip
             try:
                 keys = parse_jwks(source.inline)
             except ValueError as error:

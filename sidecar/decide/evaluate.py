@@ -7,7 +7,8 @@ is satisfied. A failed expression makes a deny fire, selects a guard and leaves 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.expressions import FAILED
@@ -18,20 +19,15 @@ from sidecar.decide.tokens import Verified
 Candidate = tuple[CompiledRule, Pattern]
 
 
-@dataclass(slots=True)
-class Unmet:
+class Unmet(msgspec.Struct, frozen=True):
     """What an allow rule or guard still asks for. `fixed` things no challenge could obtain."""
 
     authentication: bool = False
     scopes: tuple[str, ...] = ()
     fixed: str = ""
 
-    def __bool__(self) -> bool:
-        return self.authentication or bool(self.scopes) or bool(self.fixed)
 
-
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """`satisfied` is the allow rule that permits; without it the request is refused.
 
     `guards` are the selected ones with what they miss, `open` the allow rules that could be met.
@@ -40,8 +36,8 @@ class Verdict:
     satisfied: Candidate | None = None
     denied_by: CompiledRule | None = None
     failed: CompiledRule | None = None
-    guards: list[tuple[Candidate, Unmet]] = field(default_factory=list)
-    open: list[tuple[CompiledRule, Unmet]] = field(default_factory=list)
+    guards: list[tuple[Candidate, Unmet | None]] = []
+    open: list[tuple[CompiledRule, Unmet]] = []
 
 
 def evaluate(
@@ -71,7 +67,7 @@ def evaluate(
             verdict.failed = rule if selected is FAILED else None
             return verdict
         unmet = _unmet(rule, verified)
-        guarded = guarded or bool(unmet)
+        guarded = guarded or unmet is not None
         verdict.guards.append((candidate, unmet))
     for candidate in allows:
         rule, pattern = candidate
@@ -86,25 +82,28 @@ def evaluate(
         if matched is False:
             continue
         unmet = _unmet(rule, verified)
-        if rule.auth != "none":
-            if presented_bad or (verified is None and rule.auth != "optional"):
-                unmet.authentication = True
-            if rule.auth == "workload":
-                unmet.fixed = "workload"
-        if not unmet and not guarded:
+        auth = rule.auth
+        if auth == "workload":
+            unmet = Unmet(verified is None, rule.scopes, "workload")
+        elif auth != "none" and (presented_bad or (verified is None and auth != "optional")):
+            unmet = Unmet(True, rule.scopes)
+        if unmet is not None:
+            verdict.open.append((rule, unmet))
+        elif guarded:
+            verdict.open.append((rule, Unmet()))
+        else:
             verdict.satisfied = candidate
             return verdict
-        verdict.open.append((rule, unmet))
     return verdict
 
 
-def _unmet(rule: CompiledRule, verified: Verified | None) -> Unmet:
+def _unmet(rule: CompiledRule, verified: Verified | None) -> Unmet | None:
     if not rule.scopes and not rule.issuers:
-        return Unmet()
+        return None
     if verified is None:
         return Unmet(True, rule.scopes)
     identity = verified.identity
-    return Unmet(
-        scopes=tuple(scope for scope in rule.scopes if scope not in identity.scopes),
-        fixed="issuer" if rule.issuers and identity.issuer not in rule.issuers else "",
-    )
+    missing = tuple([scope for scope in rule.scopes if scope not in identity.scopes])
+    if rule.issuers and identity.issuer not in rule.issuers:
+        return Unmet(False, missing, "issuer")
+    return Unmet(False, missing) if missing else None

@@ -19,7 +19,8 @@ MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 MAX_RSA_BITS: Final = 8192  # beyond it one check costs a millisecond and more
 
 _RSA: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
-_PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+"""Of a JWK (RFC 7518 section 6): whoever reads one of these can sign."""
 
 VERIFIERS: Final[Mapping[str, algorithms.Algorithm]] = {
     "RS256": algorithms.RSAAlgorithm(algorithms.RSAAlgorithm.SHA256),
@@ -69,6 +70,17 @@ class KeySet:
         ]
 
 
+def private_members(jwks: Any) -> str:
+    """Which keys hold members that must stay secret, by place and member; never their values."""
+    keys = jwks.get("keys") if isinstance(jwks, dict) else None
+    return ", ".join(
+        f"keys[{place}].{member}"
+        for place, key in enumerate(keys if isinstance(keys, list) else [])
+        if isinstance(key, dict)
+        for member in sorted(PRIVATE_MEMBERS & key.keys())
+    )
+
+
 def parse_jwks(jwks: Any) -> KeySet:
     """A JWK Set (decoded JSON) as a KeySet. Raises ValueError if there is no usable key."""
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
@@ -102,7 +114,7 @@ def parse_jwk(jwk: Any) -> VerificationKey:
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise ValueError("`kid` is not text")
-    public = {name: value for name, value in jwk.items() if name not in _PRIVATE}
+    public = {name: value for name, value in jwk.items() if name not in PRIVATE_MEMBERS}
     key, fitting = _public_key(public)
     named = jwk.get("alg")
     if named is not None:

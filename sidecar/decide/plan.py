@@ -20,28 +20,29 @@ def plan(verdict: Verdict) -> Plan | None:
 
     Ties go to the rule that comes first. Issuers and workloads are never proposed.
     """
-    if any(unmet.fixed for _, unmet in verdict.guards):
+    guards = [unmet for _, unmet in verdict.guards if unmet is not None]
+    if any(unmet.fixed for unmet in guards):
         return None
     best: tuple[int, CompiledRule, Unmet] | None = None
     for rule, unmet in verdict.open:
         if unmet.fixed:
             continue
-        cost = FRICTION["scope"] * len(_missing(unmet, verdict))
+        cost = FRICTION["scope"] * len(_missing(unmet, guards))
         if best is None or cost < best[0]:
             best = (cost, rule, unmet)
     if best is None:
         return None
     _, rule, unmet = best
-    missing = _missing(unmet, verdict)
+    missing = _missing(unmet, guards)
     required = _distinct(rule.scopes, *(guard.scopes for (guard, _), _ in verdict.guards))
-    authentication = unmet.authentication or any(u.authentication for _, u in verdict.guards)
+    authentication = unmet.authentication or any(guard.authentication for guard in guards)
     if not authentication and not missing:
         return None
     return Plan("authentication" if authentication else "scope", required, missing)
 
 
-def _missing(unmet: Unmet, verdict: Verdict) -> tuple[str, ...]:
-    return _distinct(unmet.scopes, *(guard.scopes for _, guard in verdict.guards))
+def _missing(unmet: Unmet, guards: list[Unmet]) -> tuple[str, ...]:
+    return _distinct(unmet.scopes, *(guard.scopes for guard in guards))
 
 
 def _distinct(*groups: tuple[str, ...]) -> tuple[str, ...]:

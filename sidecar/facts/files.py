@@ -14,14 +14,13 @@ from typing import Any, Final
 import orjson
 
 from sidecar.decide.documents import Document, TokenIssuer
+from sidecar.decide.keys import private_members
 from sidecar.decide.parse import MAX_TEXT, Source, parse, problem_at, with_spec
 from sidecar.errors import Problem
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 STDIN: Final = "-"
 MAX_JWKS: Final = 1024 * 1024  # bytes
-PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
-"""Of a JWK (RFC 7518 section 6): whoever reads one of these can sign."""
 _PRIVATE_HINT: Final = "publish public keys only: whoever reads a private one can sign tokens"
 
 
@@ -107,7 +106,7 @@ def _inline_jwks(document: Document, problems: list[Problem]) -> Document | None
     spec = document.spec
     if not isinstance(spec, TokenIssuer) or spec.jwks is None:
         return document
-    if spec.jwks.inline is not None and (private := _private(spec.jwks.inline.get("keys"))):
+    if spec.jwks.inline is not None and (private := private_members(spec.jwks.inline)):
         message = f"holds private key material ({private})"
         problems.append(problem_at(document, "spec.jwks.inline", message, hint=_PRIVATE_HINT))
         return None
@@ -142,7 +141,7 @@ def _read_jwks(path: Path) -> tuple[dict[str, Any], str, str]:
     keys = body.get("keys") if isinstance(body, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         return {}, "not a JWK Set", 'expected {"keys": [...]} (RFC 7517 section 5)'
-    private = _private(keys)
+    private = private_members(body)
     if private:
         return (
             {},
@@ -150,13 +149,3 @@ def _read_jwks(path: Path) -> tuple[dict[str, Any], str, str]:
             ("publish public keys only; whoever reads this one can sign tokens"),
         )
     return {"keys": keys}, "", ""
-
-
-def _private(keys: Any) -> str:
-    """Which keys hold members that must stay secret, by place and member; never their values."""
-    return ", ".join(
-        f"keys[{place}].{member}"
-        for place, key in enumerate(keys if isinstance(keys, list) else [])
-        if isinstance(key, dict)
-        for member in sorted(PRIVATE_MEMBERS & key.keys())
-    )

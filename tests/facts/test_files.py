@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from sidecar.decide.documents import TokenIssuer
-from sidecar.facts.files import PRIVATE_MEMBERS, load, read_sources
+from sidecar.decide.keys import PRIVATE_MEMBERS
+from sidecar.facts.files import load, read_sources
 
 ISSUER = """apiVersion: authz.sidecar/v1
 kind: TokenIssuer

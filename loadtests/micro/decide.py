@@ -1,0 +1,141 @@
+"""What one decision costs in process: `python loadtests/micro/decide.py [--profile]`.
+
+Each loop asserts its answer, so that what is timed is what is meant. Times are CPU time of this
+process; on a noisy machine only ratios within one run count, so the raw RS256 check is timed too.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import pstats
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.keys import VERIFIERS
+from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.parse import Source, parse
+from sidecar.decide.request import Request, canonical_target
+from sidecar.decide.snapshot import Snapshot
+
+NOW = 1_800_000_000.0
+KEY = rsa.generate_private_key(65537, 2048)
+JWK = {**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k"}
+DOCUMENTS = """
+apiVersion: authz.sidecar/v1
+kind: TokenIssuer
+metadata: {name: corp}
+spec: {issuer: "https://idp.example", audiences: [bank], jwks: {inline: {keys: [JWK]}}}
+---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {name: p}
+spec:
+  rules:
+  - {name: plain, match: {methods: [GET], paths: ["/plain/**"]}, require: {scopes: [read]}}
+  - name: conditional
+    match: {methods: [GET], paths: ["/accounts/{id}/**"]}
+    when: request.params.id == token.account
+"""
+
+
+def snapshot(rules: int = 0) -> Snapshot:
+    more = "".join(
+        f"  - {{name: r{n}, match: {{paths: [/r{n}/x, '/r{n}/*']}}, require: {{scopes: [s]}}}}\n"
+        for n in range(rules)
+    )
+    documents, problems = parse([Source("f", DOCUMENTS.replace("JWK", json.dumps(JWK)) + more)])
+    assert not problems
+    return compile_snapshot(documents, namespace="default", labels={})
+
+
+def token() -> str:
+    claims = {
+        "iss": "https://idp.example", "aud": "bank", "sub": "alice", "exp": NOW + 300,
+        "account": "7", "scope": "read write", "jti": "x" * 32,
+    }  # fmt: skip
+    return jwt.encode(claims, KEY, "RS256", headers={"kid": "k"})
+
+
+def request(path: str, credential: str = "") -> Request:
+    canonical, segments, query = canonical_target(path.encode())
+    headers = [(b"host", b"h"), (b"user-agent", b"curl/8"), (b"accept", b"*/*")]
+    if credential:
+        headers.append((b"authorization", f"Bearer {credential}".encode()))
+    return Request("GET", canonical, segments, query, "h", "h", "http", headers, "192.0.2.1")
+
+
+def timed(work: Callable[[], object], count: int) -> float:
+    """Microseconds of CPU for one, the median of several runs."""
+    runs = []
+    for _ in range(7):
+        started = time.process_time()
+        for _ in range(count):
+            work()
+        runs.append((time.process_time() - started) / count * 1e6)
+    return statistics.median(runs)
+
+
+def main() -> None:
+    credential = token()
+    small, large = snapshot(), snapshot(10_000)
+    evidence = Evidence({}, ExpiringCache(10_000))
+
+    def permitted(asked: Request, held: Snapshot) -> Callable[[], None]:
+        def work() -> None:
+            assert type(authorize(asked, held, evidence, NOW)) is Permit
+
+        return work
+
+    def refused() -> None:
+        assert type(authorize(anonymous, small, evidence, NOW)) is Refuse
+
+    def first_sight() -> None:
+        fresh = Evidence({}, ExpiringCache(10))
+        assert type(authorize(plain, small, fresh, NOW)) is Permit
+
+    signed, _, signature = credential.rpartition(".")
+    raw = jwt.utils.base64url_decode(signature)
+    public = KEY.public_key()
+
+    def raw_check() -> None:
+        assert VERIFIERS["RS256"].verify(signed.encode(), public, raw)
+
+    plain, anonymous = request("/plain/x", credential), request("/plain/x")
+    conditional = request("/accounts/7/balance", credential)
+    if "--profile" in sys.argv:
+        _profile(permitted(plain, small))
+        return
+    figures = {
+        "raw RS256 check": timed(raw_check, 2_000),
+        "first sight of a token": timed(first_sight, 2_000),
+        "warm, scopes only": timed(permitted(plain, small), 10_000),
+        "warm, one expression": timed(permitted(conditional, small), 10_000),
+        "warm, scopes only, 10,000 more rules": timed(permitted(plain, large), 10_000),
+        "refused, anonymous": timed(refused, 10_000),
+    }
+    for name, microseconds in figures.items():
+        print(
+            f"{name:<40} {microseconds:8.1f} us   {microseconds / figures['raw RS256 check']:.2f}"
+        )
+
+
+def _profile(work: Callable[[], None]) -> None:
+    profile = cProfile.Profile()
+    profile.enable()
+    for _ in range(20_000):
+        work()
+    profile.disable()
+    pstats.Stats(profile).sort_stats("tottime").print_stats(16)
+
+
+if __name__ == "__main__":
+    main()
