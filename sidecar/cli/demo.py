@@ -40,6 +40,7 @@ async def run(args: argparse.Namespace) -> int:
         try:
             console.print("Starting a demo issuer, a sample bank, a control plane and a sidecar.\n")
             await world.start()
+            console.print(f"[bold]    {'step':<52} {'outcome':<28} {'time':>11}  note[/]")
             async with aiohttp.ClientSession(trust_env=False) as session:
                 async for step in Journey(world, session).steps():
                     mark = "[green]ok[/]" if step.ok else "[red]--[/]"

@@ -76,9 +76,12 @@ def register(commands: Any) -> None:
         "init",
         help="write a first set of documents",
         description="Write a first, commented, working set of documents into a folder.",
-        epilog="example: sidecar init policies --issuer https://idp.example --audience payments",
+        epilog="example: sidecar init --issuer https://idp.example --audience payments",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("policies"))
+    parser.add_argument(
+        "--into", dest="folder", metavar="DIR", type=Path, default=Path("policies"),
+        help="the folder to write into (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--issuer",
         default="https://idp.example",

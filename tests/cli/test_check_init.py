@@ -14,19 +14,19 @@ def test_init_writes_documents_that_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "policies"
-    assert run(["init", str(folder), "--issuer", "https://i.example", "--audience", "bank"]) == 0
+    assert run(["init", "--into", str(folder), "--issuer", "https://i.example", "--audience", "bank"]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "issuer.yaml", "policy.yaml", "service.yaml",
     ]  # fmt: skip
     assert run(["check", str(folder)]) == 0
     assert "3 documents, 0 errors, 0 warnings" in capsys.readouterr().out
-    assert run(["init", str(folder)]) == 2
+    assert run(["init", "--into", str(folder)]) == 2
     assert "already holds" in capsys.readouterr().err
 
 
 def test_init_refuses_what_no_document_could_hold(tmp_path: Path) -> None:
     folder = tmp_path / "policies"
-    assert run(["init", str(folder), "--issuer", "http://far.example"]) == 1
+    assert run(["init", "--into", str(folder), "--issuer", "http://far.example"]) == 1
     assert not folder.exists()
 
 
