@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.decide.challenge import Answer, problem
-from sidecar.edge.upstream import Failure
+from sidecar.edge.upstream_connection import Failure
 from sidecar.errors import BadRequest
 
 _CODES: Final[Mapping[int, str]] = {

@@ -21,7 +21,8 @@ from sidecar.edge.forward import (
     response_head,
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
-from sidecar.edge.upstream import Failure, UpstreamConnection, UpstreamPool
+from sidecar.edge.upstream import UpstreamPool
+from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 
 if TYPE_CHECKING:
     from sidecar.edge.connection import ClientConnection
@@ -45,7 +46,7 @@ class Exchange:
     """A `Taker` of one upstream connection. The client calls `start`, `upload` and `abandon`."""
 
     __slots__ = (
-        "_client", "_decision", "_first", "_framing", "_head", "_pool", "_request",
+        "_client", "_decision", "_first", "_framing", "_head", "_over", "_pool", "_request",
         "_request_done", "_retried", "_seconds", "_sent_at", "_status", "_upstream",
     )  # fmt: skip
 
@@ -65,6 +66,7 @@ class Exchange:
         self._first = b""
         self._request_done = False
         self._retried = False
+        self._over = False
         self._upstream: UpstreamConnection | None = None
         self._sent_at = 0.0
         self._seconds = 0.0
@@ -108,6 +110,7 @@ class Exchange:
 
     def abandon(self, status: int) -> bool:
         """Stop: the client is gone (0) or its body is bad (400). Whether a response had begun."""
+        self._over = True
         self._drop_upstream()
         begun = self._status != 0
         self._finished(status)
@@ -125,6 +128,8 @@ class Exchange:
             self._client.upload_ready()
 
     def upstream_failed(self, failure: Failure) -> None:
+        if self._over:
+            return
         upstream, self._upstream = self._upstream, None
         stats = self._pool.stats
         if failure is Failure.CLOSED and upstream is not None and self._repeatable(upstream):

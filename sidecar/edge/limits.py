@@ -65,7 +65,7 @@ class ProxyStats:
         self.upstream_waiting = 0  # gauge: requests without a connection yet
         self.upstream_created = 0
         self.upstream_reused = 0
-        self.upstream_errors: dict[str, int] = {}  # by `upstream.Failure`
+        self.upstream_errors: dict[str, int] = {}  # by `upstream_connection.Failure`
         self.retries = 0
 
     def bad_request(self, reason: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -706,6 +707,15 @@ async def test_one_connection_too_many(rig: Rig) -> None:
     await rig.becomes(lambda: rig.stats.connections_open == 1)
     first.send(GET.replace(b"/a", b"/no"))
     assert (await first.response())[0] == 403
+
+
+@pytest.mark.limits(connections=0)
+async def test_far_too_many_connections(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.edge.proxy._SURPLUS", 0)
+    client = await rig.client()
+    with contextlib.suppress(ConnectionError):
+        assert await client.rest() == b""
+    assert (rig.stats.connections_refused, rig.stats.connections_open) == (1, 0)
 
 
 async def test_drain_finishes_what_is_under_way(rig: Rig) -> None:
