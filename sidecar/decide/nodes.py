@@ -18,7 +18,7 @@ from msgspec import inspect
 from sidecar.decide.documents import Mark
 from sidecar.errors import Problem
 
-MAX_NODES: Final = 2_000_000  # of one source, aliases counted each time: no "billion laughs"
+ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
 MAX_DEPTH: Final = 40
 TEXT: Final = "!"
 """Appended to a pointer: the mark of the text inside a quoted or block scalar."""
@@ -31,12 +31,13 @@ Members = dict[str, tuple[yaml.Node, yaml.Node]]
 class NodeReader:
     """Reads the nodes of one source. `begin` starts a document, whose `marks` are kept."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, length: int, problems: list[Problem]) -> None:
         self.problems = problems
         self.marks: dict[str, Mark] = {}
         self.document = ""
         self._file = file
-        self._nodes = 0
+        # Without aliases a text has fewer nodes than characters: no "billion laughs".
+        self._left = ALIASED + 4 * length
 
     def begin(self, node: yaml.Node) -> None:
         """What follows belongs to the document of this node."""
@@ -58,8 +59,8 @@ class NodeReader:
         return value if isinstance(value, str) else None
 
     def value(self, node: yaml.Node, kind: inspect.Type, pointer: str, depth: int) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+        self._left -= 1
+        if self._left < 0 or depth > MAX_DEPTH:
             raise yaml.constructor.ConstructorError(
                 None, None, "too many or too deeply nested values", node.start_mark
             )

@@ -128,7 +128,7 @@ class _Parser:
     def __init__(self, source: Source, problems: list[Problem]) -> None:
         self._source = source
         self._problems = problems
-        self._reader = NodeReader(source.name, problems)
+        self._reader = NodeReader(source.name, len(source.text), problems)
 
     def documents(self) -> Iterator[Document]:
         text = self._source.text

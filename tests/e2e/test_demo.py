@@ -28,7 +28,8 @@ def test_it_stays_up_with_lines_that_work(tmp_path: Path) -> None:
     running = Running([sys.executable, "-m", "sidecar", "demo"], tmp_path, "demo")
     try:
         until(lambda: "sidecar get --server" in running.said, f"played: {running.said}", 60)
-        lines = [line.strip() for line in running.said.splitlines() if line.startswith("  ")]
+        shown = running.said.partition("Try:")[2]
+        lines = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
         assert len(lines) == 6
         program("curl")
         statuses = []
