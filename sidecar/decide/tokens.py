@@ -45,12 +45,17 @@ class Issuer:
 class KeyState:
     """What is known of an issuer's keys. `keys` None: the fetch failed, `error` says why.
 
-    Before `retry_at` (seconds since the epoch) another fetch would not be made.
+    From `since`, the time of the last try, to `retry_at` another fetch would not be made.
     """
 
     keys: KeySet | None
     retry_at: float
     error: str = ""
+    since: float = 0.0
+
+    def may_fetch(self, now: float) -> bool:
+        """Whether the cool-down is over; also when the clock was set back behind the last try."""
+        return not self.since <= now < self.retry_at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,12 +129,15 @@ def _verify(
         if state is None:
             return NeedKeys(issuer.issuer)
         if state.keys is None:
-            if now >= state.retry_at:
+            if state.may_fetch(now):
                 return NeedKeys(issuer.issuer)
             return KeysUnavailable(issuer.issuer)
         held = state.keys
-        if not held.fitting(algorithm, kid) and now >= state.retry_at:
-            return NeedKeys(issuer.issuer, "unknown_kid")
+        if not held.fitting(algorithm, kid):
+            if state.may_fetch(now):
+                return NeedKeys(issuer.issuer, "unknown_kid")
+            if state.error:  # perhaps a new key that could not be fetched: not the caller's fault
+                return KeysUnavailable(issuer.issuer)
     candidates = held.fitting(algorithm, kid)
     if not candidates:
         raise _Bad(

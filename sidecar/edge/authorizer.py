@@ -97,7 +97,7 @@ class Authorizer:
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
         outcome = self._authorize(request)
         if isinstance(outcome, Need):
-            outcome = Refuse(Code.UNAVAILABLE, "facts_incomplete")
+            outcome = self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return self._decided(request, outcome, started)
 
     async def _fetch(self, want: NeedKeys) -> None:
@@ -111,10 +111,14 @@ class Authorizer:
             outcome = authorize(request, snapshot, self.evidence, self._clock())
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
-            return Refuse(Code.UNAVAILABLE, "internal_error")
-        if isinstance(outcome, Refuse) and snapshot.service.observe:
-            return Permit("", outcome.identity, observed=outcome)
-        return outcome
+            return self._enforced(Refuse(Code.UNAVAILABLE, "internal_error"))
+        return self._enforced(outcome) if isinstance(outcome, Refuse) else outcome
+
+    def _enforced(self, refuse: Refuse) -> Permit | Refuse:
+        """In mode `observe` a refusal is only logged."""
+        if self.snapshot is not None and self.snapshot.service.observe:
+            return Permit("", refuse.identity, observed=refuse)
+        return refuse
 
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
         id_ = f"{_random.getrandbits(128):032x}"

@@ -8,6 +8,7 @@ until `STALE_BOUND`; after that its tokens cannot be checked, which decides as 5
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ REFRESH: Final = 300.0  # seconds after which keys are fetched again in the back
 STALE_BOUND: Final = 24 * 3600.0  # seconds that keys serve while their issuer cannot be reached
 TICK: Final = 1.0
 
+_log: Final = logging.getLogger("sidecar.keys")
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -115,7 +117,7 @@ class KeyStore:
             for name, held in list(self._held.items()):
                 state = self.states.get(name)
                 due = REFRESH if state and not state.error else COOL_DOWN
-                if held.flight is None and now - held.tried >= due:
+                if held.flight is None and not 0 <= now - held.tried < due:
                     held.flight = asyncio.create_task(self._fly(held), name=f"keys of {name}")
             await asyncio.sleep(TICK)
 
@@ -128,13 +130,17 @@ class KeyStore:
         except FetchFailed as error:
             self.failures += 1
             self.states[name] = self._after_failure(held, str(error))
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not become a fetch per request)
+            _log.exception("fetching the keys of %s failed", name)
+            self.failures += 1
+            self.states[name] = self._after_failure(held, f"internal error: {error}")
         else:
             now = self._clock()
             before = self.states.get(name)
             if before is not None and before.keys is not None and content == held.content:
                 keys = before.keys  # the same object, so that tokens verified with it stay verified
             held.content, held.fetched = content, now
-            self.states[name] = KeyState(keys, now + COOL_DOWN)
+            self.states[name] = KeyState(keys, now + COOL_DOWN, since=now)
         finally:
             held.flight = None
 
@@ -142,8 +148,8 @@ class KeyStore:
         now = self._clock()
         before = self.states.get(held.issuer.issuer)
         if before is not None and before.keys is not None and now - held.fetched < STALE_BOUND:
-            return KeyState(before.keys, now + COOL_DOWN, error)
-        return KeyState(None, now + RETRY_FAILED, error)
+            return KeyState(before.keys, now + COOL_DOWN, error, now)
+        return KeyState(None, now + RETRY_FAILED, error, now)
 
     async def _get_keys(self, issuer: Issuer) -> tuple[bytes, KeySet]:
         uri = issuer.jwks_uri or await self._discover(issuer.issuer)

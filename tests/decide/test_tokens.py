@@ -96,6 +96,17 @@ def test_an_unknown_kid_asks_again_only_after_the_cool_down() -> None:
     assert result.reason == "key_unknown"
 
 
+def test_an_unknown_kid_while_the_issuer_is_away_is_not_the_callers_fault() -> None:
+    keys = parse_jwks({"keys": [jwk(RSA, "old")]})
+    state = KeyState(keys, NOW + 1, "answered 500", NOW - 1)
+    assert check(signed(RSA, "RS256"), state=state) == KeysUnavailable(ISS)
+
+
+def test_a_clock_set_back_does_not_stop_fetching() -> None:
+    state = KeyState(None, NOW + 3602, "down", NOW + 3600)
+    assert check(signed(RSA, "RS256"), state=state) == NeedKeys(ISS)
+
+
 def test_junk_is_refused_before_it_costs_a_fetch() -> None:
     expired = jwt.encode({**claims(), "exp": NOW - 31}, RSA, "RS256").encode()
     assert verify(expired, {ISS: issuer()}, {}, NOW) == Rejected(
@@ -203,6 +214,14 @@ def test_claim(body: dict[str, Any], path: str, found: Any) -> None:
         ({**jwk(RSA), "key_ops": ["encrypt"]}, "not for verifying"),
         ({**jwk(RSA), "alg": "ES256"}, "does not fit"),
         ({**jwk(RSA), "kid": 7}, "`kid` is not text"),
+        ({**jwk(RSA), "alg": ["RS256"]}, "does not fit"),
+        ({**jwk(RSA), "alg": {}}, "does not fit"),
+        ({**jwk(RSA), "n": 7}, ""),
+        ({**jwk(RSA), "e": ["AQAB"]}, ""),
+        ({**jwk(RSA), "e": ""}, ""),
+        ({**jwk(ED), "x": {}}, ""),
+        ({**jwk(RSA), "use": ["sig"]}, "not for signatures"),
+        ({"kty": ["RSA"]}, "not one for signatures"),
         (jwk(rsa.generate_private_key(65537, 1024)), "1024 bits"),
         (jwk(ec.generate_private_key(ec.SECP256K1())), "secp256k1"),
         ({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}, "Coords"),

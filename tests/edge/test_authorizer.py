@@ -118,6 +118,14 @@ async def test_a_fetch_that_brings_nothing_ends(make: Make) -> None:
     assert keys.asked == ROUNDS
 
 
+async def test_observe_forwards_also_what_cannot_be_decided(make: Make) -> None:
+    authorizer = make(adopt=snapshot(DOCUMENTS.replace("mode: enforce", "mode: observe")))
+    decision = await authorizer.resolve(request(credential=token(NOW, {})))
+    assert isinstance(decision.outcome, Permit)
+    assert decision.outcome.observed is not None
+    assert decision.outcome.observed.reason == "facts_incomplete"
+
+
 async def test_rotated_keys_unseat_the_tokens_they_verified(make: Make) -> None:
     authorizer = make(good(), adopt=snapshot())
     asking = request(credential=token(NOW, {}))
