@@ -21,6 +21,7 @@ from sidecar.errors import Misuse
 BOUND: Final = 20_000  # records waiting
 RECENT: Final = 200  # records kept for inspection
 INTERVAL: Final = 0.1  # seconds between writes
+CLOSE: Final = 5.0  # seconds that a stop waits for the last write
 
 Record = dict[str, Any]
 
@@ -35,7 +36,7 @@ class DecisionLog:
         self.error = ""
         self._bound = bound
         self._waiting: deque[Record] = deque()
-        self._lock = threading.Lock()
+        self._rotate = threading.Event()
         self._closed = threading.Event()
         self._target = target
         self._torn = False  # the last write ended within a line
@@ -56,47 +57,61 @@ class DecisionLog:
         self._waiting.append(record)
 
     def reopen(self) -> None:
-        """After rotation: go on in a new file of the same name."""
-        with self._lock:
-            if self._file is not None and self._target not in ("stdout", "off"):
-                self._file.close()
-                self._file = _open(self._target)
+        """After rotation: the writer goes on in a new file of the same name. Never blocks."""
+        self._rotate.set()
 
-    def close(self) -> None:
-        """Write what waits, then stop."""
+    def close(self, seconds: float = CLOSE) -> None:
+        """Write what waits, then stop; whoever reads too slowly loses the rest, counted."""
         self._closed.set()
         if self._thread is not None:
-            self._thread.join(timeout=5)
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
+            self._thread.join(timeout=seconds)
+            if self._thread.is_alive():
+                self.dropped += len(self._waiting)
 
     def _run(self) -> None:
-        while not self._closed.wait(INTERVAL):
+        """The writer. Only this thread touches the file: a write may block as long as it likes."""
+        ending = False
+        while not ending:
+            ending = self._closed.wait(INTERVAL)
+            if self._rotate.is_set():
+                self._rotate.clear()
+                self._reopen()
             self._flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _reopen(self) -> None:
+        if self._target == "stdout" or self._file is None:
+            return
+        try:
+            fresh = _open(self._target)
+        except Misuse as error:
+            self._complain(str(error))  # and go on in the old file
+            return
         self._flush()
+        self._file.close()
+        self._file, self._torn = fresh, False
 
     def _flush(self) -> None:
         # One deque, appended to on one side and taken from on the other: nothing falls between.
         records = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if not records:
+        if not records or self._file is None:
             return
         lines = b"\n".join(map(_line, records)) + b"\n"
-        with self._lock:
-            file = self._file
-            if file is None:
-                return
-            try:
-                self._write(file, lines)
-            except (OSError, ValueError) as error:
-                self.dropped += len(records)
-                if not self.error:
-                    self.error = str(error)
-                    print(f"sidecar: decision log: {error}", file=sys.stderr)
-            else:
-                self.written += len(records)
-                self.error = ""
+        try:
+            self._write(self._file, lines)
+        except (OSError, ValueError) as error:
+            self.dropped += len(records)
+            self._complain(str(error))
+        else:
+            self.written += len(records)
+            self.error = ""
 
+    def _complain(self, error: str) -> None:
+        """Once, until something is written again."""
+        if not self.error:
+            print(f"sidecar: decision log: {error}", file=sys.stderr)
+        self.error = error
 
     def _write(self, file: FileIO, lines: bytes) -> None:
         """All of it, unbuffered: what a full disk refused must not come again with the next."""

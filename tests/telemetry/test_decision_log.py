@@ -38,7 +38,23 @@ def test_rotation(tmp_path: Path) -> None:
     log.reopen()
     log.put({"n": 1})
     log.close()
-    assert (tmp_path / "log").read_text()
+    assert '"n":1' in (tmp_path / "log").read_text() + (tmp_path / "log.1").read_text()
+
+
+def test_a_reader_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    log = DecisionLog(str(fifo), bound=5000)
+    for number in range(5000):  # more than a pipe holds
+        log.put({"n": number, "padding": "x" * 200})
+    log.reopen()
+    log.close(seconds=0.2)
+    assert log.written + log.dropped <= 5000
+    for number in range(6000):
+        log.put({"n": number})
+    assert log.dropped > 0
+    os.close(reader)
 
 
 def test_the_bound_counts_what_it_drops(tmp_path: Path) -> None:
