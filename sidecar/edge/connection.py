@@ -24,8 +24,9 @@ from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge import answers
+from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import Body, LengthBody, body_of
-from sidecar.edge.exchange import Decision, Exchange
+from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import CONTINUE
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import (

@@ -8,19 +8,20 @@ like a whole response is ever sent for one that was not.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
+from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LAST_CHUNK, chunk
 from sidecar.edge.forward import (
-    RequestNames,
     client_framing,
     interim_head,
     request_head,
     response_head,
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
+from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
 
 # RFC 9110 section 9.2.2; PROPFIND and the like are left out on purpose: few, and not sure.
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
-
-
-class Decision(Protocol):
-    """What the proxy needs to know of a decision."""
-
-    @property
-    def outcome(self) -> Permit | Refuse: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def traceparent(self) -> bytes: ...
 
 
 class Exchange:

@@ -2,9 +2,7 @@
 
 Towards the upstream a head is built anew from what was decided: canonical path, canonical
 authority, the caller's end-to-end headers, and what only we may say (DESIGN section 7). A header
-that an upstream might take for one of ours is removed in every spelling: servers fold `_`, `.` and
-other characters of a name into `-`, so names are compared with everything but letters and digits
-folded into `-`.
+that an upstream might take for one of ours is removed in every spelling (`names`).
 """
 
 from __future__ import annotations
@@ -27,91 +25,9 @@ from sidecar.edge.http1 import (
     RequestHead,
     ResponseHead,
 )
+from sidecar.edge.names import RequestNames, ResponseNames, named_away
 
-_KEPT: Final = 2048  # names whose fate is remembered, per direction
-_LONGEST_KEPT: Final = 64
-
-_FOLD: Final = bytes(
-    c + 32 if 65 <= c <= 90 else c if 97 <= c <= 122 or 48 <= c <= 57 else 45 for c in range(256)
-)
-
-# RFC 9110 section 7.6.1, and what older or other software treats the same way.
-_HOP_BY_HOP: Final = frozenset((
-    b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
-    b"upgrade", b"http2-settings",
-))  # fmt: skip
-# Said anew by us, or never said to an upstream.
-_NOT_FORWARDED: Final = _HOP_BY_HOP | {
-    b"host", b"content-length", b"expect", b"traceparent", b"forwarded",
-    b"proxy-authorization", b"proxy-authenticate",
-    b"x-original-url", b"x-original-uri", b"x-original-method", b"x-original-host",
-    b"x-rewrite-url", b"x-http-method", b"x-http-method-override", b"x-method-override",
-}  # fmt: skip
-_NOT_RETURNED: Final = _HOP_BY_HOP | {b"content-length", b"proxy-authenticate"}
-_OURS: Final = b"x-sidecar-"
-_HOPS: Final = b"x-forwarded-"
-
-# Connection may name hop-by-hop headers and nothing else. These are for all recipients: letting a
-# caller remove them would forward another request than the one decided (RFC 9110 section 7.6.1).
-_END_TO_END: Final = frozenset((
-    b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
-    b"content-encoding", b"content-language", b"content-location", b"content-range",
-    b"content-type", b"cookie", b"date", b"dpop", b"etag", b"expires", b"if-match",
-    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
-    b"last-modified", b"location", b"origin", b"pragma", b"range", b"referer", b"set-cookie",
-    b"signature", b"signature-input", b"tracestate", b"user-agent", b"vary", b"via",
-    b"www-authenticate", b"x-real-ip", b"x-request-id",
-))  # fmt: skip
-_ABOUT_CONNECTION: Final = frozenset((b"close", b"keep-alive"))
-
-
-def folded(name: bytes) -> bytes:
-    """A header name as the most careless upstream would read it."""
-    return name.translate(_FOLD)
-
-
-class RequestNames(dict[bytes, bytes]):
-    """Lower-case name of a request header -> `b"name: "` to forward it, or b"" to drop it.
-
-    One per set of names that rules set; a new snapshot brings a new set, hence a new table.
-    """
-
-    def __init__(self, set_by_rules: frozenset[str] = frozenset()) -> None:
-        super().__init__()
-        self.set_by_rules = set_by_rules
-        self._taken = _NOT_FORWARDED | {folded(name.encode()) for name in set_by_rules}
-
-    def __missing__(self, name: bytes) -> bytes:
-        plain = folded(name)
-        dropped = (
-            b"_" in name or plain in self._taken
-            or plain.startswith(_OURS) or plain.startswith(_HOPS) or plain == _OURS[:-1]
-        )  # fmt: skip
-        prefix = b"" if dropped else name + b": "
-        return _remember(self, name, prefix)
-
-
-class _ResponseNames(dict[bytes, bytes]):
-    """The same for response headers."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        dropped = name in _NOT_RETURNED or folded(name).startswith(_OURS)
-        return _remember(self, name, b"" if dropped else name + b": ")
-
-
-def _remember(names: dict[bytes, bytes], name: bytes, prefix: bytes) -> bytes:
-    if len(name) <= _LONGEST_KEPT:
-        if len(names) >= _KEPT:
-            names.clear()
-        names[name] = prefix
-    return prefix
-
-
-_RESPONSE_NAMES: Final = _ResponseNames()
-
-
-def _named_away(options: frozenset[bytes]) -> frozenset[bytes]:
-    return options - _ABOUT_CONNECTION - _END_TO_END
+_RESPONSE_NAMES: Final = ResponseNames()
 
 
 # --- towards the upstream ------------------------------------------------------------------------
@@ -152,11 +68,8 @@ def _origin_lines(authority: str, address: str, scheme: str) -> bytes:
 def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
     """The caller's lines that go upstream, framing said anew; remembered with the block."""
     if block.kept_for is not names:
-        away = _named_away(block.options)
         lines = [
-            prefix + value + b"\r\n"
-            for name, value in block.headers
-            if (prefix := names[name]) and name not in away
+            prefix + value + b"\r\n" for name, value in block.headers if (prefix := names[name])
         ]
         if block.framing is LENGTH:
             lines.append(b"content-length: %d\r\n" % block.length)
@@ -232,7 +145,7 @@ def response_head(head: ResponseHead, *, version: int, keep_alive: bool) -> byte
 
 def _response_lines(head: ResponseHead, version: int) -> bytes:
     names = _RESPONSE_NAMES
-    away = _named_away(head.options)
+    away = named_away(head.options)
     lines = [b"HTTP/1.1 " + head.line]
     lines += [
         prefix + value

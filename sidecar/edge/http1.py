@@ -23,6 +23,7 @@ from sidecar.decide.request import (
     canonical_target,
 )
 from sidecar.edge.fields import BAD_BYTE, TCHAR, TEXT, Framed, Memo, TooMany, parse_lines
+from sidecar.edge.names import decided_on
 from sidecar.errors import BadMessage, BadRequest, BadResponse
 
 MAX_HEAD: Final = 64 * 1024  # bytes, the blank line included
@@ -60,7 +61,7 @@ class RequestBlock:
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
         """Raises BadRequest."""
-        self.headers = headers
+        self.headers = decided_on(headers, framed.options)
         self.options = framed.options
         self.keep_alive = framed.persists(version)
         self.kept = b""

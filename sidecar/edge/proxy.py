@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.decide.request import Request
+from sidecar.edge.authorizer import Decision
 from sidecar.edge.connection import ClientConnection
-from sidecar.edge.exchange import Decision
-from sidecar.edge.forward import RequestNames
 from sidecar.edge.limits import Limits, ProxyStats
+from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 

@@ -18,6 +18,7 @@ import uvloop
 
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.request import Request
+from sidecar.edge.authorizer import Decision
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper
@@ -44,11 +45,8 @@ async def soon(awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
-class Decision:
-    def __init__(self, outcome: Permit | Refuse) -> None:
-        self.outcome = outcome
-        self.id = "f" * 32
-        self.traceparent = TRACE
+def _decision(outcome: Permit | Refuse) -> Decision:
+    return Decision(outcome, "f" * 32, TRACE, 0.0, "v1")
 
 
 class Authorizer:
@@ -78,8 +76,8 @@ class Authorizer:
 
     def _decision(self, request: Request) -> Decision:
         if request.path.startswith(("/no", "/cold/no")):
-            return Decision(Refuse(Code.DENIED, "no"))
-        return Decision(Permit("r", Identity("iss", "alice")))
+            return _decision(Refuse(Code.DENIED, "no"))
+        return _decision(Permit("r", Identity("iss", "alice")))
 
     def finished(
         self, request: Request, decision: Any, status: int, upstream_seconds: float

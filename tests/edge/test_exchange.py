@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from sidecar.edge.authorizer import Decision
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.upstream_connection import Failure
 
-from .conftest import Decision, Rig
+from .conftest import Rig
 
 
 class Client:

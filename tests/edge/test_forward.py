@@ -7,8 +7,10 @@ import pytest
 from sidecar.decide.challenge import problem
 from sidecar.decide.outcomes import Identity, Obligations, Permit
 from sidecar.edge import forward
-from sidecar.edge.forward import RequestNames, client_framing, encoded, folded
+from sidecar.edge import names as names_module
+from sidecar.edge.forward import client_framing, encoded
 from sidecar.edge.http1 import Framing, parse_request_head, parse_response_head
+from sidecar.edge.names import RequestNames, folded
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
 ALICE = Identity("https://issuer.example", "alice", frozenset({"write", "read"}))
@@ -210,10 +212,10 @@ def test_folding() -> None:
 
 def test_made_up_names_do_not_fill_the_memory() -> None:
     names = RequestNames()
-    for number in range(3 * forward._KEPT):
+    for number in range(3 * names_module._KEPT):
         assert names[b"x-%d" % number]
     assert names[b"x" * 1000] == b"x" * 1000 + b": "
-    assert len(names) <= forward._KEPT
+    assert len(names) <= names_module._KEPT
 
 
 # -- towards the client

@@ -165,7 +165,7 @@ def test_a_request_head_in_parts() -> None:
         "a.example",
         1,
     )
-    assert head.block.headers[1] == (b"x-y", b"z")
+    assert head.block.headers[1] == (b"content-length", b"5"), "Connection takes x-y away"
     assert (head.block.framing, head.block.length) == (Framing.LENGTH, 5)
     assert head.block.expect_continue
     assert not head.block.keep_alive
@@ -306,3 +306,14 @@ def test_where_a_response_head_ends() -> None:
         response_head_end(b"HTTP/1.1 200 OK\nX")
     with pytest.raises(BadResponse):
         response_head_end(b"x" * 70_000)
+
+
+def test_what_is_never_forwarded_is_not_decided_on() -> None:
+    head = parse_request_head(
+        b"GET / HTTP/1.1\r\nHost: h\r\nX-Tenant: a\r\nX-Forwarded-For: 10.0.0.1\r\n"
+        b"X_Tenant: b\r\nX-Sidecar-Subject: admin\r\nX-Original-URL: /admin\r\n"
+        b"Forwarded: for=1\r\nX-HTTP-Method-Override: PUT\r\nAuthorization: Bearer t\r\n"
+        b"Connection: x-tenant, authorization\r\n\r\n"
+    )
+    seen = {name for name, _ in head.request("http", "192.0.2.1").headers}
+    assert seen == {b"host", b"authorization", b"connection"}

@@ -1,0 +1,132 @@
+"""Which header names cross from one side to the other, and which a decision may see. Pure.
+
+What a decision reads is what the upstream gets: a header that is never forwarded, or that this
+request's Connection takes away, is not there for rules either (DESIGN section 8, rule 2).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.decide.request import Headers
+
+_KEPT: Final = 2048  # names whose fate is remembered, in each table
+_LONGEST_KEPT: Final = 64
+
+_FOLD: Final = bytes(
+    c + 32 if 65 <= c <= 90 else c if 97 <= c <= 122 or 48 <= c <= 57 else 45 for c in range(256)
+)
+_OURS: Final = b"x-sidecar-"
+_HOPS: Final = b"x-forwarded-"
+
+# RFC 9110 section 7.6.1, and what older or other software treats the same way.
+HOP_BY_HOP: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+    b"upgrade", b"http2-settings",
+))  # fmt: skip
+# What would tell an upstream another target, method or origin than the one decided.
+_MISLEADING: Final = frozenset((
+    b"forwarded", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-original-host",
+    b"x-rewrite-url", b"x-method", b"x-http-method", b"x-http-method-override",
+    b"x-method-override", b"x-http-path-override",
+))  # fmt: skip
+# Said anew by us, or never said to an upstream.
+NOT_FORWARDED: Final = HOP_BY_HOP | _MISLEADING | {
+    b"host", b"content-length", b"expect", b"traceparent", b"proxy-authorization",
+    b"proxy-authenticate",
+}  # fmt: skip
+
+# Connection may name hop-by-hop headers and nothing else. These are for all recipients: letting a
+# caller remove them would forward another request than the one decided (RFC 9110 section 7.6.1).
+_END_TO_END: Final = frozenset((
+    b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
+    b"content-encoding", b"content-language", b"content-location", b"content-range",
+    b"content-type", b"cookie", b"date", b"dpop", b"etag", b"expires", b"if-match",
+    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
+    b"last-modified", b"location", b"origin", b"pragma", b"range", b"referer", b"set-cookie",
+    b"signature", b"signature-input", b"tracestate", b"user-agent", b"vary", b"via",
+    b"www-authenticate", b"x-real-ip", b"x-request-id",
+))  # fmt: skip
+# Framing and the door itself read these before anybody decides.
+_FRAMING: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"traceparent"}
+_ABOUT_CONNECTION: Final = frozenset((b"close", b"keep-alive"))
+
+
+def folded(name: bytes) -> bytes:
+    """A header name as the most careless upstream would read it."""
+    return name.translate(_FOLD)
+
+
+def ours(name: bytes) -> bool:
+    """Whether an upstream might take the name for one that only we may say."""
+    plain = folded(name)
+    return plain.startswith(_OURS) or plain == _OURS[:-1]
+
+
+def misleading(name: bytes) -> bool:
+    """Whether a request header is removed whatever rules say: it speaks for us or against us."""
+    plain = folded(name)
+    return b"_" in name or plain in _MISLEADING or ours(name) or plain.startswith(_HOPS)
+
+
+def named_away(options: frozenset[bytes]) -> frozenset[bytes]:
+    """The headers that a Connection field with these members takes from the message."""
+    return options - _ABOUT_CONNECTION - _END_TO_END
+
+
+class _Misleading(dict[bytes, bool]):
+    """`misleading`, remembered."""
+
+    def __missing__(self, name: bytes) -> bool:
+        found = misleading(name)
+        if len(name) <= _LONGEST_KEPT:
+            if len(self) >= _KEPT:
+                self.clear()
+            self[name] = found
+        return found
+
+
+_misleading: Final = _Misleading()
+
+
+def decided_on(headers: Headers, options: frozenset[bytes]) -> Headers:
+    """The request headers that rules and credentials may see, in order."""
+    hidden = _misleading
+    away = named_away(options) - _FRAMING if options else frozenset[bytes]()
+    if away:
+        return [field for field in headers if not hidden[field[0]] and field[0] not in away]
+    return [field for field in headers if not hidden[field[0]]]
+
+
+class RequestNames(dict[bytes, bytes]):
+    """Lower-case name of a request header -> `b"name: "` to forward it, or b"" to drop it.
+
+    One per set of names that rules set; a new snapshot brings a new set, hence a new table.
+    """
+
+    def __init__(self, set_by_rules: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.set_by_rules = set_by_rules
+        self._taken = NOT_FORWARDED | {folded(name.encode()) for name in set_by_rules}
+
+    def __missing__(self, name: bytes) -> bytes:
+        dropped = misleading(name) or folded(name) in self._taken
+        return _remember(self, name, b"" if dropped else name + b": ")
+
+
+class ResponseNames(dict[bytes, bytes]):
+    """The same for response headers."""
+
+    _NOT_RETURNED: Final = HOP_BY_HOP | {b"content-length", b"proxy-authenticate"}
+
+    def __missing__(self, name: bytes) -> bytes:
+        dropped = name in self._NOT_RETURNED or ours(name)
+        return _remember(self, name, b"" if dropped else name + b": ")
+
+
+def _remember(names: dict[bytes, bytes], name: bytes, prefix: bytes) -> bytes:
+    if len(name) <= _LONGEST_KEPT:
+        if len(names) >= _KEPT:
+            names.clear()
+        names[name] = prefix
+    return prefix
