@@ -13,13 +13,15 @@ from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
 from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
 from sidecar.decide.nodes import TEXT
 from sidecar.decide.parse import problem_at, report
+from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
 from sidecar.decide.snapshot import CompiledRule
-from sidecar.errors import Problem
+from sidecar.errors import BadRequest, Problem
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 # Headers that framing, routing or identity depend on: no rule may write them.
 _RESERVED: Final = frozenset(
     (
@@ -66,7 +68,7 @@ def _compile_rule(
     patterns = _patterns(document, rule, pointer, problems)
     methods = _methods(document, rule, pointer, problems)
     for place, host in enumerate(rule.match.hosts):
-        if not _HOST.fullmatch(host):
+        if not _HOST.fullmatch(host) or not _is_canonical(host):
             report(
                 problems, document, f"{pointer}.match.hosts[{place}]", f"{host!r} is not a host",
                 hint="lower case, without port; *.example.com is any host below example.com",
@@ -92,6 +94,14 @@ def _compile_rule(
         or any(name.startswith(_CALLER) for program in reads for name in program.footprint),
     )
     return RoutedRule(compiled, patterns, methods, tuple(rule.match.hosts))
+
+
+def _is_canonical(host: str) -> bool:
+    """Whether a request's host could ever read so."""
+    try:
+        return canonical_authority(host.removeprefix("*.").encode())[1] == host.removeprefix("*.")
+    except BadRequest:
+        return False
 
 
 def _patterns(
@@ -137,6 +147,13 @@ def _check_effect(document: Document, rule: Rule, pointer: str, problems: list[P
         ):
             if value != empty:
                 report(problems, document, f"{pointer}.{name}", f"a deny rule has no {name}")
+    for place, scope in enumerate(rule.require.scopes):
+        if not _SCOPE.fullmatch(scope):
+            report(
+                problems, document, f"{pointer}.require.scopes[{place}]",
+                f"{scope!r} is not a scope, so no token can carry it",
+                hint="several scopes are several entries; RFC 6749 section 3.3 admits no spaces",
+            )  # fmt: skip
     if rule.auth == "none" and rule.require != Require():
         report(
             problems, document, f"{pointer}.require", "with auth: none nothing can be required",

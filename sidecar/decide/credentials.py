@@ -36,12 +36,16 @@ def find(request: Request, locations: Sequence[Location]) -> Credential | None:
     """The credential, or None when none is presented; two are malformed, wherever they stand."""
     found: Credential | None = None
     for location in locations:
-        for value in request.values(b"cookie" if location.cookie else location.name):
+        values = request.values(b"cookie" if location.cookie else location.name)
+        if len(values) > 1 and not location.cookie:
+            # RFC 9110 section 5.3: no list, so two can be read two ways, whatever their schemes.
+            return Credential(b"", malformed="given twice")
+        for value in values:
             for credential in (
                 _cookies(value, location) if location.cookie else _header(value, location)
             ):
                 if found is not None:
-                    return Credential(b"", found.cookie or credential.cookie, "more than one")
+                    return Credential(b"", found.cookie or credential.cookie, "given twice")
                 found = credential
     return found
 

@@ -150,8 +150,9 @@ def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program
     if result not in wanted:
         name = str(result.name()).lower()
         raise ExpressionInvalid(f"gives {name}, where a {kind} is expected")
-    reads, guarded = _footprint(expression.serialize())
-    return Program(source, reads, guarded, expression)
+    walk = _Walk(source)
+    walk.visit(_checked(expression.serialize()))
+    return Program(source, walk.frozen(walk.reads), walk.frozen(walk.guarded), expression)
 
 
 def _invalid(error: Exception) -> ExpressionInvalid:
@@ -162,22 +163,24 @@ def _invalid(error: Exception) -> ExpressionInvalid:
     return ExpressionInvalid(message, int(match.group(1)), int(match.group(2)))
 
 
-def _footprint(serialized: bytes) -> tuple[Footprint, Footprint]:
+def _checked(serialized: bytes) -> checked_pb2.CheckedExpr:
     packed = any_pb2.Any()
     packed.ParseFromString(serialized)
     checked = checked_pb2.CheckedExpr()
     checked.ParseFromString(packed.value)
-    walk = _Walk()
-    walk.visit(checked.expr)
-    return walk.frozen(walk.reads), walk.frozen(walk.guarded)
+    return checked
 
 
 class _Walk:
     """Finds what a checked expression reads. Whatever it does not understand reads the whole."""
 
     _INDEX: Final = frozenset(("_[_]", "_[?_]", "_?._"))
+    # With callers' data as their arguments these grow a header of 40 KiB into gigabytes.
+    _LITERALS_ONLY: Final = frozenset(("replace", "join"))
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._positions: Mapping[int, int] = {}
         self.reads: dict[str, set[str] | None] = {}
         self.guarded: dict[str, set[str] | None] = {}
 
@@ -197,7 +200,12 @@ class _Walk:
             elif keys is not None:
                 keys.add(key)
 
-    def visit(self, expr: syntax_pb2.Expr) -> None:
+    def visit(self, checked: checked_pb2.CheckedExpr) -> None:
+        """Walk a whole expression. Raises ExpressionInvalid for what no rule may do."""
+        self._positions = checked.source_info.positions
+        self._visit(checked.expr)
+
+    def _visit(self, expr: syntax_pb2.Expr) -> None:
         kind = expr.WhichOneof("expr_kind")
         if kind == "ident_expr":
             self._read(expr.ident_expr.name, None)
@@ -210,16 +218,16 @@ class _Walk:
                     guarded=expr.select_expr.test_only,
                 )
             else:
-                self.visit(operand)
+                self._visit(operand)
         elif kind == "call_expr":
-            self._call(expr.call_expr)
+            self._call(expr.id, expr.call_expr)
         elif kind == "list_expr":
             self._each(expr.list_expr.elements)
         elif kind == "struct_expr":
             for entry in expr.struct_expr.entries:
                 if entry.HasField("map_key"):
-                    self.visit(entry.map_key)
-                self.visit(entry.value)
+                    self._visit(entry.map_key)
+                self._visit(entry.value)
         elif kind == "comprehension_expr":
             loop = expr.comprehension_expr
             self._each(
@@ -228,16 +236,18 @@ class _Walk:
 
     def _each(self, expressions: Iterable[syntax_pb2.Expr]) -> None:
         for expr in expressions:
-            self.visit(expr)
+            self._visit(expr)
 
-    def _call(self, call: syntax_pb2.Expr.Call) -> None:
+    def _call(self, place: int, call: syntax_pb2.Expr.Call) -> None:
+        if call.function in self._LITERALS_ONLY:
+            self._require_literals(place, call)
         if call.function in self._INDEX and len(call.args) == 2:
             held, key = call.args
         elif call.function in ("@in", "_in_") and len(call.args) == 2:
             key, held = call.args
         else:
             if call.HasField("target"):
-                self.visit(call.target)
+                self._visit(call.target)
             self._each(call.args)
             return
         if held.WhichOneof("expr_kind") == "ident_expr" and self._is_text(key):
@@ -245,8 +255,21 @@ class _Walk:
             whole = VARIABLES.get(name) == _LIST  # membership in a list reads all of it
             self._read(name, None if whole else text, guarded=call.function != "_[_]")
         else:
-            self.visit(held)
-            self.visit(key)
+            self._visit(held)
+            self._visit(key)
+
+    def _require_literals(self, place: int, call: syntax_pb2.Expr.Call) -> None:
+        texts = call.args[:2] if call.function == "replace" else call.args[:1]
+        if all(self._is_text(text) for text in texts) and (
+            call.function != "replace" or texts[0].const_expr.string_value
+        ):
+            return
+        before = self._source[: self._positions.get(place, 0)]
+        raise ExpressionInvalid(
+            f"{call.function}() takes text in quotes (and searches for some) in rules",
+            before.count("\n") + 1,
+            len(before) - before.rfind("\n"),
+        )
 
     @staticmethod
     def _is_text(expr: syntax_pb2.Expr) -> bool:

@@ -8,6 +8,7 @@ canonicalising it again changes nothing.
 from __future__ import annotations
 
 import re
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -26,7 +27,6 @@ _UNRESERVED: Final = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )
 _HOST_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
-_IPV6: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
 Headers = list[tuple[bytes, bytes]]
@@ -160,8 +160,8 @@ def canonical_authority(raw: bytes) -> tuple[str, str]:
         raise BadRequest("Host is not ASCII") from None
     if text.startswith("["):
         host, bracket, rest = text.partition("]")
-        host += bracket
-        known = _IPV6.fullmatch(host)
+        host = _canonical_ipv6(host[1:])
+        known: object = bracket and host
     else:
         host, colon, port = text.partition(":")
         rest = colon + port
@@ -176,3 +176,11 @@ def canonical_authority(raw: bytes) -> tuple[str, str]:
         if not port:
             rest = ""
     return host + rest, host
+
+
+def _canonical_ipv6(text: str) -> str:
+    """`[::1]` for every spelling of ::1 (RFC 5952); empty if it is no IPv6 address."""
+    try:
+        return f"[{IPv6Address(text)}]" if "%" not in text else ""
+    except AddressValueError:
+        return ""

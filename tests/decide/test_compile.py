@@ -38,6 +38,9 @@ def places(text: str) -> list[str]:
         ("  - {name: a, match: {methods: [get]}}", "6:33 'get' is not a method"),
         ("  - {name: a, match: {methods: [TRACE]}}", "6:33 TRACE is always refused"),
         ("  - {name: a, match: {hosts: ['A:80']}}", "6:31 'A:80' is not a host"),
+        ("  - {name: a, match: {hosts: ['[0::1]']}}", "'[0::1]' is not a host"),
+        ("  - {name: a, match: {hosts: [a.example.]}}", "'a.example.' is not a host"),
+        ("  - {name: a, require: {scopes: [a b]}}", "'a b' is not a scope"),
         ("  - {name: a}\n  - {name: a}", "7:12 a second rule is named 'a'"),
         ("  - {name: a, effect: deny, auth: none}", "6:35 a deny rule has no auth"),
         ("  - {name: a, effect: guard, auth: none}", "6:36 a guard rule has no auth"),
@@ -118,7 +121,7 @@ def test_a_billion_laughs_is_refused_quickly() -> None:
 
 def test_an_alias_that_holds_itself_is_refused() -> None:
     text = HEAD.format("TokenIssuer", "i") + "  jwks: {inline: &a {keys: *a}}\n"
-    assert any("deeply" in place for place in places(text))
+    assert any("nested more than 64 deep" in place for place in places(text))
 
 
 def test_json_is_read_too() -> None:

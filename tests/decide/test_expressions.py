@@ -51,6 +51,10 @@ def test_footprint(source: str, reads: dict[str, set[str] | None]) -> None:
         ("token.a ==", 11, "Syntax error"),
         ("request.method", 1, "gives string, where a boolean is expected"),
         ("[1]", 1, "a boolean is expected"),
+        ("token.a.replace(token.b, 'x') == ''", 16, "replace() takes text in quotes"),
+        ("token.a.replace('x', token.b) == ''", 16, "replace() takes text in quotes"),
+        ("token.a.replace('', 'x') == ''", 16, "replace() takes text in quotes"),
+        ("token.a.join(token.b) == ''", 13, "join() takes text in quotes"),
     ],
 )
 def test_mistakes_are_found_at_compile_time(source: str, column: int, says: str) -> None:

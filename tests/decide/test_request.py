@@ -100,6 +100,8 @@ def test_any_bytes_are_canonical_or_refused(raw: bytes) -> None:
         (b"example.com:", "example.com", "example.com"),
         (b"127.0.0.1:7400", "127.0.0.1:7400", "127.0.0.1"),
         (b"[::1]:7400", "[::1]:7400", "[::1]"),
+        (b"[0:0::1]", "[::1]", "[::1]"),
+        (b"[2001:DB8::0001]:443", "[2001:db8::1]:443", "[2001:db8::1]"),
         (b"my_service", "my_service", "my_service"),
     ],
 )
@@ -111,7 +113,7 @@ def test_authority(raw: bytes, authority: str, host: str) -> None:
     "raw",
     [
         b"", b"a b", b"a/b", b"user@host", b"host:x", b"host:99999", b"host:80:80", b"[::1", b"::1",
-        b"[::1]x", b"a,b", b"-a", b"a..", b".", b"\xc3\xa9", b"a?b", b"a#b", b"host:-1", b"host:+1",
+        b"[::1]x", b"a,b", b"-a", b"a..", b".", b"\xc3\xa9", b"a?b", b"a#b", b"host:-1", b"host:+1", b"[::1%25eth0]", b"[]", b"[1.2.3.4]", b"[:::1]",
     ],
 )  # fmt: skip
 def test_authority_refused(raw: bytes) -> None:
