@@ -6,7 +6,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY sidecar ./sidecar
 RUN python -m venv /opt/sidecar \
  && /opt/sidecar/bin/pip install --no-cache-dir -c constraints.txt . \
- && /opt/sidecar/bin/pip uninstall -y pip setuptools || true
+ && (/opt/sidecar/bin/pip uninstall -y pip setuptools || true)
 
 FROM python:3.11-slim
 COPY --from=build /opt/sidecar /opt/sidecar

@@ -105,7 +105,7 @@ class DataPlane:
     async def reload(self) -> None:
         """SIGHUP: read the documents again, go on in a new log file."""
         self.log.reopen()
-        if self.policies is not None:
+        if self.policies is not None and self.authorizer.snapshot is not None:
             await self.policies.reload()
 
     def reload_soon(self) -> None:
@@ -131,14 +131,15 @@ class DataPlane:
 
     def _discovery(self, control_plane: Address) -> DiscoveryClient:
         settings = self.settings
-        self._state = self._open_state(control_plane)
         pem = settings.trust.read_bytes() if settings.trust is not None else None
+        trust = trust_for(str(control_plane), trust_pem=pem, pinned=frozenset())
+        self._state = self._open_state(control_plane)  # once it is clear that it will be used
         return DiscoveryClient(
             str(control_plane),
             namespace=settings.namespace,
             labels=settings.labels,
             sidecar_id=self._state.sidecar_id() if self._state else os.urandom(16).hex(),
-            trust=trust_for(str(control_plane), trust_pem=pem, pinned=frozenset()),
+            trust=trust,
             adopt=self._adopt_release,
             state=self._state,
             build=__version__,
@@ -290,6 +291,8 @@ def run_data_plane(settings: RunSettings) -> int:
 
 async def _run_data_plane(settings: RunSettings) -> int:
     plane = DataPlane(settings)
+    # From the start: the default for SIGHUP is to die.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, plane.reload_soon)
     try:
         await plane.start()
     except BaseException:
@@ -297,8 +300,6 @@ async def _run_data_plane(settings: RunSettings) -> int:
         raise
     where = ", ".join(f"{name} {address}" for name, address in plane.addresses().items())
     _log.info("sidecar %s for %s: %s", __version__, settings.upstream, where)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, plane.reload_soon)
     await _signalled()
     _log.info("draining")
     await plane.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -37,6 +38,8 @@ from sidecar.decide.tokens import (
     digest,
     verify,
 )
+
+WEIGHT: Final = 2048  # bytes that a remembered token takes beside its text, roughly
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def _verified(
         return cached
     result = verify(token, snapshot.issuers, evidence.keys, now)
     if isinstance(result, Verified):
-        evidence.tokens.put(key, result, result.expires)
+        evidence.tokens.put(key, result, result.expires, WEIGHT + 2 * len(token))
     return result
 
 

@@ -8,20 +8,22 @@ V = TypeVar("V")
 
 
 class ExpiringCache(Generic[V]):
-    """Key to (expiry, value), at most `bound` entries; at the bound the oldest entry goes.
+    """Key to (expiry, value), bounded in entries and in weight; at a bound the oldest go.
 
     Time is an argument (seconds since the epoch). Expired entries are dropped when met, and by age
-    at the bound, so the bound is the only limit that memory needs.
+    at the bound. `weight` is what the caller says an entry takes, in bytes.
     """
 
-    __slots__ = ("_entries", "bound", "evictions", "hits", "misses")
+    __slots__ = ("_entries", "bound", "evictions", "heaviest", "hits", "misses", "weight")
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, heaviest: int = 64 * 1024 * 1024) -> None:
         self.bound = bound
+        self.heaviest = heaviest
+        self.weight = 0
         self.hits = 0
         self.misses = 0
         self.evictions = 0
-        self._entries: dict[bytes, tuple[float, V]] = {}
+        self._entries: dict[bytes, tuple[float, V, int]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -33,17 +35,23 @@ class ExpiringCache(Generic[V]):
             if now < entry[0]:
                 self.hits += 1
                 return entry[1]
-            del self._entries[key]
+            self.drop(key)
         self.misses += 1
         return None
 
-    def put(self, key: bytes, value: V, expires: float) -> None:
-        """Remember until `expires`."""
-        if len(self._entries) >= self.bound and key not in self._entries:
-            del self._entries[next(iter(self._entries))]
+    def put(self, key: bytes, value: V, expires: float, weight: int = 0) -> None:
+        """Remember until `expires`; what alone outweighs the bound is not remembered."""
+        self.drop(key)
+        if weight > self.heaviest:
+            return
+        while len(self._entries) >= self.bound or self.weight + weight > self.heaviest:
+            self.drop(next(iter(self._entries)))
             self.evictions += 1
-        self._entries[key] = (expires, value)
+        self._entries[key] = (expires, value, weight)
+        self.weight += weight
 
     def drop(self, key: bytes) -> None:
         """Forget one entry."""
-        self._entries.pop(key, None)
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.weight -= entry[2]
