@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from sidecar.decide.documents import seconds
+from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.errors import Misuse
 
 
@@ -300,11 +301,17 @@ def _file(
     if not name:
         return {}
     try:
-        content = yaml.load(Path(name).read_text("utf-8"), Loader=yaml.CSafeLoader)
+        text = Path(name).read_text("utf-8")
+        bound_depth(text)
+        content = yaml.load(text, Loader=yaml.CSafeLoader)
     except OSError as error:
         mistakes.append(f"--config: cannot read {name}: {error.strerror}")
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except TooMuch as error:
+        mark = error.problem_mark
+        mistakes.append(f"--config: {name}:{mark.line + 1}:{mark.column + 1}: {error}")
+        return {}
+    except (yaml.YAMLError, ValueError) as error:  # also a date or a number that is none
         mistakes.append(f"--config: {name} is not YAML: {error}")
         return {}
     if content is None:
@@ -318,15 +325,19 @@ def _file(
         setting = known.get(str(key))
         if setting is None:
             mistakes.append(f"--config: {name}: unknown setting {key!r}; known: {', '.join(known)}")
-        elif setting.repeated and isinstance(value, dict):
+        elif setting.repeated and isinstance(value, dict) and _plain(value.values()):
             values[setting.key] = [f"{name}={item}" for name, item in value.items()]
-        elif isinstance(value, list) and setting.repeated:
+        elif setting.repeated and isinstance(value, list) and _plain(value):
             values[setting.key] = [str(item) for item in value]
-        elif isinstance(value, str | int | bool):
+        elif _plain([value]):
             values[setting.key] = [str(value)]
         else:
             mistakes.append(f"--config: {name}: {key} has a value of the wrong shape")
     return values
+
+
+def _plain(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str | int | bool) for value in values)
 
 
 def _distinct(mistakes: list[str], values: Mapping[str, Any], keys: Sequence[str]) -> None:

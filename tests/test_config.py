@@ -137,3 +137,21 @@ def test_control_plane(tmp_path: Path) -> None:
 )
 def test_state_home(environ: dict[str, str], home: str) -> None:
     assert config.state_home(environ) == Path(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("label: " + "[" * 100_000, ":1:71: nested more than 64 deep"),
+        ("a: &a [x]\nb: &b [*a, *a]\nlabel: [*b, *b]\n", "label has a value of the wrong shape"),
+        ("listen: 2026-13-45\n", "is not YAML"),
+        ("listen: [\n", "is not YAML"),
+    ],
+)
+def test_a_settings_file_that_makes_no_sense(
+    base: list[str], tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(Misuse, match=says):
+        settings([*base, "--config", str(file)])

@@ -19,13 +19,50 @@ from sidecar.decide.documents import Mark
 from sidecar.errors import Problem
 
 ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
-MAX_DEPTH: Final = 40
+MAX_DEPTH: Final = 64  # lists and mappings inside one another
 TEXT: Final = "!"
 """Appended to a pointer: the mark of the text inside a quoted or block scalar."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 Members = dict[str, tuple[yaml.Node, yaml.Node]]
 """Fields of a mapping: name to the nodes of its key and value."""
+
+
+class TooMuch(yaml.YAMLError):
+    """Text that stands for more than a document may hold; `problem_mark` is where."""
+
+    def __init__(self, message: str, mark: yaml.Mark) -> None:
+        super().__init__(message)
+        self.problem_mark = mark
+
+
+def bound_depth(text: str) -> None:
+    """Raises TooMuch for values nested deeper than MAX_DEPTH, and leaves all else to others.
+
+    To be called before any text is composed: PyYAML composes by recursion in C, and deep text
+    would end the process. Events come without recursion.
+    """
+    loader = yaml.CSafeLoader(text)
+    depth = 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise _too_deep(event.start_mark)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except TooMuch:
+        raise
+    except yaml.YAMLError:
+        pass  # what follows here is not composed either; whoever composes says what is wrong
+    finally:
+        loader.dispose()
+
+
+def _too_deep(mark: Any) -> TooMuch:
+    return TooMuch(f"nested more than {MAX_DEPTH} deep", mark)
 
 
 class NodeReader:
@@ -60,10 +97,10 @@ class NodeReader:
 
     def value(self, node: yaml.Node, kind: inspect.Type, pointer: str, depth: int) -> Any:
         self._left -= 1
-        if self._left < 0 or depth > MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(
-                None, None, "too many or too deeply nested values", node.start_mark
-            )
+        if self._left < 0:
+            raise TooMuch("aliases make too many values of this text", node.start_mark)
+        if depth + isinstance(node, yaml.CollectionNode) > MAX_DEPTH:  # aliases can nest further
+            raise _too_deep(node.start_mark)
         self.marks.setdefault(pointer, _mark(node))
         match kind:
             case inspect.UnionType():

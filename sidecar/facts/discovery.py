@@ -21,7 +21,7 @@ from grpc import aio
 from sidecar.decide.documents import Document
 from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, ReleaseRefused, SidecarError, StateUnusable
-from sidecar.facts.releases import Assignment, SignedManifest, verify_assignment
+from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
 from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
 from sidecar.wire import convert
@@ -268,28 +268,20 @@ class DiscoveryClient:
         return ""
 
     async def _verify(self, push: Push) -> Assignment:
-        """What is held, changed by `push`, verified as a whole. Raises SidecarError."""
+        """What is held, changed by `push`, verified as a whole. Raises SidecarError.
+
+        Documents are read only once a signed manifest vouches for their bytes.
+        """
         manifests: dict[str, SignedManifest] = {}
         documents: dict[str, Document] = {}
         if self.assignment:
             manifests = {convert.manifest_name(n): s for n, s in self.assignment.manifests.items()}
             documents = {convert.document_name(d.ref): d for d in self.assignment.documents}
         _drop(push.removed, manifests, documents)
-        for place, resource in enumerate(push.resources):
-            if place % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)
-            if resource.HasField("manifest"):
-                manifest, signatures = convert.signed_from_wire(resource.manifest)
-                signed = SignedManifest(manifest, tuple(Signature(*s) for s in signatures))
-                manifests[resource.name] = signed
-            elif resource.HasField("document"):
-                documents[resource.name] = _document(resource.name, resource.document)
-            else:
-                raise ReleaseRefused(f"{resource.name}: of a kind that this version does not know")
-        return await asyncio.to_thread(
-            verify_assignment,
+        texts = _take(push, manifests)
+        verified = await asyncio.to_thread(
+            verify_manifests,
             manifests.values(),
-            documents.values(),
             namespace=self.namespace,
             labels=self.labels,
             trust=self._trust,
@@ -298,6 +290,28 @@ class DiscoveryClient:
                 Endorsement(*e) for e in convert.endorsements_from_wire(push.endorsements)
             ],
         )
+        refs = {convert.document_name(ref): ref for ref in verified.expected}
+        for place, (name, data) in enumerate(texts.items()):
+            if place % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            verified.admit(refs.get(name, name), hashlib.sha256(data).hexdigest())
+            documents[name] = _document(name, data)
+        return await asyncio.to_thread(verified.assignment, documents.values())
+
+
+def _take(push: Push, manifests: dict[str, SignedManifest]) -> dict[str, bytes]:
+    """Puts a push's manifests among `manifests`; the bytes of its documents by resource name."""
+    texts: dict[str, bytes] = {}
+    for resource in push.resources:
+        if resource.HasField("manifest"):
+            manifest, signatures = convert.signed_from_wire(resource.manifest)
+            signed = SignedManifest(manifest, tuple(Signature(*s) for s in signatures))
+            manifests[resource.name] = signed
+        elif resource.HasField("document"):
+            texts[resource.name] = resource.document
+        else:
+            raise ReleaseRefused(f"{resource.name}: of a kind that this version does not know")
+    return texts
 
 
 def _drop(
@@ -310,7 +324,7 @@ def _drop(
 
 def _document(name: str, data: bytes) -> Document:
     document = from_canonical(data)
-    if document.digest != hashlib.sha256(data).hexdigest():
+    if document.canonical != data:
         raise ReleaseRefused(f"{name} is not in canonical form")
     if convert.document_name(document.ref) != name:
         raise ReleaseRefused(f"{name} holds {document.ref}")

@@ -161,21 +161,76 @@ class Assignment:
         )
 
 
-def verify_assignment(
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Manifests whose signatures count, and which documents they assign; by `Kind/namespace/name`.
+
+    For whoever holds documents as bytes: `admit` them before anything reads them.
+    """
+
+    namespace: str
+    labels: Mapping[str, str]
+    signed: Mapping[str, SignedManifest]
+    manifests: Mapping[str, Manifest]
+    expected: Mapping[str, Entry]
+    endorsements: tuple[Endorsement, ...]
+    trust: TrustedKeys
+    floors: Mapping[str, int]
+
+    def admit(self, ref: str, digest: str) -> None:
+        """Raises ReleaseRefused unless a document of this SHA-256 is assigned under this name."""
+        entry = self.expected.get(ref)
+        if entry is None:
+            raise ReleaseRefused(f"{ref} is not part of what is assigned here")
+        if digest != entry.sha256:
+            raise ReleaseRefused(f"{ref} is not what its manifest says: it was altered")
+
+    def assignment(self, documents: Iterable[Document]) -> Assignment:
+        """All of it together. Raises ReleaseRefused for a document missing, extra or altered."""
+        return Assignment(
+            namespace=self.namespace,
+            labels=self.labels,
+            manifests=self.signed,
+            versions={name: manifest.version for name, manifest in self.manifests.items()},
+            issued=max(manifest.issued for manifest in self.manifests.values()),
+            documents=self._exactly(documents),
+            endorsements=self.endorsements,
+            trust=self.trust,
+            floors=self.floors,
+        )
+
+    def _exactly(self, documents: Iterable[Document]) -> tuple[Document, ...]:
+        given: dict[str, Document] = {}
+        for document in documents:
+            self.admit(document.ref, document.digest)
+            if dict(document.selector) != dict(self.expected[document.ref].selector):
+                raise ReleaseRefused(
+                    f"{document.ref} is not what its manifest says: it was altered"
+                )
+            given[document.ref] = document
+        missing = self.expected.keys() - given.keys()
+        if missing:
+            raise ReleaseRefused(f"missing: {_list(sorted(missing)[:10])}")
+        return tuple(
+            sorted(
+                given.values(), key=lambda d: (d.namespace != PLATFORM, d.namespace, d.kind, d.name)
+            )
+        )
+
+
+def verify_manifests(
     manifests: Iterable[SignedManifest],
-    documents: Iterable[Document],
     *,
     namespace: str,
     labels: Mapping[str, str],
     trust: TrustedKeys,
     floors: Mapping[str, int],
     endorsements: Sequence[Endorsement] = (),
-) -> Assignment:
-    """The exact set of documents that a sidecar of `namespace` with `labels` enforces.
+) -> Verified:
+    """What a sidecar of `namespace` with `labels` is to enforce, as its manifests say.
 
     `floors` holds the highest floor seen per namespace. Raises ReleaseRefused for a signature that
-    does not count, a manifest missing or too many, a version below the floor, and a document
-    missing, extra or altered. `Document.digest` must have been computed from the bytes received.
+    does not count, a manifest missing or too many, and a version below the floor.
     """
     signed_by_namespace: dict[str, SignedManifest] = {}
     read: dict[str, Manifest] = {}
@@ -197,42 +252,46 @@ def verify_assignment(
                 "an old release was replayed, or the control plane lost its store"
             )
         new_floors[name] = floor
-    return Assignment(
+    return Verified(
         namespace=namespace,
         labels=dict(labels),
-        manifests=signed_by_namespace,
-        versions={name: manifest.version for name, manifest in read.items()},
-        issued=max(manifest.issued for manifest in read.values()),
-        documents=_exactly(read.values(), documents, labels),
+        signed=signed_by_namespace,
+        manifests=read,
+        expected={
+            f"{entry.kind}/{manifest.namespace}/{entry.name}": entry
+            for manifest in read.values()
+            for entry in manifest.entries
+            if selects(entry.selector, labels)
+        },
         endorsements=tuple(endorsements),
         trust=trust.after(signed.signatures for signed in signed_by_namespace.values()),
         floors=new_floors,
     )
 
 
-def _exactly(
-    manifests: Iterable[Manifest], documents: Iterable[Document], labels: Mapping[str, str]
-) -> tuple[Document, ...]:
-    expected = {
-        f"{entry.kind}/{manifest.namespace}/{entry.name}": entry
-        for manifest in manifests
-        for entry in manifest.entries
-        if selects(entry.selector, labels)
-    }
-    given: dict[str, Document] = {}
-    for document in documents:
-        entry = expected.get(document.ref)
-        if entry is None:
-            raise ReleaseRefused(f"{document.ref} is not part of what is assigned here")
-        if document.digest != entry.sha256 or dict(document.selector) != dict(entry.selector):
-            raise ReleaseRefused(f"{document.ref} is not what its manifest says: it was altered")
-        given[document.ref] = document
-    missing = expected.keys() - given.keys()
-    if missing:
-        raise ReleaseRefused(f"missing: {_list(sorted(missing)[:10])}")
-    return tuple(
-        sorted(given.values(), key=lambda d: (d.namespace != PLATFORM, d.namespace, d.kind, d.name))
-    )
+def verify_assignment(
+    manifests: Iterable[SignedManifest],
+    documents: Iterable[Document],
+    *,
+    namespace: str,
+    labels: Mapping[str, str],
+    trust: TrustedKeys,
+    floors: Mapping[str, int],
+    endorsements: Sequence[Endorsement] = (),
+) -> Assignment:
+    """The exact set of documents that a sidecar of `namespace` with `labels` enforces.
+
+    For documents that are at hand as such; `Document.digest` must have been computed from the bytes
+    received. Raises ReleaseRefused, as `verify_manifests` and `Verified.assignment` do.
+    """
+    return verify_manifests(
+        manifests,
+        namespace=namespace,
+        labels=labels,
+        trust=trust,
+        floors=floors,
+        endorsements=endorsements,
+    ).assignment(documents)
 
 
 def _text(value: Any) -> str:

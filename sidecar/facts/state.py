@@ -30,7 +30,7 @@ import orjson
 
 from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, ReleaseRefused, StateUnusable
-from sidecar.facts.releases import Assignment, SignedManifest, verify_assignment
+from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
 from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 
 MAX_FILE: Final = 256 * 1024 * 1024  # bytes
@@ -291,15 +291,18 @@ def _verified(
         saved = float(body["saved"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _Damaged("of an unknown form") from None
-    assignment = verify_assignment(
+    verified = verify_manifests(
         manifests,
-        [from_canonical(text) for text in texts],
         namespace=namespace,
         labels=labels,
         trust=trust,
         floors=floors,
         endorsements=endorsements,
     )
+    digests = {entry.sha256 for m in verified.manifests.values() for entry in m.entries}
+    if any(hashlib.sha256(text).hexdigest() not in digests for text in texts):
+        raise ReleaseRefused("a document is not what any manifest says: it was altered")
+    assignment = verified.assignment([from_canonical(text) for text in texts])
     return Saved(assignment, saved)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,21 @@ async def test_bytes_that_make_no_sense_are_refused_and_the_stream_goes_on(
         await stream.context.write(FromControl(push=Push(type=99, nonce="x")))  # type: ignore[arg-type]
         answer = await stream.push(PLATFORM, release())
         assert answer.HasField("ack")
+
+
+async def test_nothing_is_read_that_no_trusted_key_vouches_for(stage: tuple[str, Stage]) -> None:
+    one = sidecar(stage[0], trust=TrustedKeys(frozenset([raw_public_key(KEY)])))
+    deep = replace(policy(), canonical=b"[" * 100_000)
+    async with running(one):
+        stream = await stage[1].next()
+        await stream.read()
+        answer = await stream.push(PLATFORM, release(key=OTHER_KEY), documents=(deep,))
+        assert "trusted keys" in answer.nack.error
+        answer = await stream.push(PLATFORM, release([policy()]), documents=(deep,))
+        assert "altered" in answer.nack.error
+        vouched = replace(deep, digest=hashlib.sha256(deep.canonical).hexdigest())
+        answer = await stream.push(PLATFORM, release([vouched]), documents=(vouched,))
+        assert "nested more than" in answer.nack.error
 
 
 async def test_what_adopt_raises_is_the_nack_whatever_it_is(stage: tuple[str, Stage]) -> None:
