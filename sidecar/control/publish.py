@@ -8,9 +8,12 @@ unless all of it may be.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
+
+import orjson
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.store import Conflict, Draft, Release, Store
@@ -21,6 +24,7 @@ from sidecar.errors import DocumentsInvalid, Problem
 MAX_NAMESPACE: Final = 24 * 1024 * 1024
 """Bytes of a namespace's documents: with `platform`'s as many, they still fit one push."""
 _ATTEMPTS: Final = 5  # at a store that other replicas publish to as well
+_log = logging.getLogger(__name__)
 
 Validate = Callable[[Sequence[Document]], list[Problem]]
 What = Literal["added", "changed", "removed", "unchanged"]
@@ -163,20 +167,55 @@ class Publisher:
                 own = drafted.get(namespace, self._catalogue.documents(namespace))
                 documents = (*platform, *own)
             # Off the loop: compiling many expressions takes seconds, and streams must go on.
-            for found in await asyncio.to_thread(self._validate, documents):
+            for found in await asyncio.to_thread(self._problems, documents):
                 problem = replace(found, file="", line=0, column=0)
                 problems.setdefault((problem.document, problem.pointer, problem.message), problem)
         return list(problems.values())
+
+    def _problems(self, documents: Sequence[Document]) -> list[Problem]:
+        """What is wrong with documents; if reading them fails, which ones it fails for."""
+        try:
+            return self._validate(documents)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: refused, with its document
+            _log.exception("validating documents failed")
+            failed = error
+        blamed = [document.ref for document in documents if self._fails(document)]
+        return [_internal(failed, ref) for ref in blamed] or [_internal(failed, "")]
+
+    def _fails(self, document: Document) -> bool:
+        try:
+            self._validate([document])
+        except Exception:  # noqa: BLE001 - it has been logged, for all of them
+            return True
+        return False
+
+
+def _internal(error: Exception, ref: str) -> Problem:
+    return Problem(f"internal error: {type(error).__name__}: {error}", document=ref)
+
+
+def _ref(text: bytes, place: int) -> str:
+    """The name of a document that could not be read as one, as far as it can be told."""
+    try:
+        body = orjson.loads(text)
+        namespace = body["metadata"].get("namespace", "default")
+        return f"{body['kind']}/{namespace}/{body['metadata']['name']}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"document {place + 1} of those applied"
 
 
 def _parse(texts: Sequence[bytes]) -> tuple[list[Document], list[Problem]]:
     documents: dict[str, Document] = {}
     problems: list[Problem] = []
-    for text in texts:
+    for place, text in enumerate(texts):
         try:
             document = from_canonical(text)
         except DocumentsInvalid as error:
             problems += error.problems
+            continue
+        except Exception as error:  # noqa: BLE001 - a bug of ours: refused, with its document
+            _log.exception("reading a document failed")
+            problems.append(_internal(error, _ref(text, place)))
             continue
         if documents.setdefault(document.ref, document) is not document:
             problems.append(Problem("applied twice", document=document.ref))

@@ -28,7 +28,7 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Expression = Annotated[str, Meta(min_length=1, max_length=16384)]
-Duration = Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m|h|d)$")]
+Duration = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(ms|s|m|h|d)\Z")]  # as _DURATION
 Selector = dict[str, str]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -201,8 +201,9 @@ class NodeReader:
             self.fail(node, pointer, f"longer than {kind.max_length} characters")
         elif kind.pattern and not re.search(kind.pattern, value):
             self.fail(
-                node, pointer, f"{value!r} is not a duration", "write 500ms, 30s, 5m, 1h or 2d"
-            )
+                node, pointer, f"{value!r} is not a duration",
+                "write 500ms, 30s, 5m, 1h or 2d; at most nine digits",
+            )  # fmt: skip
         elif any(0xD800 <= ord(char) <= 0xDFFF for char in value):
             self.fail(node, pointer, "holds half of a surrogate pair")
         return value
@@ -216,10 +217,14 @@ class NodeReader:
         if tag == "str":
             return value
         try:  # what JSON knows and nothing else: YAML's dates, octals and sets do not travel
-            return json.loads(value, parse_constant=_refuse_constant)
+            found = json.loads(value, parse_constant=_refuse_constant)
         except ValueError:
             self.fail(node, pointer, f"{value!r} is not a JSON value", f'quote it: "{value}"')
             return None
+        if isinstance(found, int | float) and not -(2**63) <= found < 2**64:
+            self.fail(node, pointer, "a number beyond 64 bits", f'quote it: "{value}"')
+            return None
+        return found
 
     def members(
         self, node: yaml.MappingNode, pointer: str

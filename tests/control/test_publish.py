@@ -199,3 +199,35 @@ async def test_a_store_that_fails_publishes_nothing(
         await desk.apply(policy("a"))
     assert desk.catalogue.newest("default") is None
     assert not desk.announced
+
+
+async def test_a_document_that_cannot_be_read_for_a_bug_of_ours_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(data: bytes) -> Document:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(publish, "from_canonical", fails)
+    result = await desk.apply(policy("a"))
+    assert result.outcome == "refused"
+    assert [(p.document, p.message) for p in result.problems] == [
+        ("AccessPolicy/default/a", "internal error: RuntimeError: a bug")
+    ]
+    result = await desk.publisher.apply(Application([b"x"]))
+    assert result.problems[0].document == "document 1 of those applied"
+
+
+async def test_a_document_that_cannot_be_validated_for_a_bug_of_ours_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(documents: Sequence[Document]) -> list[Problem]:
+        if any(document.name == "bad" for document in documents):
+            raise RuntimeError("a bug")
+        return []
+
+    monkeypatch.setattr(desk.publisher, "_validate", fails)
+    result = await desk.apply(policy("good"), policy("bad"))
+    assert result.outcome == "refused"
+    assert [problem.document for problem in result.problems] == ["AccessPolicy/default/bad"]
+    assert await desk.published() == {"platform@0": []}
+    assert (await desk.apply(policy("good"))).outcome == "published"

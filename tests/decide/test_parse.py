@@ -106,3 +106,29 @@ def test_json_that_is_not_canonical_is_read_into_its_canonical_form() -> None:
     canonical = parse([Source("x.yaml", ISSUER)])[0][0].canonical
     spaced = orjson.dumps(orjson.loads(canonical), option=orjson.OPT_INDENT_2)
     assert from_canonical(spaced).canonical == canonical
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "column"),
+    [
+        ("clockSkew: 99999999999999s", "is not a duration", 14),
+        ('clockSkew: "30s\\n"', "is not a duration", 14),
+        ("jwks: {inline: {n: 123456789012345678901234567890}}", "a number beyond 64 bits", 22),
+        ("jwks: {inline: {n: -9223372036854775809}}", "a number beyond 64 bits", 22),
+        ("jwks: {inline: {n: 1.0e+400}}", "a number beyond 64 bits", 22),
+    ],
+)
+def test_values_that_no_later_step_could_take_are_refused_at_their_place(
+    field: str, message: str, column: int
+) -> None:
+    [found] = problems(f"{ISSUER}  {field}\n")
+    assert message in found.message
+    assert (found.line, found.column) == (6, column)
+
+
+@pytest.mark.parametrize("number", [-(2**63), 2**64 - 1])
+def test_integers_of_64_bits_are_kept(number: int) -> None:
+    documents, found = parse([Source("x", f"{ISSUER}  jwks: {{inline: {{n: {number}}}}}\n")])
+    assert not found
+    assert str(number).encode() in documents[0].canonical
+    assert from_canonical(documents[0].canonical) == documents[0]
