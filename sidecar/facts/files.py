@@ -6,6 +6,7 @@ The same for `run --policies`, `check` and `apply`: whatever reads documents fro
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -34,25 +35,44 @@ def load(
     sources, problems = read_sources(paths, stdin=stdin)
     documents, found = parse(sources)
     problems += found
+    return inline_keys(documents, problems), problems
+
+
+def inline_keys(documents: Iterable[Document], problems: list[Problem]) -> list[Document]:
+    """Documents with the key sets that they name as files; those with a problem are left out."""
     return [
         inlined
         for document in documents
         if (inlined := _inline_jwks(document, problems)) is not None
-    ], problems
+    ]
 
 
 def read_sources(
-    paths: Iterable[str | os.PathLike[str]], *, stdin: Callable[[], bytes] | None = None
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    stdin: Callable[[], bytes] | None = None,
+    pipes: bool = True,
 ) -> tuple[list[Source], list[Problem]]:
-    """The texts of all document files, each once, and problems of those that cannot be read."""
+    """The texts of all document files, each once, and problems of those that cannot be read.
+
+    Pipes and devices, which can keep a reader waiting, are never read in folders; and with
+    `pipes=False` not as a path either.
+    """
     sources: dict[str, Source] = {}
     problems: list[Problem] = []
     for path in paths:
         for name in _files(os.fspath(path), problems):
             if name not in sources:
+                named = name == os.fspath(path)
                 try:
-                    data = (stdin or sys.stdin.buffer.read)() if name == STDIN else _read(name)
+                    if name == STDIN:
+                        data = (stdin or sys.stdin.buffer.read)()
+                    else:
+                        data = _read(name, MAX_TEXT, pipes=pipes and named)
                     sources[name] = Source(name, data.decode("utf-8"))
+                except _NotRegular:
+                    message = "neither a file nor a folder; not read"
+                    problems.append(Problem(message, name, 1, 1, warning=not named))
                 except OSError as error:
                     problems.append(Problem(f"cannot be read: {error.strerror}", name, 1, 1))
                 except UnicodeDecodeError as error:
@@ -62,20 +82,36 @@ def read_sources(
 
 
 def document_files(folder: str) -> list[str]:
-    """Every document file below a folder, in order of their paths.
+    """Every document file below a folder, in order of their paths; each folder once.
 
-    Names that start with a dot are passed over: editors' swap files, `.git`, and the `..data` by
-    which Kubernetes mounts every file of a ConfigMap a second time.
+    Links to folders are followed, as Kubernetes mounts a sub-folder of a ConfigMap. Names that
+    start with a dot are passed over: editors' swap files, `.git`, and the `..data` by which
+    Kubernetes mounts every file of a ConfigMap a second time.
     """
     found: list[str] = []
-    for root, folders, names in os.walk(folder):
+    walked: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if not _first_time(root, walked):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             os.path.join(root, name)
             for name in sorted(names)
-            if name.endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
     return found
+
+
+def _first_time(folder: str, walked: set[tuple[int, int]]) -> bool:
+    """Whether this folder was not walked yet: links can lead in circles."""
+    try:
+        place = os.stat(folder)
+    except OSError:
+        return False
+    before = len(walked)
+    walked.add((place.st_dev, place.st_ino))
+    return len(walked) > before
 
 
 def _files(path: str, problems: list[Problem]) -> Iterator[str]:
@@ -97,9 +133,25 @@ def _files(path: str, problems: list[Problem]) -> Iterator[str]:
         problems.append(Problem("no such file or folder", path, 1, 1))
 
 
-def _read(name: str) -> bytes:
-    with open(name, "rb") as file:
-        return file.read(MAX_TEXT + 1)  # what is longer than it may be, `parse` refuses
+class _NotRegular(Exception):
+    """A pipe, socket or device: to open or read it can wait for ever."""
+
+
+def _read(name: str, most: int, *, pipes: bool = False) -> bytes:
+    """The file's bytes, up to one more than `most`: what is longer, whoever asked refuses."""
+    if pipes:
+        with open(name, "rb") as file:
+            return file.read(most + 1)
+    if not stat.S_ISREG(os.stat(name).st_mode):  # a socket cannot even be opened
+        raise _NotRegular
+    with open(name, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _NotRegular
+        return file.read(most + 1)
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _inline_jwks(document: Document, problems: list[Problem]) -> Document | None:
@@ -126,9 +178,10 @@ def _inline_jwks(document: Document, problems: list[Problem]) -> Document | None
 def _read_jwks(path: Path) -> tuple[dict[str, Any], str, str]:
     """A JWK Set, or a mistake and a hint."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JWKS + 1)
-    except (OSError, ValueError) as error:
+        data = _read(str(path), MAX_JWKS)
+    except _NotRegular:
+        return {}, "not a file", ""
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         return {}, f"cannot be read: {reason}", "the path is relative to the document's file"
     if len(data) > MAX_JWKS:

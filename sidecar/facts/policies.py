@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,11 @@ from sidecar.decide.compile import validate
 from sidecar.decide.documents import PLATFORM, Document, TokenIssuer
 from sidecar.decide.parse import parse
 from sidecar.errors import DocumentsInvalid, Problem
-from sidecar.facts.files import document_files, load, read_sources
+from sidecar.facts.files import document_files, inline_keys, read_sources
 
 POLL: Final = 0.5  # seconds between looks; a change is enforced within 2 s
+SETTLE: Final = 0.25  # seconds that nothing may change before it is read
+LOOKS: Final = 8
 _log: Final = logging.getLogger("sidecar.policies")
 
 Adopt = Callable[[Sequence[Document]], Awaitable[None]]
@@ -29,91 +32,155 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 class FilePolicies:
     """A file or folder of documents. `adopt` compiles and enforces; it raises DocumentsInvalid."""
 
-    def __init__(self, path: Path, namespace: str, adopt: Adopt) -> None:
+    def __init__(
+        self,
+        path: Path,
+        namespace: str,
+        adopt: Adopt,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.error = ""
         self.reloads = 0
         self.rejected = 0
         self._path = path
         self._namespace = namespace
         self._adopt = adopt
+        self._sleep = sleep
         self._stamp: Stamp = ()
         self._beside: set[str] = set()
+        self._full: set[str] = set()  # files that held documents when last adopted
 
     async def start(self) -> None:
         """Load for the first time. Raises DocumentsInvalid: there is nothing to fall back to."""
         self._stamp = await asyncio.to_thread(self._look)
-        await self._load()
-        await self._note_files_beside()
+        read = await asyncio.to_thread(self._read)
+        await self._adopt(read.documents)
+        await self._adopted(read)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await asyncio.sleep(POLL)
+            await self._sleep(POLL)
             await self.reload(only_if_changed=True)
 
     async def reload(self, *, only_if_changed: bool = False) -> None:
-        """Load again; keeps what is in force if anything is wrong."""
-        stamp = await asyncio.to_thread(self._look)
-        if only_if_changed and stamp == self._stamp:
-            return
-        self._stamp = stamp
+        """Load again; keeps what is in force if anything is wrong, whatever it is."""
         try:
-            await self._load()
+            stamp = await asyncio.to_thread(self._look)
+            if only_if_changed and stamp == self._stamp:
+                return
+            self._stamp = stamp = await self._settled(stamp)
+            beside = self._beside  # reading may find others
+            read = await asyncio.to_thread(self._read)
+            if await asyncio.to_thread(self._look, beside) != stamp:
+                self._stamp = ()  # changed while it was read: the next look reads it again
+                return
+            await self._adopt(read.documents)
+            await self._adopted(read)
         except DocumentsInvalid as error:
-            self.rejected += 1
-            self.error = str(error)
-            _log.error("policies not reloaded, the ones before stay in force:\n%s", error)
+            self._reject(str(error))
+            await self._watch_beside()
+        except _StillChanging as error:
+            self._reject(str(error))
+        except Exception as error:  # noqa: BLE001 - nothing in a file may end the watching of it
+            self._reject(f"internal error: {type(error).__name__}: {error}", trace=True)
         else:
             self.reloads += 1
             self.error = ""
-            await self._note_files_beside()
 
-    async def _note_files_beside(self) -> None:
-        """Watch also what the documents just loaded name; a change meanwhile is not missed."""
+    def _reject(self, error: str, *, trace: bool = False) -> None:
+        self.rejected += 1
+        if error != self.error:  # said once
+            _log.error(
+                "policies not reloaded, the ones before stay in force:\n%s", error, exc_info=trace
+            )
+        self.error = error
+
+    async def _settled(self, stamp: Stamp) -> Stamp:
+        """The stamp once two looks in a row agree: a file half written is not to be read."""
+        for _ in range(LOOKS):
+            await self._sleep(SETTLE)
+            again = await asyncio.to_thread(self._look)
+            if again == stamp:
+                return stamp
+            stamp = again
+        raise _StillChanging(f"{self._path}: files in it change all the time; waiting for a pause")
+
+    async def _adopted(self, read: _Read) -> None:
+        self._full = read.full
+        await self._watch_beside()
+
+    async def _watch_beside(self) -> None:
+        """Watch also what the documents just read name; a change meanwhile is not missed."""
         stamp = await asyncio.to_thread(self._look)
         if set(self._stamp) <= set(stamp):
             self._stamp = stamp
 
-    async def _load(self) -> None:
-        await self._adopt(await asyncio.to_thread(self._read))
-
-    def _read(self) -> list[Document]:
-        sources, _ = read_sources([str(self._path)])
-        self._beside = _files_beside(parse(sources)[0])
-        documents, problems = load([str(self._path)])
+    def _read(self) -> _Read:
+        sources, problems = read_sources([str(self._path)], pipes=False)
+        parsed, found = parse(sources)
+        problems += found
+        self._beside = _files_beside(parsed)
+        full = {document.file for document in parsed}
+        if not found:
+            problems += [
+                Problem(
+                    "holds no documents any more, though it did before", source.name, 1, 1,
+                    hint="it may be half written; to remove its documents, remove the file",
+                )
+                for source in sources
+                if source.name in self._full - full
+            ]  # fmt: skip
+        documents = inline_keys(parsed, problems)
         seen = [d for d in documents if d.namespace in (PLATFORM, self._namespace)]
-        problems = problems or validate(seen)
+        if all(problem.warning for problem in problems):
+            problems += validate(seen)
         for problem in problems:
             if problem.warning:
                 _log.warning("%s", problem)
         errors = [problem for problem in problems if not problem.warning]
         if not seen and not errors:
-            namespaces = sorted({document.namespace for document in documents})
-            where = f"they are in {', '.join(namespaces)}" if namespaces else "there are none"
-            hint = "choose the namespace with --namespace"
-            errors = [
-                Problem(
-                    f"no documents for namespace {self._namespace}: {where}",
-                    str(self._path), 1, 1, hint=hint,
-                )
-            ]  # fmt: skip
+            errors = [self._nothing(documents)]
         if errors:
             raise DocumentsInvalid(errors)
-        return documents
+        return _Read(documents, full)
 
-    def _look(self) -> Stamp:
+    def _nothing(self, documents: Sequence[Document]) -> Problem:
+        namespaces = sorted({document.namespace for document in documents})
+        where = f"they are in {', '.join(namespaces)}" if namespaces else "there are none"
+        return Problem(
+            f"no documents for namespace {self._namespace}: {where}",
+            str(self._path), 1, 1, hint="choose the namespace with --namespace",
+        )  # fmt: skip
+
+    def _look(self, beside: Iterable[str] | None = None) -> Stamp:
         """What a change in any of the files would change."""
         path = str(self._path)
         files = document_files(path) if self._path.is_dir() else [path]
-        stamp = []
-        for name in (*files, *sorted(self._beside)):
-            try:
-                found = os.stat(name)
-            except OSError:
-                stamp.append((name, 0, 0, 0))
-            else:
-                stamp.append((name, found.st_mtime_ns, found.st_size, found.st_ino))
-        return tuple(stamp)
+        return _stamp((*files, *sorted(self._beside if beside is None else beside)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    documents: list[Document]
+    full: set[str]
+
+
+class _StillChanging(Exception):
+    """No two looks agreed."""
+
+
+def _stamp(names: Iterable[str]) -> Stamp:
+    stamp = []
+    for name in names:
+        try:
+            found = os.stat(name)
+        except (OSError, ValueError):  # a NUL in a path is a ValueError
+            stamp.append((name, 0, 0, 0))
+        else:
+            stamp.append((name, found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(stamp)
 
 
 def _files_beside(documents: Sequence[Document]) -> set[str]:

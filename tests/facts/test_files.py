@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+from threading import Thread
 
 import orjson
 import pytest
@@ -123,3 +126,54 @@ def test_private_keys_are_refused_and_not_repeated(
     assert not documents
     assert f"private key material (keys[1].{member})" in problems[0].message
     assert "secret-material" not in str(problems[0])
+
+
+def test_links_to_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere"
+    real.mkdir()
+    (real / "a.yaml").write_text(SERVICE.format("a"))
+    (real / "back").symlink_to(tmp_path / "policies")
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "linked").symlink_to(real)
+    (policies / "linked-again").symlink_to(real)
+    (policies / "self").symlink_to(policies)
+    (policies / "b.YAML").write_text(SERVICE.format("b"))
+    (policies / "c.Yml").write_text(SERVICE.format("c"))
+    documents, problems = load([policies])
+    assert not problems
+    assert sorted(document.name for document in documents) == ["a", "b", "c"]
+
+
+def test_pipes_and_sockets_in_folders_are_not_read_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.yaml")
+    os.mkfifo(tmp_path / "keys.jwks")
+    (tmp_path / "issuer.yaml").write_text(ISSUER.format("{file: keys.jwks}"))
+    (tmp_path / "null.yaml").symlink_to("/dev/zero")
+    (tmp_path / "good.yaml").write_text(SERVICE.format("good"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.yaml"))
+        documents, problems = load([tmp_path])
+    assert [document.name for document in documents] == ["good"]
+    assert [(Path(p.file).name, p.warning) for p in problems] == [
+        ("fifo.yaml", True), ("null.yaml", True), ("socket.yaml", True), ("issuer.yaml", False),
+    ]  # fmt: skip
+    assert problems[0].message == "neither a file nor a folder; not read"
+    assert "not a file" in problems[3].message
+    _, problems = read_sources([tmp_path / "fifo.yaml"], pipes=False)
+    assert not problems[0].warning
+
+
+def test_a_pipe_that_is_named_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    writer = Thread(target=(tmp_path / "fifo").write_text, args=(SERVICE.format("piped"),))
+    writer.start()
+    documents, _ = load([tmp_path / "fifo"])
+    writer.join()
+    assert [document.name for document in documents] == ["piped"]
+
+
+def test_a_jwks_file_whose_name_is_no_path_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "issuer.yaml").write_text(ISSUER.format('{file: "a\\0b"}'))
+    _, problems = load([tmp_path])
+    assert "not a path" in problems[0].message

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,14 @@ class Adopted:
         self.seen.append([document.ref for document in documents])
 
 
-def policies(folder: Path, adopt: Adopted) -> FilePolicies:
-    return FilePolicies(folder, "default", adopt)
+async def at_once(_seconds: float) -> None:
+    pass
+
+
+def policies(
+    folder: Path, adopt: Adopted, sleep: Callable[[float], Awaitable[None]] = at_once
+) -> FilePolicies:
+    return FilePolicies(folder, "default", adopt, sleep=sleep)
 
 
 async def test_a_change_is_adopted_and_a_mistake_is_not(tmp_path: Path) -> None:
@@ -69,3 +76,117 @@ async def test_nothing_for_this_namespace_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(POLICY.replace("NS", "other"))
     with pytest.raises(DocumentsInvalid, match="they are in other"):
         await policies(tmp_path, Adopted()).start()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        POLICY.replace("{name: p", "{name: [").replace("NS", "default"),
+        "apiVersion: authz.sidecar/v1\nkind: TokenIssuer\nmetadata: {name: i}\n"
+        'spec: {issuer: "https://i.example", jwks: {file: "a\\0b"}}\n',
+        "apiVersion: authz.sidecar/v1\nkind: TokenIssuer\nmetadata: {name: i}\n"
+        "spec: {issuer: 'https://i.example', clockSkew: 99999999999999s}\n",
+    ],
+)
+async def test_whatever_a_file_holds_what_is_in_force_stays(tmp_path: Path, text: str) -> None:
+    adopted = Adopted()
+    (tmp_path / "a.yaml").write_text(POLICY.replace("NS", "default"))
+    found = policies(tmp_path, adopted)
+    await found.start()
+    (tmp_path / "b.yaml").write_text(text)
+    await found.reload(only_if_changed=True)
+    await found.reload(only_if_changed=True)
+    assert (found.reloads, found.rejected, len(adopted.seen)) == (0, 1, 1)
+    assert f"{tmp_path}/b.yaml" in found.error
+    (tmp_path / "b.yaml").unlink()
+    await found.reload(only_if_changed=True)
+    assert (found.error, found.reloads) == ("", 1)
+
+
+async def test_a_bug_of_ours_does_not_end_the_watching(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    adopted = Adopted()
+    (tmp_path / "a.yaml").write_text(POLICY.replace("NS", "default"))
+    found = policies(tmp_path, adopted)
+    await found.start()
+
+    def fails(_self: FilePolicies) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FilePolicies, "_read", fails)
+        (tmp_path / "b.yaml").write_text(POLICY.replace("NS", "platform"))
+        await found.reload(only_if_changed=True)
+    assert found.error == "internal error: RuntimeError: a bug"
+    assert "a bug" in caplog.text
+    assert found.rejected == 1
+    await found.reload()
+    assert (found.error, len(adopted.seen)) == ("", 2)
+
+
+async def test_a_pipe_among_the_files_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adopted = Adopted()
+    (tmp_path / "a.yaml").write_text(POLICY.replace("NS", "default"))
+    os.mkfifo(tmp_path / "x.yaml")
+    found = policies(tmp_path, adopted)
+    await found.start()
+    assert adopted.seen == [["AccessPolicy/default/p"]]
+    assert "x.yaml:1:1: warning: neither a file nor a folder" in caplog.text
+
+
+async def test_a_file_that_becomes_empty_removes_nothing(tmp_path: Path) -> None:
+    adopted = Adopted()
+    (tmp_path / "a.yaml").write_text(POLICY.replace("NS", "default"))
+    (tmp_path / "b.yaml").write_text(POLICY.replace("NS", "platform"))
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    found = policies(tmp_path, adopted)
+    await found.start()
+    (tmp_path / "b.yaml").write_text("")
+    await found.reload(only_if_changed=True)
+    assert f"{tmp_path}/b.yaml:1:1: error: holds no documents any more" in found.error
+    assert "remove the file" in found.error
+    await found.reload()
+    assert "holds no documents any more" in found.error, "asked again"
+    assert len(adopted.seen) == 1
+    (tmp_path / "b.yaml").unlink()
+    await found.reload(only_if_changed=True)
+    assert adopted.seen[1:] == [["AccessPolicy/default/p"]]
+
+
+async def test_a_file_is_not_read_while_it_is_written(tmp_path: Path) -> None:
+    adopted = Adopted()
+    file = tmp_path / "a.yaml"
+    whole = POLICY.replace("NS", "default")
+    file.write_text(whole)
+    rest = [f"---{POLICY.replace('NS', 'platform')}", "", ""]
+
+    async def write_on(_seconds: float) -> None:
+        with file.open("a") as written:
+            written.write(rest.pop(0) if rest else "")
+
+    found = policies(tmp_path, adopted, write_on)
+    await found.start()
+    file.write_text(f"{whole}\n")
+    await found.reload(only_if_changed=True)
+    assert adopted.seen[1:] == [["AccessPolicy/default/p", "AccessPolicy/platform/p"]]
+
+
+async def test_files_that_never_rest_are_not_read_and_said(tmp_path: Path) -> None:
+    adopted = Adopted()
+    file = tmp_path / "a.yaml"
+    file.write_text(POLICY.replace("NS", "default"))
+
+    async def write_on(_seconds: float) -> None:
+        with file.open("a") as written:
+            written.write("\n")
+
+    found = policies(tmp_path, adopted, write_on)
+    await found.start()
+    await write_on(0)
+    await found.reload(only_if_changed=True)
+    assert "change all the time" in found.error
+    assert len(adopted.seen) == 1
