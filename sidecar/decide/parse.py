@@ -77,8 +77,8 @@ def problem_at(
 ) -> Problem:
     """A problem at `pointer` of a document, or at the nearest enclosing place that is known."""
     place = pointer
-    while place not in document.marks and place:
-        place = re.sub(r"(?:^|\.|(?=\[))[^.\[]*$", "", place) if place else ""
+    while place and place not in document.marks:
+        place = place[: max(place.rfind("."), place.rfind("["), 0)]
     line, column = document.marks.get(place, (0, 0))
     return Problem(
         message=message,

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from sidecar.decide.nodes import MAX_DEPTH
-from sidecar.decide.parse import Source, from_canonical, parse
+from sidecar.decide.parse import Source, from_canonical, parse, problem_at
 from sidecar.errors import DocumentsInvalid, Problem
 
 ISSUER = """apiVersion: authz.sidecar/v1
@@ -132,3 +132,32 @@ def test_integers_of_64_bits_are_kept(number: int) -> None:
     assert not found
     assert str(number).encode() in documents[0].canonical
     assert from_canonical(documents[0].canonical) == documents[0]
+
+
+@pytest.mark.parametrize("pointer", ["", "spec", "spec.rules[0].when", "spec.rules[0][1]", "a..b["])
+def test_a_document_that_came_over_the_wire_has_problems_without_places(pointer: str) -> None:
+    document = from_canonical(parse([Source("x.yaml", ISSUER)])[0][0].canonical)
+    problem = problem_at(document, pointer, "wrong")
+    assert (problem.pointer, problem.line, problem.file) == (pointer, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "place"),
+    [
+        ("spec.rules[0].when", (5, 3)),
+        ("spec.rules[0].match.paths[3]", (5, 3)),
+        ("spec.rules[7]", (4, 1)),
+        ("spec", (3, 1)),
+        ("metadata.name", (1, 1)),
+        ("", (1, 1)),
+    ],
+)
+def test_a_problem_stands_at_the_nearest_place_that_is_known(
+    pointer: str, place: tuple[int, int]
+) -> None:
+    marks = {"": (1, 1), "spec": (3, 1), "spec.rules": (4, 1), "spec.rules[0]": (5, 3)}
+    [document], _ = parse([Source("f", DOCUMENT)])
+    marked = dataclasses.replace(document, marks=marks)
+    assert (problem_at(marked, pointer, "m").line, problem_at(marked, pointer, "m").column) == place
+    unmarked = dataclasses.replace(document, marks={})
+    assert problem_at(unmarked, pointer, "m").line == 0
