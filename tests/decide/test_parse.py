@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import orjson
@@ -156,7 +157,7 @@ def test_a_problem_stands_at_the_nearest_place_that_is_known(
     pointer: str, place: tuple[int, int]
 ) -> None:
     marks = {"": (1, 1), "spec": (3, 1), "spec.rules": (4, 1), "spec.rules[0]": (5, 3)}
-    [document], _ = parse([Source("f", DOCUMENT)])
+    [document], _ = parse([Source("f", ISSUER)])
     marked = dataclasses.replace(document, marks=marks)
     assert (problem_at(marked, pointer, "m").line, problem_at(marked, pointer, "m").column) == place
     unmarked = dataclasses.replace(document, marks={})
