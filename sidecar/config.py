@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ import yaml
 from sidecar.decide.documents import seconds
 from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.errors import Misuse
+
+_HOST: Final = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]+(?:%[a-z0-9_.-]+)?")
+"""A name or an address as `urlsplit` gives them, lower-case and without brackets."""
+_EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class _Setting:
     help: str
     default: str | None = None
     repeated: bool = False
+    bare: str | None = None  # what the flag means without a value
 
     @property
     def attribute(self) -> str:
@@ -97,7 +103,13 @@ def _upstream(text: str) -> str:
         valid = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or parts.path not in ("", "/") or parts.query or parts.username:
+    if (
+        not valid
+        or not _HOST.fullmatch(parts.hostname or "")
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.username
+    ):
         raise ValueError(f"{text!r} is not http://HOST:PORT, such as http://127.0.0.1:8080")
     return text.rstrip("/")
 
@@ -110,6 +122,31 @@ def _existing(text: str) -> Path:
     path = _path(text)
     if not path.exists():
         raise ValueError(f"{text} does not exist")
+    return path
+
+
+def _readable(text: str) -> Path:
+    path = _existing(text)
+    if not path.is_file():
+        raise ValueError(f"{text} is not a file")
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"{text} cannot be read: {error.strerror}") from None
+
+
+def _documents(text: str) -> Path:
+    path = _existing(text)
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{text} is neither a file nor a folder")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = _path(text)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{text} is not a folder")
     return path
 
 
@@ -147,7 +184,7 @@ def _boolean(text: str) -> bool:
 
 RUN: Final = (
     _Setting("upstream", _upstream, "URL", "the service behind, http://HOST:PORT"),
-    _Setting("policies", _existing, "PATH", "decide with the documents in this file or folder"),
+    _Setting("policies", _documents, "PATH", "decide with the documents in this file or folder"),
     _Setting("control-plane", address, "HOST:PORT", "decide with what this control plane pushes"),
     _Setting("listen", address, "HOST:PORT", "where traffic arrives", "127.0.0.1:7400"),
     _Setting("health", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7401"),
@@ -157,8 +194,8 @@ RUN: Final = (
     ),
     _Setting("namespace", _name, "NAME", "whose documents apply, with `platform`'s", "default"),
     _Setting("label", _label, "K=V", "a label of this sidecar; selectors go by them", None, True),
-    _Setting("state", _path, "DIR", "where the last-known-good release is kept"),
-    _Setting("trust", _existing, "FILE", "public keys (PEM) that releases must be signed with"),
+    _Setting("state", _folder, "DIR", "where the last-known-good release is kept"),
+    _Setting("trust", _readable, "FILE", "public keys (PEM) that releases must be signed with"),
     _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
@@ -170,7 +207,7 @@ CONTROL_PLANE: Final = (
     _Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7480"),
     _Setting(
         "insecure-unauthenticated", _boolean, "BOOL",
-        "listen beyond loopback although whoever connects may publish", "false",
+        "listen beyond loopback although whoever connects may publish", "false", bare="true",
     ),
 )  # fmt: skip
 
@@ -179,12 +216,14 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> 
     """The flags of a command, each with its variable and default in the help."""
     for setting in settings:
         default = f"; default {setting.default}" if setting.default else ""
+        bare: dict[str, Any] = {"nargs": "?", "const": setting.bare} if setting.bare else {}
         parser.add_argument(
             f"--{setting.key}",
             dest=setting.attribute,
             metavar=setting.metavar,
             action="append" if setting.repeated else "store",
             help=f"{setting.help} [{_variable(setting)}{default}]",
+            **bare,
         )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML with settings by their long names [SIDECAR_CONFIG]"
@@ -341,13 +380,25 @@ def _plain(values: Iterable[Any]) -> bool:
 
 
 def _distinct(mistakes: list[str], values: Mapping[str, Any], keys: Sequence[str]) -> None:
-    taken: dict[Address, str] = {}
+    taken: list[tuple[str, Address]] = []
     for key in keys:
         found = values.get(key)
         if isinstance(found, Address) and found.port:
-            other = taken.setdefault(found, key)
-            if other != key:
-                mistakes.append(f"--{key}: {found} is already --{other}'s; choose another port")
+            for other, address in taken:
+                if _collide(found, address):
+                    of = "" if found == address else f", {address}"
+                    mistakes.append(
+                        f"--{key}: {found} is already --{other}'s{of}; choose another port"
+                    )
+                    break
+            taken.append((key, found))
+
+
+def _collide(one: Address, other: Address) -> bool:
+    """Whether both cannot be listened at; every address of the machine includes each of them."""
+    return one.port == other.port and (
+        one.host == other.host or bool(_EVERYWHERE & {one.host, other.host})
+    )
 
 
 def _mentions(mistakes: Sequence[str], *flags: str) -> bool:

@@ -82,6 +82,22 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         (["--upstream", "http://h:1/x", "--policies", "/"], "is not http://HOST:PORT"),
         (["--upstream", "http://h:99999", "--policies", "/"], "is not http://HOST:PORT"),
         (["--upstream", "http://u:p@h:1", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://a b:80", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://a,b:80", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "http://h:1", "--policies", "/dev/null"], "neither a file nor a folder"),
+        (["--upstream", "http://h:1", "--control-plane", "h:1", "--trust", "/"], "is not a file"),
+        (
+            ["--upstream", "http://h:1", "--control-plane", "h:1", "--state", "/dev/null"],
+            "--state: /dev/null is not a folder",
+        ),
+        (
+            ["--upstream", "http://h:1", "--policies", "/", "--listen", "0.0.0.0:7401"],
+            "--health: 127.0.0.1:7401 is already --listen's, 0.0.0.0:7401; choose another port",
+        ),
+        (
+            ["--upstream", "http://h:1", "--policies", "/", "--admin", "[::]:7400"],
+            "--admin: [::]:7400 is already --listen's, 127.0.0.1:7400",
+        ),
         (["--upstream", "http://h:1", "--policies", "/", "--workers", "2"], "one worker"),
         (["--upstream", "http://h:1", "--policies", "/", "--namespace", "A b"], "is not a name"),
         (["--upstream", "http://h:1", "--policies", "/", "--config", "/no"], "cannot read"),
@@ -120,6 +136,9 @@ def test_control_plane(tmp_path: Path) -> None:
     assert found.store == "sqlite:////s/sidecar/control-plane/store.db"
     assert (found.listen.port, found.http.port) == (7443, 7480)
     assert not found.insecure_unauthenticated
+    for given in (["--insecure-unauthenticated"], ["--insecure-unauthenticated", "true"]):
+        found = config.control_plane_settings(parser.parse_args(given), {})
+        assert found.insecure_unauthenticated
     with pytest.raises(Misuse, match="neither true nor false"):
         config.control_plane_settings(
             parser.parse_args(["--insecure-unauthenticated", "maybe"]), {}
@@ -155,3 +174,8 @@ def test_a_settings_file_that_makes_no_sense(
     file.write_text(text)
     with pytest.raises(Misuse, match=says):
         settings([*base, "--config", str(file)])
+
+
+@pytest.mark.parametrize("upstream", ["http://127.0.0.1:80", "http://[::1]:80", "http://A_b.c"])
+def test_upstreams(upstream: str, tmp_path: Path) -> None:
+    assert settings(["--upstream", upstream, "--policies", str(tmp_path)]).upstream == upstream

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+
+if TYPE_CHECKING:
+    from sidecar.decide.documents import Document
+    from sidecar.errors import Problem
 
 
 def register(commands: Any) -> None:
@@ -30,12 +36,14 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.facts.files import load
 
     documents, problems = load([str(path) for path in args.paths])
-    if not problems:
-        found = {}
+    if all(problem.warning for problem in problems):
+        problems += _empty(args.paths, documents)
+    if all(problem.warning for problem in problems):
+        found: dict[Problem, None] = {}
         for namespace in sorted({document.namespace for document in documents}):
             seen = [d for d in documents if d.namespace in (PLATFORM, namespace)]
             found.update(dict.fromkeys(validate(seen)))
-        problems = list(found)
+        problems += found
     errors = sum(not problem.warning for problem in problems)
     if args.output == "json":
         print(json.dumps([asdict(problem) for problem in problems], indent=2))
@@ -44,3 +52,15 @@ def run(args: argparse.Namespace) -> int:
             print(problem, file=sys.stderr)
         print(f"{len(documents)} documents, {errors} errors, {len(problems) - errors} warnings")
     return FOUND_PROBLEMS if errors else FINE
+
+
+def _empty(paths: Sequence[Path], documents: Sequence[Document]) -> list[Problem]:
+    """An error for each path without any document: a wrong path must not look like a good one."""
+    from sidecar.errors import Problem
+
+    files = {document.file for document in documents}
+    return [
+        Problem("no documents found", path, 1, 1)
+        for path in map(str, paths)
+        if path not in files and not any(file.startswith(os.path.join(path, "")) for file in files)
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli import FINE
+
+if TYPE_CHECKING:
+    from sidecar.errors import Problem
 
 _FILES: Final = {
     "issuer.yaml": """\
@@ -106,10 +108,8 @@ def run(args: argparse.Namespace) -> int:
     texts = {name: text.format(**values) for name, text in _FILES.items()}
     documents, problems = parse([Source(name, text) for name, text in texts.items()])
     problems = problems or validate(documents)
-    if problems:  # an issuer or audience that no document could hold
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        return FOUND_PROBLEMS
+    if problems:  # of what was given; nothing was written that a line could be named of
+        raise Misuse([_blame(problem) for problem in problems])
     try:
         args.folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -120,3 +120,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"  sidecar check {args.folder}")
     print(f"  sidecar run --upstream http://127.0.0.1:8080 --policies {args.folder}")
     return FINE
+
+
+def _blame(problem: Problem) -> str:
+    """The flag whose value no document can hold, and why."""
+    flag = "--issuer" if problem.file == "issuer.yaml" else "--audience, --name"
+    hint = f"; {problem.hint}" if problem.hint else ""
+    return f"{flag}: {problem.message}{hint}"

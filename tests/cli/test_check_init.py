@@ -14,7 +14,10 @@ def test_init_writes_documents_that_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "policies"
-    assert run(["init", "--into", str(folder), "--issuer", "https://i.example", "--audience", "bank"]) == 0
+    assert (
+        run(["init", "--into", str(folder), "--issuer", "https://i.example", "--audience", "bank"])
+        == 0
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         "issuer.yaml", "policy.yaml", "service.yaml",
     ]  # fmt: skip
@@ -24,10 +27,23 @@ def test_init_writes_documents_that_check(
     assert "already holds" in capsys.readouterr().err
 
 
-def test_init_refuses_what_no_document_could_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--issuer", "http://far.example"], "sidecar init: --issuer: "),
+        (["--issuer", "a: ["], "sidecar init: --issuer: "),
+        (["--name", "Not A Name"], "sidecar init: --audience, --name: 'Not A Name' is not a name"),
+    ],
+)
+def test_init_refuses_what_no_document_could_hold(
+    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "policies"
-    assert run(["init", "--into", str(folder), "--issuer", "http://far.example"]) == 1
+    assert run(["init", "--into", str(folder), *flags]) == 2
     assert not folder.exists()
+    said = capsys.readouterr().err
+    assert says in said
+    assert ".yaml" not in said
 
 
 def test_check_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +61,21 @@ def test_check_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert [problem["line"] for problem in found] == [6, 7]
     assert run(["check", str(tmp_path / "none")]) == 1
+
+
+def test_check_says_where_there_are_no_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.yaml").write_text("# nothing\n")
+    run(["init", "--into", str(tmp_path / "policies")])
+    for paths in (["empty"], ["blank.yaml"], ["policies", "empty"], ["policies/", "blank.yaml"]):
+        assert run(["check", *(str(tmp_path / path) for path in paths)]) == 1
+        assert f"{tmp_path / paths[-1]}:1:1: error: no documents found" in capsys.readouterr().err
+    assert run(["check", "--output", "json", str(tmp_path / "empty")]) == 1
+    assert json.loads(capsys.readouterr().out)[-1]["message"] == "no documents found"
+    both = [str(tmp_path / "policies"), str(tmp_path / "policies" / "issuer.yaml")]
+    assert run(["check", *both]) == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS)
