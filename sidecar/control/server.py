@@ -40,6 +40,7 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", convert.MAX_MESSAGE),
     ("grpc.keepalive_time_ms", 15_000),  # a dead sidecar leaves `status` within 20 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # newer gRPC waits this long for an answer, else 60 s
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC calls clients abusive that ping more often than this, and cuts them off.

@@ -40,10 +40,12 @@ from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
 MAX_ERROR: Final = 4096  # characters of a Nack
 FIRST_PAUSE: Final = 0.1  # seconds; doubles with each attempt that fails
 LONGEST_PAUSE: Final = 15.0
+NOTICED: Final = 20.0  # seconds within which a silent peer is noticed: a ping and its answer
 _SLICE: Final = 4  # documents parsed (a millisecond or two) before requests get their turn
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 15_000),  # a dead peer is noticed within 20 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # newer gRPC waits this long for an answer, else 60 s
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
@@ -91,6 +93,7 @@ class DiscoveryClient:
         self.nacks = 0
         self.last_error = ""
         self.assignment: Assignment | None = None
+        self.saved = True  # False while what is enforced is not the newest on disk
         self._trust = trust
         self._adopt = adopt
         self._state = state
@@ -163,7 +166,8 @@ class DiscoveryClient:
 
     def _disconnected(self) -> None:
         if self.connected and self._current:
-            self._confirmed = self._clock()
+            # A peer that hung had answered its last ping at most this long before it was noticed.
+            self._confirmed = max(self._confirmed, self._clock() - NOTICED)
         self.connected = False
         self._current = False
 
@@ -200,6 +204,8 @@ class DiscoveryClient:
                     self.connected = True
                     self.connects += 1
                 await self._receive(stream, message)
+                if self._current:
+                    self._confirmed = self._clock()
 
     def _hello(self) -> Hello:
         held: list[Held] = []
@@ -263,8 +269,10 @@ class DiscoveryClient:
         try:
             await asyncio.to_thread(self._state.save, assignment, self._clock())
         except StateUnusable as error:
+            self.saved = False
             _log.warning("%s", error)
             return str(error)[:MAX_ERROR]
+        self.saved = True
         return ""
 
     async def _verify(self, push: Push) -> Assignment:

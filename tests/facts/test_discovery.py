@@ -341,8 +341,34 @@ async def test_what_cannot_be_saved_is_enforced_all_the_same_and_said(
         answer = await stream.push(PLATFORM, release())
         assert "cannot write" in answer.ack.warning
         assert one.client.last_error == answer.ack.warning
+        assert not one.client.saved
+        (tmp_path / "state" / "release.tmp").rmdir()
+        answer = await stream.push(PLATFORM, release(version=2))
+        assert not answer.ack.warning
+        assert one.client.saved
     assert one.adopted
     state.close()
+
+
+async def test_what_is_enforced_ages_from_the_last_word_and_not_from_when_silence_is_noticed(
+    stage: tuple[str, Stage],
+) -> None:
+    now = [500.0]
+    one = sidecar(stage[0], clock=lambda: now[0])
+    async with running(one):
+        stream = await stage[1].next()
+        await stream.read()
+        await stream.push(PLATFORM, release())
+        assert one.client.age(now[0]) == 0.0
+        now[0] += 19.0
+    assert one.client.age(now[0]) == 19.0
+    again = sidecar(stage[0], clock=lambda: now[0])
+    async with running(again):
+        stream = await stage[1].next()
+        await stream.read()
+        await stream.push(PLATFORM, release())
+        now[0] += 1000.0  # pings were answered meanwhile, the last of them 20 s ago or less
+    assert again.client.age(now[0]) == 20.0
 
 
 async def test_idle_says_that_it_is_current_or_why_there_is_nothing(
