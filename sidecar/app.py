@@ -260,7 +260,7 @@ class DataPlane:
             yield counter("sidecar_releases_refused", "Releases not adopted.", client.nacks)
             yield gauge(
                 "sidecar_state_usable", "Whether the last-known-good outlives the process.",
-                float(self._state is not None),
+                float(self._state is not None and client.saved),
             )  # fmt: skip
         if self.policies is not None:
             yield counter("sidecar_policy_reloads", "Changes adopted.", self.policies.reloads)
