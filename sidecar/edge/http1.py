@@ -240,6 +240,8 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
             _request_blocks.offer(raw, block)
         method = _METHODS.get(start[0]) or _method(start[0])
         return RequestHead(method, 1, block, start[1])
+    if not _sound(head, 0, len(head)):  # first, as where the head comes in pieces
+        raise BadRequest(BAD_BYTE)
     if len(start) != 3:
         raise BadRequest("request line is not method, target, version")
     _require_1_0(start[2])
