@@ -136,7 +136,7 @@ def _open(target: str) -> FileIO | None:
     if target == "off":
         return None
     if target == "stdout":
-        return FileIO(sys.stdout.fileno(), "w", closefd=False)
+        return FileIO(1, "w", closefd=False)  # sys.stdout is None where it came closed
     try:
         descriptor = os.open(Path(target), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:

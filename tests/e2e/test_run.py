@@ -315,6 +315,25 @@ def test_a_taken_port_says_who_should_change_what(upstream: str, tmp_path: Path)
             assert "choose another" in done.stderr
 
 
+def test_closed_standard_streams_are_no_sockets(upstream: str, tmp_path: Path) -> None:
+    ports = free_ports(3)
+    flags = [
+        f"--{name}=127.0.0.1:{port}"
+        for name, port in zip(("listen", "health", "admin"), ports, strict=True)
+    ]
+    command = [
+        sys.executable, "-m", "sidecar", "run", "--upstream", upstream,
+        "--policies", str(write_policies(tmp_path)), *flags,
+    ]  # fmt: skip
+    running = Running(["sh", "-c", 'exec "$@" <&- >&-', "sh", *command], tmp_path, "closed")
+    try:
+        until(lambda: get(f"http://127.0.0.1:{ports[1]}/readyz")[0] == 200, "ready", 15)
+        assert get(f"http://127.0.0.1:{ports[0]}/")[0] == 200
+    finally:
+        code = running.stop()
+    assert code == 0, running.said
+
+
 def test_broken_documents_at_the_start_are_all_reported(upstream: str, tmp_path: Path) -> None:
     policies = write_policies(tmp_path, DOCUMENTS.replace("auth: none", "auth: nine, when: x"))
     done = sidecar("run", "--upstream", upstream, "--policies", str(policies))
