@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.decide.compile_policy import compile_policy
+from sidecar.decide.compile_policy import RoutedRule, compile_policy
 from sidecar.decide.credentials import Location
 from sidecar.decide.documents import (
     PLATFORM,
@@ -48,8 +48,8 @@ def order_key(document: Document) -> tuple[bool, str, str]:
 def validate(documents: Sequence[Document]) -> list[Problem]:
     """Problems and warnings of one namespace's documents (with `platform`'s) as a whole."""
     problems: list[Problem] = []
-    for document in documents:
-        _check_alone(document, problems)
+    policies = [(document, _check_alone(document, problems)) for document in documents]
+    _warn_of_headers_set_by_rules(policies, problems)
     issuers = [d for d in documents if isinstance(d.spec, TokenIssuer)]
     services = [d for d in documents if isinstance(d.spec, ProtectedService)]
     _check_issuers_unique(issuers, problems)
@@ -119,14 +119,15 @@ def compile_snapshot(
 # One document.
 
 
-def _check_alone(document: Document, problems: list[Problem]) -> None:
+def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule]:
     match document.spec:
         case AccessPolicy():
-            compile_policy(document, problems)
+            return compile_policy(document, problems)
         case TokenIssuer():
             _issuer(document, frozenset(), problems)
         case ProtectedService():
             _service(document, problems)
+    return []
 
 
 def _issuer(
@@ -264,6 +265,28 @@ def _check_audiences(
                 problems, document, "spec", f"no audience: {who}",
                 hint="a token must name an audience; set audiences here or on the service",
             )  # fmt: skip
+
+
+def _warn_of_headers_set_by_rules(
+    policies: Sequence[tuple[Document, list[RoutedRule]]], problems: list[Problem]
+) -> None:
+    """Such a header is never forwarded as the caller sent it, and yet a rule would go by that."""
+    set_by_rules = {
+        name for _, rules in policies for at in rules for name, _ in at.rule.set_headers
+    }
+    for document, rules in policies:
+        for place, at in enumerate(rules):
+            reads = at.rule.when.footprint.get("request.headers") if at.rule.when else None
+            problems.extend(
+                problem_at(
+                    document,
+                    f"spec.rules[{place}].when",
+                    f"request.headers[{name!r}] is set by a rule: this reads what callers claim",
+                    hint="decide on what the setting rule decided on",
+                    warning=True,
+                )
+                for name in sorted((reads or frozenset()) & set_by_rules)
+            )
 
 
 def _check_services(services: Sequence[Document], problems: list[Problem]) -> None:

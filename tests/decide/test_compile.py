@@ -200,6 +200,17 @@ def test_an_unguarded_claim_in_a_deny_is_warned_of() -> None:
     assert warning.message.startswith("token.x is read unguarded")
 
 
+def test_reading_a_header_that_a_rule_sets_is_warned_of() -> None:
+    rules = (
+        "  - {name: a, when: \"request.headers['x-tier'] == 'gold'\"}\n"
+        "  - {name: b, then: {setHeaders: {X-Tier: token.tier}}}\n"
+    )
+    [warning] = problems(policy(rules))
+    assert warning.warning
+    assert (warning.line, warning.pointer) == (6, "spec.rules[0].when")
+    assert "request.headers['x-tier'] is set by a rule" in warning.message
+
+
 def test_trust_changes_with_what_verifying_depends_on() -> None:
     base = 'apiVersion: authz.sidecar/v1\nkind: TokenIssuer\nmetadata: {name: c}\nspec: {issuer: "https://idp.example", audiences: [A], jwks: {inline: $JWKS}}\n'
     one, other = (
