@@ -85,7 +85,7 @@ class Customer(FastHttpUser):
         self.expect(401, "GET", "/accounts/x", "refused: forged", headers=damaged)
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]
+@events.quitting.add_listener
 def verdict(environment: Any, **_: Any) -> None:
     """One unexpected status is one too many."""
     if environment.stats.total.fail_ratio > 0 or environment.stats.total.num_requests == 0:

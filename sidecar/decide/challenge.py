@@ -56,11 +56,6 @@ class Answer:
     body: bytes
 
 
-def status_of(refuse: Refuse) -> int:
-    """The HTTP status of a refusal."""
-    return _STATUS[refuse.code]
-
-
 def problem(
     status: int,
     code: str,

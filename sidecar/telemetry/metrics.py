@@ -1,6 +1,6 @@
 """Counters as plain integers, read when Prometheus scrapes; the hot path only adds.
 
-Metric names are a contract (DESIGN section 7 of the docs lists them: docs/operations.md).
+Metric names are a contract: dashboards and alerts depend on them. docs/operations.md lists them.
 """
 
 from __future__ import annotations
