@@ -57,9 +57,9 @@ def snapshot(rules: int = 0) -> Snapshot:
     return compile_snapshot(documents, namespace="default", labels={})
 
 
-def token() -> str:
+def token(subject: str = "alice") -> str:
     claims = {
-        "iss": "https://idp.example", "aud": "bank", "sub": "alice", "exp": NOW + 300,
+        "iss": "https://idp.example", "aud": "bank", "sub": subject, "exp": NOW + 300,
         "account": "7", "scope": "read write", "jti": "x" * 32,
     }  # fmt: skip
     return jwt.encode(claims, KEY, "RS256", headers={"kid": "k"})

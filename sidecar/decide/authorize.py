@@ -62,9 +62,27 @@ class _Caller(msgspec.Struct, frozen=True):
 _NOBODY = _Caller()
 
 
+class _Remembered(msgspec.Struct, frozen=True):
+    """A permit that an equal request gets too: under this snapshot and these keys, until then."""
+
+    snapshot: object  # its mark
+    verified: Verified | None
+    permit: Permit
+    expires: float
+
+
 def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: float) -> Outcome:
     """Decide one request. `now` is seconds since the epoch."""
-    candidates = snapshot.routes.find(request.method, request.host, request.segments)
+    known: _Remembered | None = request.memo
+    if known is not None and known.snapshot is snapshot.mark and now < known.expires:
+        if known.verified is None:
+            return known.permit
+        if _current(known.verified, evidence):
+            evidence.tokens.hits += 1
+            return known.permit
+    candidates = snapshot.routes.candidates(
+        request.method, request.host, request.path, request.segments
+    )
     if _credential_matters(candidates):
         independent = _without_caller(candidates, request, now)
         if independent is not None:
@@ -82,8 +100,30 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return _refuse(snapshot, caller, verdict)
-        return _permit(snapshot, verdict, bindings, caller)
+        outcome = _permit(snapshot, verdict, bindings, caller)
+        if type(outcome) is Permit and not bad:
+            _remember(request, snapshot, candidates, verified, outcome)
+        return outcome
     return _refuse(snapshot, caller, verdict)
+
+
+def _remember(
+    request: Request,
+    snapshot: Snapshot,
+    candidates: Sequence[Candidate],
+    verified: Verified | None,
+    permit: Permit,
+) -> None:
+    """Keep the permit with the request, if nothing but time, keys and policy can change it.
+
+    That the very same request comes again is the rule where clients keep their headers: then all
+    that is left to check is what may have changed meanwhile.
+    """
+    for rule, _ in candidates:
+        if rule.volatile:
+            return
+    expires = permit.expires if verified is None else min(permit.expires, verified.expires)
+    request.memo = _Remembered(snapshot.mark, verified, permit, expires)
 
 
 def _credential_matters(candidates: Sequence[Candidate]) -> bool:

@@ -31,6 +31,14 @@ _RESERVED: Final = frozenset(
     )
 )  # fmt: skip
 _CALLER: Final = ("token", "subject.", "source.")
+# What the bytes of a request and its token settle; whatever else there is may change by itself.
+_SETTLED: Final = frozenset(
+    (
+        "request.method", "request.path", "request.host", "request.scheme", "request.headers",
+        "request.query", "request.params", "request.address", "request.size",
+        "request.contentType", "token", "subject.id", "subject.anonymous",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,7 @@ def _compile_rule(
         set_headers=headers,
         reads_caller=bool(rule.require.scopes or rule.require.issuers)
         or any(name.startswith(_CALLER) for program in reads for name in program.footprint),
+        volatile=any(name not in _SETTLED for program in reads for name in program.footprint),
     )
     return RoutedRule(compiled, patterns, methods, tuple(rule.match.hosts))
 

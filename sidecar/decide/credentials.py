@@ -34,6 +34,8 @@ class Credential(msgspec.Struct, frozen=True):
 
 def find(request: Request, locations: Sequence[Location]) -> Credential | None:
     """The credential, or None when none is presented; two are malformed, wherever they stand."""
+    if len(locations) == 1 and not locations[0].cookie:
+        return _in_header(request, locations[0])
     found: Credential | None = None
     for location in locations:
         values = request.values(b"cookie" if location.cookie else location.name)
@@ -48,6 +50,16 @@ def find(request: Request, locations: Sequence[Location]) -> Credential | None:
                     return Credential(b"", found.cookie or credential.cookie, "given twice")
                 found = credential
     return found
+
+
+def _in_header(request: Request, location: Location) -> Credential | None:
+    """The same where there is but one place to look, as nearly always."""
+    name = location.name
+    values = [value for key, value in request.headers if key == name]
+    if len(values) != 1:
+        return Credential(b"", malformed="given twice") if values else None
+    found = _header(values[0], location)
+    return found[0] if found else None
 
 
 def _header(value: bytes, location: Location) -> list[Credential]:

@@ -8,8 +8,9 @@ canonicalising it again changes nothing.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from sidecar.errors import BadRequest
@@ -40,10 +41,15 @@ class Request:
     `["a", "b", ""]`), `query` the raw bytes after `?` (None without one), `host` lower case without
     port (empty for HTTP/1.0 without Host), `authority` the same with the port as it came, `address`
     the client's IP address.
+
+    A door may present the very same object for a request that came again, byte for byte. `memo` is
+    what `authorize` remembers with it; `trace` is the caller's traceparent, empty without a sound
+    one, None until somebody looked.
     """
 
     __slots__ = (
-        "address", "authority", "headers", "host", "method", "path", "query", "scheme", "segments",
+        "address", "authority", "headers", "host", "memo", "method", "path", "query", "scheme",
+        "segments", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +73,8 @@ class Request:
         self.scheme = scheme
         self.headers = headers
         self.address = address
+        self.memo: Any = None
+        self.trace: bytes | None = None
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the header `name` (lower case), in order."""
@@ -76,18 +84,28 @@ class Request:
 def canonical_target(target: bytes) -> tuple[str, list[str], bytes | None]:
     """Split an origin-form target into canonical path, decoded segments and raw query.
 
-    Raises BadRequest for whatever two parsers could read differently (DESIGN section 8, rule 2).
+    Nobody may change the segments: paths that come again share them. Raises BadRequest for whatever
+    two parsers could read differently (DESIGN section 8, rule 2).
     """
     if len(target) > MAX_TARGET:
         raise BadRequest("target too long", 414)
     raw, mark, query = target.partition(b"?")
     if mark and not _QUERY.fullmatch(query):
         raise BadRequest("query holds a byte that no URI may hold")
+    # Remembered up to a length: the memory is bounded in bytes as well as in entries.
+    path, segments = _known_path(raw) if len(raw) <= 256 else _split(raw)
+    return path, segments, query if mark else None
+
+
+def _split(raw: bytes) -> tuple[str, list[str]]:
     if _PLAIN_PATH.fullmatch(raw):
         path = raw.decode("ascii")
-        return path, path.split("/")[1:], query if mark else None
+        return path, path.split("/")[1:]
     path = canonical_path(raw)
-    return path, decoded_segments(path), query if mark else None
+    return path, decoded_segments(path)
+
+
+_known_path: Final = lru_cache(maxsize=4096)(_split)
 
 
 def canonical_path(raw: bytes) -> str:

@@ -20,6 +20,8 @@ T = TypeVar("T")
 _VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _REST: Final = "**"
 _ONE: Final = "*"
+_KEPT: Final = 4096  # paths whose rules are remembered, up to this many characters of path and host
+_LONGEST_KEPT: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class RouteIndex(Generic[T]):
 
     _root: _Node[Route[T]] = field(default_factory=_Node)
     _size: int = 0
+    _found: dict[tuple[str, str, str], list[tuple[T, Pattern]]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, routes: Sequence[Route[T]]) -> RouteIndex[T]:
@@ -153,6 +156,20 @@ class RouteIndex(Generic[T]):
             else:
                 node = node.literals.setdefault(part, _Node())
         node.ends.append((route.order, route, pattern))
+
+    def candidates(
+        self, method: str, host: str, path: str, segments: Sequence[str]
+    ) -> list[tuple[T, Pattern]]:
+        """The same as `find`; remembered by the path whose decoded parts `segments` are."""
+        key = (method, host, path)
+        known = self._found.get(key)
+        if known is None:
+            known = self.find(method, host, segments)
+            if len(path) + len(host) <= _LONGEST_KEPT:
+                if len(self._found) >= _KEPT:
+                    self._found.clear()
+                self._found[key] = known
+        return known
 
     def find(self, method: str, host: str, segments: Sequence[str]) -> list[tuple[T, Pattern]]:
         """The rules whose `match` holds, in order, each with its first pattern that does."""

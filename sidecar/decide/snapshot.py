@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from sidecar.decide.credentials import Location
@@ -27,6 +27,8 @@ class CompiledRule:
     set_headers: tuple[tuple[str, Program], ...]
     reads_caller: bool
     """Whether anything in the rule depends on who calls."""
+    volatile: bool
+    """Whether an expression in it may change its value for the same request and caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +61,5 @@ class Snapshot:
     rule_headers: frozenset[str]
     documents: int
     rules: int
+    mark: object = field(default_factory=object)
+    """Equal to itself only: what outlives the snapshot remembers it by this, and keeps no more."""

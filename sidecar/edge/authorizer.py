@@ -121,11 +121,15 @@ class Authorizer:
         return refuse
 
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
-        id_ = f"{_random.getrandbits(128):032x}"
+        digits = f"{_random.getrandbits(192) | 1:048x}"
+        id_ = digits[:32]
+        trace = request.trace
+        if trace is None:
+            request.trace = trace = _traceparent(request)
         decision = Decision(
             outcome,
             id_,
-            _traceparent(request, id_),
+            trace or f"00-{id_}-{digits[32:]}-00".encode("ascii"),
             started,
             self.snapshot.version if self.snapshot is not None else "",
         )
@@ -133,8 +137,8 @@ class Authorizer:
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if isinstance(outcome, Permit) else outcome
         if refuse is None:
-            metrics.decisions.add("permit", "")
-            metrics.tokens.add("none" if outcome.identity is None else "valid")
+            metrics.decisions.count(_PERMITTED)
+            metrics.tokens.count(_ANONYMOUS if outcome.identity is None else _VALID)
         else:
             metrics.decisions.add(
                 "refuse" if isinstance(outcome, Refuse) else "observe", refuse.reason
@@ -150,10 +154,12 @@ class Authorizer:
         outcome = decision.outcome
         permitted = isinstance(outcome, Permit)
         metrics = self._metrics
-        metrics.requests.add(
-            self._door,
-            "permit" if permitted else "refuse",
-            _CLASSES[status // 100] if 100 <= status < 600 else "none",
+        metrics.requests.count(
+            (
+                self._door,
+                "permit" if permitted else "refuse",
+                _CLASSES[status // 100] if 100 <= status < 600 else "none",
+            )
         )
         metrics.request_seconds.observe(seconds)
         if upstream_seconds:
@@ -179,9 +185,10 @@ class Authorizer:
             "address": request.address,
             "status": status,
             "version": decision.version,
-            "decision_us": round(decision.seconds * 1e6),
-            "upstream_ms": round(upstream_seconds * 1e3, 3),
-            "duration_ms": round(seconds * 1e3, 3),
+            "decision_us": int(decision.seconds * 1e6),
+            # `round` to three places takes five times as long.
+            "upstream_ms": int(upstream_seconds * 1e6) / 1e3,
+            "duration_ms": int(seconds * 1e6) / 1e3,
         }
         refuse = outcome.observed if isinstance(outcome, Permit) else outcome
         if refuse is None:
@@ -197,6 +204,9 @@ class Authorizer:
         return record
 
 
+_PERMITTED: Final = ("permit", "")
+_ANONYMOUS: Final = ("none",)
+_VALID: Final = ("valid",)
 _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -206,9 +216,10 @@ def _token_result(refuse: Refuse) -> str:
     return "valid" if refuse.identity is not None else "none"
 
 
-def _traceparent(request: Request, id_: str) -> bytes:
-    """The caller's trace goes on; without one, this decision starts it (W3C Trace Context)."""
+def _traceparent(request: Request) -> bytes:
+    """The caller's trace goes on; without one (empty), the decision starts it (W3C Trace Context).
+
+    https://www.w3.org/TR/trace-context/#traceparent-header
+    """
     values = request.values(b"traceparent")
-    if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]):
-        return values[0]
-    return f"00-{id_}-{_random.getrandbits(63) + 1:016x}-00".encode("ascii")
+    return values[0] if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]) else b""

@@ -52,8 +52,9 @@ class Memo(dict[bytes, T]):
     What comes once only (a block with a request id in it, say) costs a hash, not memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = BLOCKS_KEPT) -> None:
         super().__init__()
+        self._bound = bound
         self._once: set[int] = set()
 
     def offer(self, key: bytes, value: T) -> None:
@@ -62,11 +63,11 @@ class Memo(dict[bytes, T]):
             return
         mark = hash(key)
         if mark in self._once:
-            if len(self) >= BLOCKS_KEPT:
+            if len(self) >= self._bound:
                 self.clear()
             self[key] = value
         else:
-            if len(self._once) >= 4 * BLOCKS_KEPT:
+            if len(self._once) >= 4 * self._bound:
                 self._once.clear()
             self._once.add(mark)
 

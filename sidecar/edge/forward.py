@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
+
 from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Identity, Permit
 from sidecar.decide.request import Request
@@ -95,6 +97,36 @@ def request_head(
     `request` is what was decided about `head`. `default_host` is said where an HTTP/1.0 caller
     named none, since HTTP/1.1 has to say one.
     """
+    known: _Sent | None = head.wire
+    if (
+        known is not None
+        and known.permit is permit
+        and known.request is request
+        and known.names is names
+    ):
+        lines = known.lines
+    else:
+        lines = _settled_lines(head, request, permit, names, default_host)
+        head.wire = _Sent(request, permit, names, lines)
+    return b"%bx-sidecar-decision: %b\r\ntraceparent: %b\r\n\r\n" % (
+        lines,
+        decision_id.encode("ascii"),
+        traceparent,
+    )
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    """All that is the same each time one request is permitted in the same way."""
+
+    request: Request
+    permit: Permit
+    names: RequestNames
+    lines: bytes
+
+
+def _settled_lines(
+    head: RequestHead, request: Request, permit: Permit, names: RequestNames, default_host: str
+) -> bytes:
     query = request.query
     target = request.path if query is None else f"{request.path}?{query.decode('ascii')}"
     host = request.authority or default_host
@@ -112,11 +144,6 @@ def request_head(
             _origin_lines(request.authority, request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",
             set_lines,
-            b"x-sidecar-decision: ",
-            decision_id.encode("ascii"),
-            b"\r\ntraceparent: ",
-            traceparent,
-            b"\r\n\r\n",
         )
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from sidecar.decide.request import (
     MAX_TARGET,
@@ -92,12 +92,17 @@ class RequestBlock:
 
 
 class RequestHead:
-    """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line."""
+    """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line.
 
-    __slots__ = ("block", "method", "path", "query", "segments", "version")
+    `wire` belongs to `forward`, which remembers there what the upstream was sent of it.
+    """
+
+    __slots__ = ("_request", "block", "method", "path", "query", "segments", "version", "wire")
 
     def __init__(self, method: str, version: int, block: RequestBlock, target: bytes) -> None:
         """Raises BadRequest."""
+        self._request: Request | None = None
+        self.wire: Any = None
         self.method = method
         self.version = version
         self.block = block
@@ -113,12 +118,15 @@ class RequestHead:
         self.path, self.segments, self.query = canonical_target(target)
 
     def request(self, scheme: str, address: str) -> Request:
-        """The same as the decision sees it."""
-        block = self.block
-        return Request(
-            self.method, self.path, self.segments, self.query, block.authority, block.host,
-            scheme, block.headers, address,
-        )  # fmt: skip
+        """The same as the decision sees it; the same object for the same client."""
+        known = self._request
+        if known is None or known.address != address or known.scheme != scheme:
+            block = self.block
+            self._request = known = Request(
+                self.method, self.path, self.segments, self.query, block.authority, block.host,
+                scheme, block.headers, address,
+            )  # fmt: skip
+        return known
 
 
 class ResponseHead:
@@ -222,11 +230,23 @@ def _sound(data: bytes, scanned: int, limit: int) -> bool:
 
 # --- requests ----------------------------------------------------------------------------------
 
+_request_heads: Final[Memo[RequestHead]] = Memo(4096)
 _request_blocks: Final[Memo[RequestBlock]] = Memo()  # of HTTP/1.1
 
 
 def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHead:
-    """Read a head up to and with its blank line. Raises BadRequest."""
+    """Read a head up to and with its blank line. Raises BadRequest.
+
+    Who asks for the same again is given the same object: nobody changes what it says.
+    """
+    known = _request_heads.get(head)
+    if known is None or len(known.block.headers) > max_headers:
+        known = _request_head(head, max_headers)
+        _request_heads.offer(head, known)
+    return known
+
+
+def _request_head(head: bytes, max_headers: int) -> RequestHead:
     cut = head.find(b"\r\n")
     line = head[:cut]
     raw = head[cut + 2 : -2]

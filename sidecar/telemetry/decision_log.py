@@ -1,5 +1,8 @@
 """One JSON record a decision, written by a thread of its own, never on the request's path.
 
+A record is encoded where it arises: two microseconds there, where a thread that encodes a batch
+would hold everything else up for milliseconds at a time.
+
 `best-effort`: at the bound, or when the disk refuses, records are dropped and counted. A record
 holds neither credential nor query string (tokens travel in queries, whatever one wishes).
 """
@@ -32,10 +35,10 @@ class DecisionLog:
     def __init__(self, target: str, bound: int = BOUND) -> None:
         self.written = 0
         self.dropped = 0
-        self.recent: deque[Record] = deque(maxlen=RECENT)
         self.error = ""
         self._bound = bound
-        self._waiting: deque[Record] = deque()
+        self._recent: deque[bytes] = deque(maxlen=RECENT)
+        self._waiting: deque[bytes] = deque()
         self._rotate = threading.Event()
         self._closed = threading.Event()
         self._target = target
@@ -48,13 +51,19 @@ class DecisionLog:
 
     def put(self, record: Record) -> None:
         """Take one record; never blocks."""
-        self.recent.append(record)
+        line = orjson.dumps(record, default=_plain)
+        self._recent.append(line)
         if self._file is None:
             return
         if len(self._waiting) >= self._bound:
             self.dropped += 1
             return
-        self._waiting.append(record)
+        self._waiting.append(line)
+
+    @property
+    def recent(self) -> list[Record]:
+        """The latest records, oldest first."""
+        return [orjson.loads(line) for line in self._recent]
 
     def reopen(self) -> None:
         """After rotation: the writer goes on in a new file of the same name. Never blocks."""
@@ -97,7 +106,7 @@ class DecisionLog:
         records = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if not records or self._file is None:
             return
-        lines = b"\n".join(map(_line, records)) + b"\n"
+        lines = b"\n".join(records) + b"\n"
         try:
             self._write(self._file, lines)
         except (OSError, ValueError) as error:
@@ -120,10 +129,6 @@ class DecisionLog:
         while left:
             left = left[file.write(left) or 0 :]
         self._torn = False
-
-
-def _line(record: Record) -> bytes:
-    return orjson.dumps(record, default=_plain)
 
 
 def _plain(value: Any) -> Any:

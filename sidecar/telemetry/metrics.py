@@ -62,6 +62,10 @@ class Counts:
         self.values: dict[tuple[str, ...], int] = {}
 
     def add(self, *values: str) -> None:
+        self.count(values)
+
+    def count(self, values: tuple[str, ...]) -> None:
+        """The same for a tuple that the caller holds already."""
         self.values[values] = self.values.get(values, 0) + 1
 
     def family(self) -> Metric:
