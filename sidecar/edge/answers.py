@@ -57,6 +57,14 @@ def request_timeout() -> Answer:
     return _answer(408, "The request did not arrive in time.")
 
 
+def overdue() -> Answer:
+    return _answer(504, "The request took longer than this proxy lets any take.")
+
+
+def shed(decision_id: str = "") -> Answer:
+    return _answer(503, "Too many requests are in flight.", decision_id)
+
+
 def too_many_connections() -> Answer:
     return _answer(503, "This proxy holds as many connections as it may.")
 

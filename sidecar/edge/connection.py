@@ -50,8 +50,8 @@ class ClientConnection(Lifetime):
     """The client's side. Exchanges call its public methods; so does the proxy's sweeper."""
 
     __slots__ = (
-        "_address", "_body", "_exchange", "_head", "_payload", "_persist", "_pumping", "_scanned",
-        "_task",
+        "_address", "_body", "_exchange", "_head", "_open", "_payload", "_persist", "_pumping",
+        "_scanned", "_task",
     )  # fmt: skip
 
     _head: RequestHead
@@ -66,6 +66,7 @@ class ClientConnection(Lifetime):
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
         self._pumping = False
+        self._open = False  # the request at hand counts as in flight
 
     # -- asyncio.Protocol
 
@@ -90,6 +91,7 @@ class ClientConnection(Lifetime):
             self._task.cancel()
             self._task = None
             self._proxy.stats.client_aborts += 1
+        self._settled()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._proxy.stats.client_aborts += 1
@@ -221,11 +223,20 @@ class ClientConnection(Lifetime):
 
     def _begin(self, head: RequestHead) -> None:
         proxy = self._proxy
-        proxy.stats.requests += 1
+        stats, limits = proxy.stats, proxy.limits
+        stats.requests += 1
         self._head = head
         self._persist = False
         self.deadline = NEVER
         self._state = HOLD
+        if stats.in_flight >= limits.in_flight:
+            stats.shed += 1
+            self._answer(answers.shed())
+            return
+        stats.in_flight += 1
+        self._open = True
+        if limits.total:
+            self.cutoff = proxy.sweeper.after(limits.total)
         request = head.request(proxy.scheme, self._address)
         decision = proxy.authorizer.decide(request)
         if decision is not None:
@@ -246,6 +257,7 @@ class ClientConnection(Lifetime):
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "deciding failed", "exception": error, "protocol": self}
             )
+            self._settled()
             self._last_words(answers.undecided())
             return
         self._decided(request, task.result())
@@ -277,7 +289,7 @@ class ClientConnection(Lifetime):
         ):
             self.write(CONTINUE)
         if not self._full:
-            self.deadline = self._proxy.sweeper.after(self._proxy.limits.body)
+            self._watch_pace()
         self._adjust()
         data, self._input = self._input, b""
         if data:
@@ -296,6 +308,7 @@ class ClientConnection(Lifetime):
         body, exchange = self._body, self._exchange
         if body is None or exchange is None:
             return
+        self._pace += len(data)
         try:
             payload, rest, done = body.feed(data)
         except BadMessage as error:
@@ -309,8 +322,6 @@ class ClientConnection(Lifetime):
                 self.deadline = NEVER
             if not self._reading:
                 self._adjust()
-        elif not self._full:
-            self.deadline = self._proxy.sweeper.after(self._proxy.limits.body)
         if payload or done:
             exchange.upload(payload, done)
 
@@ -321,16 +332,28 @@ class ClientConnection(Lifetime):
 
     def _break_off(self, status: int, answer: Answer) -> None:
         self._body = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._settled()
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.abandon(status):
             self._reset()
         else:
             self._last_words(answer)
 
+    def _settled(self) -> None:
+        """The request at hand, if any, is no longer in flight."""
+        if self._open:
+            self._open = False
+            self._proxy.stats.in_flight -= 1
+            self.cutoff = NEVER
+
     def _drain(self, data: bytes) -> None:
         """Drop the rest of a refused request's body; beyond the bound the connection ends."""
         body = self._body
         self._dropped += len(data)
+        self._pace += len(data)
         if body is None or self._dropped > self._proxy.limits.drain:
             self._linger()
             return
@@ -362,6 +385,7 @@ class ClientConnection(Lifetime):
         """The exchange is over; the response is whole."""
         self._exchange = None
         self._throttled = False
+        self._settled()
         if self._persist and request_done:
             self._next()
         elif request_done and not self._head.block.keep_alive:
@@ -372,6 +396,7 @@ class ClientConnection(Lifetime):
     def response_broken(self) -> None:
         """The response had begun and cannot be finished."""
         self._exchange = None
+        self._settled()
         self._reset()
 
     def no_response(self, failure: Failure, request: Request, decision: Decision) -> None:
@@ -384,6 +409,7 @@ class ClientConnection(Lifetime):
 
     def _answer(self, answer: Answer) -> None:
         """Answer by ourselves; keep the connection if the rest of the request is cheap to read."""
+        self._settled()
         head, body = self._head, self._body
         keep_alive = head.block.keep_alive and not self._proxy.draining
         if body is not None:

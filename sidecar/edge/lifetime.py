@@ -34,20 +34,22 @@ class Lifetime(asyncio.Protocol):
     """The part of a client connection that knows no HTTP but its own last words."""
 
     __slots__ = (
-        "_behind", "_dropped", "_eof", "_full", "_input", "_pending", "_proxy", "_reading",
-        "_skipped", "_state", "_throttled", "_transport", "deadline",
+        "_behind", "_dropped", "_eof", "_full", "_input", "_pace", "_pending", "_proxy",
+        "_reading", "_skipped", "_state", "_throttled", "_transport", "cutoff", "deadline",
     )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self.deadline = NEVER
+        self.deadline = NEVER  # for what we wait for at the moment
+        self.cutoff = NEVER  # for the whole of the exchange under way
         self._state = HEAD
         self._input = b""  # bytes not yet read as anything
         self._skipped = False  # an empty line before the head
         self._behind = False  # the rest of the input waits for its turn
         self._dropped = 0  # bytes read in DRAIN or LINGER
+        self._pace = 0  # bytes of the body read in this window
         self._pending = -1  # unsent bytes when last looked at
         self._eof = False
         self._reading = True
@@ -109,6 +111,12 @@ class Lifetime(asyncio.Protocol):
         """Drain: the time is up."""
         self._transport.abort()
 
+    def cut_off(self) -> None:
+        """The exchange under way takes longer than any may."""
+        self.cutoff = NEVER
+        self._proxy.stats.timeout("total")
+        self._break_off(504, answers.overdue())
+
     def expire(self) -> None:
         """The deadline has passed."""
         pending = self._transport.get_write_buffer_size()
@@ -128,12 +136,16 @@ class Lifetime(asyncio.Protocol):
             else:
                 self._expired("idle")
                 self._close()
-        elif state is BODY:
+        elif state is BODY or state is DRAIN:
+            limits = self._proxy.limits
+            if self._pace >= limits.body_rate * limits.body_window:
+                self._watch_pace()
+                return
             self._expired("body")
-            self._break_off(408, answers.request_timeout())
-        elif state is DRAIN:
-            self._expired("body")
-            self._linger()
+            if state is DRAIN:
+                self._linger()
+            else:
+                self._break_off(408, answers.request_timeout())
         elif state is HOLD:
             self.deadline = NEVER
         else:
@@ -153,11 +165,16 @@ class Lifetime(asyncio.Protocol):
         if state is HEAD:
             self.deadline = after(limits.header if self._input else limits.idle)
         elif state is DRAIN or (state is BODY and not self._throttled):
-            self.deadline = after(limits.body)
+            self._watch_pace()
         elif state is LINGER:
             self.deadline = after(limits.linger)
         elif state is not CLOSED:
             self.deadline = NEVER
+
+    def _watch_pace(self) -> None:
+        """From here on the body has to come fast enough: a whole window of it, then the next."""
+        self._pace = 0
+        self.deadline = self._proxy.sweeper.after(self._proxy.limits.body_window)
 
     def _adjust(self) -> None:
         """Read from the socket exactly when there is room for what would come."""

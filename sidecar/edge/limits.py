@@ -15,6 +15,8 @@ class Limits:
     beyond it the connection ends after the answer. `linger` is how long, and `linger_bytes` how
     much, we go on reading then, so that the client can read the answer before it is reset.
     `first_byte` also bounds how long an upstream may refuse to take the next piece of a request.
+    Of a request body `body_rate` bytes a second must come, on average over each `body_window`; time
+    in which the upstream takes nothing does not count.
     """
 
     head: int = MAX_HEAD
@@ -28,7 +30,10 @@ class Limits:
     linger_bytes: int = 16 * 1024 * 1024
     header: float = 15.0
     idle: float = 75.0
-    body: float = 60.0  # between two pieces of a request body
+    body_rate: int = 500
+    body_window: float = 10.0
+    total: float = 0.0  # of one exchange, from its head to its end; 0: streams may last for ever
+    in_flight: int = 4096  # requests being decided or answered; the next are shed (503)
     send: float = 60.0  # without one byte taken by the client
     upstream_connections: int = 1024
     upstream_idle: int = 256
@@ -45,7 +50,8 @@ class ProxyStats:
 
     __slots__ = (
         "accepted", "bad_requests", "bytes_received", "bytes_sent", "client_aborts",
-        "connections_open", "connections_refused", "requests", "retries", "timeouts",
+        "connections_open", "connections_refused", "in_flight", "requests", "retries", "shed",
+        "timeouts",
         "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
         "upstream_reused", "upstream_waiting",
     )  # fmt: skip
@@ -55,9 +61,11 @@ class ProxyStats:
         self.connections_open = 0  # gauge
         self.connections_refused = 0  # beyond Limits.connections
         self.requests = 0  # heads read that were sound
+        self.in_flight = 0  # gauge: those of them that are not answered yet
+        self.shed = 0  # those answered 503 because of Limits.in_flight
         self.bad_requests: dict[str, int] = {}  # by reason: fixed phrases of ours, few
         self.client_aborts = 0  # clients that went away before their answer was whole
-        self.timeouts: dict[str, int] = {}  # header, idle, body, send, linger
+        self.timeouts: dict[str, int] = {}  # header, idle, body, send, linger, total
         self.bytes_received = 0  # from clients
         self.bytes_sent = 0  # to clients
         self.upstream_open = 0  # gauge: idle, busy and being opened

@@ -113,6 +113,9 @@ class Proxy:
         """End what is overdue."""
         for connection in [each for each in self._connections if each.deadline <= now]:
             connection.expire()
+        if self.limits.total:
+            for connection in [each for each in self._connections if each.cutoff <= now]:
+                connection.cut_off()
 
     # -- what connections call
 

@@ -650,16 +650,75 @@ async def test_a_body_that_does_not_come(rig: Rig) -> None:
     client = await rig.client(request)
     upstream = await rig.upstream.accept()
     await upstream.head()
-    rig.pass_time(40)
+    rig.pass_time(10)
     client.send(b"d")
     await rig.becomes(lambda: rig.stats.bytes_received == len(request) + 1)
-    rig.pass_time(40)
     assert rig.stats.timeouts == {}
-    rig.pass_time(40)
+    rig.pass_time(1)
     assert (await client.response())[0] == 408
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await upstream.exactly(5)
     assert rig.stats.timeouts == {"body": 1}
+
+
+@pytest.mark.limits(body_rate=100, body_window=10.0)
+async def test_a_body_that_comes_too_slowly(rig: Rig) -> None:
+    """Fast enough over each window is enough; a byte now and then is not."""
+    client = await rig.client(post(b"/p", b"Content-Length: 100000"))
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    for _ in range(3):
+        client.send(b"x" * 1000)
+        await upstream.exactly(1000)
+        rig.pass_time(11)
+    assert rig.stats.timeouts == {}
+    client.send(b"x" * 999)
+    await upstream.exactly(999)
+    rig.pass_time(11)
+    assert (await client.response())[0] == 408
+    assert rig.stats.timeouts == {"body": 1}
+
+
+@pytest.mark.limits(total=30.0)
+async def test_an_exchange_that_takes_longer_than_any_may(rig: Rig) -> None:
+    waiting = await rig.client(GET)
+    await (await rig.upstream.accept()).head()
+    begun = await rig.client(GET)
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+    await begun.until(b"ab")
+    cold = await rig.client(GET.replace(b"/a", b"/cold"))
+    await rig.becomes(lambda: len(rig.authorizer.decided) == 3)
+    rig.pass_time(30)
+    assert rig.stats.timeouts == {}
+    rig.pass_time(1)
+    assert (await waiting.response())[0] == 504
+    with pytest.raises(ConnectionError):
+        await begun.rest()
+    assert (await cold.response())[0] == 504
+    assert rig.stats.timeouts == {"total": 3}
+    assert rig.stats.in_flight == 0
+
+
+@pytest.mark.limits(in_flight=2)
+async def test_more_in_flight_than_may_be_is_shed(rig: Rig) -> None:
+    first, cold = await rig.client(GET), await rig.client(GET.replace(b"/a", b"/cold"))
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    await rig.becomes(lambda: rig.stats.in_flight == 2)
+    third = await rig.client(GET)
+    head = await third.head()
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert rig.stats.shed == 1
+    assert len(rig.authorizer.decided) == 2  # not even decided
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (await first.response())[0] == 200
+    third.send(GET)  # the shed client was told to come again, on the same connection
+    await upstream.head()
+    cold.close()
+    await rig.becomes(lambda: rig.stats.in_flight == 1)
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(rig: Rig) -> None:

@@ -269,6 +269,7 @@ async def test_no_first_byte_in_time(rig: Rig) -> None:
     assert rig.stats.upstream_errors == {"first_byte_timeout": 1}
 
 
+@pytest.mark.limits(body_rate=0)
 async def test_a_slow_upload_is_not_the_upstreams_fault(rig: Rig) -> None:
     client = await rig.client(request(b"POST", rest=b"Content-Length: 20\r\n\r\n"))
     upstream = await rig.upstream.accept()
