@@ -717,7 +717,7 @@ async def test_more_in_flight_than_may_be_is_shed(rig: Rig) -> None:
     assert (await first.response())[0] == 200
     third.send(GET)  # the shed client was told to come again, on the same connection
     await upstream.head()
-    cold.close()
+    cold.reset()
     await rig.becomes(lambda: rig.stats.in_flight == 1)
 
 
