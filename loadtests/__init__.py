@@ -1,0 +1,1 @@
+"""Under load: `bench` beside other proxies, `soak` for long; `micro` is in process."""

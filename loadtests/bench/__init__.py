@@ -1,0 +1,1 @@
+"""The sidecar side by side with the proxies installed here: `make bench`."""
