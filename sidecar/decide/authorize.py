@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -42,7 +42,7 @@ from sidecar.decide.tokens import (
 WEIGHT: Final = 2048  # bytes that a remembered token takes beside its text, roughly
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
     """What is known beyond the request: keys by issuer, and tokens verified before."""
 
@@ -65,7 +65,7 @@ _NOBODY = _Caller()
 class _Remembered(msgspec.Struct, frozen=True):
     """A permit that an equal request gets too: under this snapshot and these keys, until then."""
 
-    snapshot: object  # its mark
+    snapshot: Any  # its mark
     verified: Verified | None
     permit: Permit
     expires: float

@@ -16,7 +16,7 @@ from sidecar.decide.request import Request
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Location:
     """A header (lower-case bytes) or a cookie (bytes)."""
 

@@ -22,7 +22,7 @@ MAX_TRIES: Final = 4  # keys tried for a token without `kid`
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Issuer:
     """A TokenIssuer, compiled for one sidecar. `keys` is set when the document holds them itself.
 
@@ -41,7 +41,7 @@ class Issuer:
     jwks_uri: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeyState:
     """What is known of an issuer's keys. `keys` None: the fetch failed, `error` says why.
 
@@ -58,7 +58,7 @@ class KeyState:
         return not self.since <= now < self.retry_at
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Verified:
     """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`)."""
 
@@ -70,7 +70,7 @@ class Verified:
     keys: KeySet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rejected:
     """A credential that does not stand. `reason` is for logs, `detail` may be shown."""
 
@@ -78,7 +78,7 @@ class Rejected:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeysUnavailable:
     """The token cannot be checked because its issuer's keys cannot be had."""
 

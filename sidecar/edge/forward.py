@@ -13,8 +13,6 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-import msgspec
-
 from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Identity, Permit
 from sidecar.decide.request import Request
@@ -115,13 +113,18 @@ def request_head(
     )
 
 
-class _Sent(msgspec.Struct, frozen=True):
+class _Sent:
     """All that is the same each time one request is permitted in the same way."""
 
-    request: Request
-    permit: Permit
-    names: RequestNames
-    lines: bytes
+    __slots__ = ("lines", "names", "permit", "request")
+
+    def __init__(
+        self, request: Request, permit: Permit, names: RequestNames, lines: bytes
+    ) -> None:
+        self.request = request
+        self.permit = permit
+        self.names = names
+        self.lines = lines
 
 
 def _settled_lines(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sidecar.edge.http1 import MAX_HEAD, MAX_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """Bounds of the proxy. Times are seconds, sizes bytes.
 

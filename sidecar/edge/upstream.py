@@ -22,7 +22,7 @@ from sidecar.errors import Misuse
 _log: Final = logging.getLogger("sidecar.upstream")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
     """Where the upstream is. TLS and Unix sockets will be other ways to `connect`."""
 

@@ -44,10 +44,10 @@ class DecisionLog:
         self._target = target
         self._torn = False  # the last write ended within a line
         self._file = _open(target)
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         if self._file is not None:
-            self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
-            self._thread.start()
+            self._writer = threading.Thread(target=self._run, name="decision log", daemon=True)
+            self._writer.start()
 
     def put(self, record: Record) -> None:
         """Take one record; never blocks."""
@@ -72,9 +72,9 @@ class DecisionLog:
     def close(self, seconds: float = CLOSE) -> None:
         """Write what waits, then stop; whoever reads too slowly loses the rest, counted."""
         self._closed.set()
-        if self._thread is not None:
-            self._thread.join(timeout=seconds)
-            if self._thread.is_alive():
+        if self._writer is not None:
+            self._writer.join(timeout=seconds)
+            if self._writer.is_alive():
                 self.dropped += len(self._waiting)
 
     def _run(self) -> None:

@@ -20,10 +20,10 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-DECISION_BUCKETS: Final = (
+DECISION_BUCKETS: Final[tuple[float, ...]] = (
     5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0,
 )  # fmt: skip
-REQUEST_BUCKETS: Final = (
+REQUEST_BUCKETS: Final[tuple[float, ...]] = (
     5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 
