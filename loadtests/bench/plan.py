@@ -115,8 +115,8 @@ def rules(
             measure(ground, proxy, files[proxy.name], 32, WARM_UP)
         samples = rounds(ground, proxies, files, 32, effort.rounds, effort.seconds)
         sizes = {proxy.name: proxy.memory() for proxy in proxies}
-    rows = report.rows(samples, sizes)
-    say(f"\nthe sidecar against itself\n\n{report.table(rows)}")
+    rows = report.rows(samples, sizes, many)
+    say(f"\nthe sidecar against itself\n\n{report.table(rows, many)}")
     value = ratio(samples, many, few, cpu)
     out.verdicts.append(Verdict("CPU per request, 10,000 rules/10 rules", value, 1.3))
     out.parts["rules"] = {"rows": rows, "samples": samples}
