@@ -81,7 +81,7 @@ def run(options: argparse.Namespace, folder: Path, out: plan.Findings) -> dict[s
 def main(given: list[str]) -> int:
     options = arguments(given)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _ended)
+        signal.signal(number, ended)
     if program("wrk") is None:
         say("wrk is not installed; it drives the load")
         return 1
@@ -108,7 +108,7 @@ def main(given: list[str]) -> int:
     return 1 if any(verdict.met is False for verdict in out.verdicts) else 0
 
 
-def _ended(number: int, _: object) -> None:
+def ended(number: int, _: object) -> None:
     """As if interrupted, so that everything started is stopped."""
     sys.exit(128 + number)
 

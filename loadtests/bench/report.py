@@ -13,14 +13,16 @@ from loadtests.bench.contest import Sample
 from loadtests.bench.proc import Memory
 
 OURS: Final = "sidecar"
-HEADER: Final = (
+_HEADER: Final = (
     "| proxy | CPU us/request | requests/s | p50 us | p99 us | memory MiB "
-    "| sidecar/it: CPU | p50 | p99 |\n|---|---|---|---|---|---|---|---|---|"
+    "| {one}/it: CPU | p50 | p99 |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
-def rows(samples: Sequence[Sample], memory: Mapping[str, Memory]) -> list[dict[str, Any]]:
-    """One for each proxy, in the order of the first round."""
+def rows(
+    samples: Sequence[Sample], memory: Mapping[str, Memory], one: str = OURS
+) -> list[dict[str, Any]]:
+    """One for each proxy, in the order of the first round; `one` over it are its ratios."""
     found = []
     for proxy in dict.fromkeys(sample.proxy for sample in samples):
         size = memory.get(proxy)
@@ -33,25 +35,23 @@ def rows(samples: Sequence[Sample], memory: Mapping[str, Memory]) -> list[dict[s
                 "p99_us": median(samples, proxy, p99),
                 "memory": dataclasses.asdict(size) if size else None,
                 "footprint": size.footprint if size else None,
-                "sidecar_ratio": {
-                    "cpu": ratio(samples, OURS, proxy, cpu),
-                    "p50": ratio(samples, OURS, proxy, p50),
-                    "p99": ratio(samples, OURS, proxy, p99),
+                "ratio": {
+                    "cpu": ratio(samples, one, proxy, cpu),
+                    "p50": ratio(samples, one, proxy, p50),
+                    "p99": ratio(samples, one, proxy, p99),
                 },
             }
         )
     return found
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join([HEADER, *(_row(row) for row in found)])
+def table(found: Sequence[Mapping[str, Any]], one: str = OURS) -> str:
+    return "\n".join([_HEADER.format(one=one), *(_row(row) for row in found)])
 
 
 def _row(row: Mapping[str, Any]) -> str:
     size = f"{row['footprint'] / 2**20:.0f}" if row["footprint"] else ""
-    ratios = [
-        f"{value:.2f}" if value is not None else "" for value in row["sidecar_ratio"].values()
-    ]
+    ratios = [f"{value:.2f}" if value is not None else "" for value in row["ratio"].values()]
     return (
         f"| {row['proxy']} | {row['cpu_us']:.0f} | {row['rate']:,.0f} | {row['p50_us']:,.0f} "
         f"| {row['p99_us']:,.0f} | {size} | {' | '.join(ratios)} |"

@@ -1,5 +1,6 @@
 -- Rotates over requests that are built once, so that many tokens cost the load generator no more
--- than one. Arguments: a file of lines "PATH TOKEN" ("-" for no token).
+-- than one. Arguments: a file of lines "PATH TOKEN" ("-" for no token); milliseconds to wait before
+-- each request of a connection, none where left out.
 local requests, at = {}, 0
 
 function init(args)
@@ -15,6 +16,8 @@ function init(args)
     if token ~= "-" then headers["Authorization"] = "Bearer " .. token end
     requests[#requests + 1] = wrk.format("GET", path, headers)
   end
+  local pause = tonumber(args[2])
+  if pause then delay = function() return pause end end
 end
 
 function request()

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from loadtests.bench.asked import answers
 from loadtests.bench.contest import Ground, Proxy, Sample, started
 from loadtests.bench.peers import Peer
 from loadtests.bench.proc import processor_seconds
-from loadtests.bench.processes import free_port, on_core, running
-from loadtests.bench.upstream import STREAM
+from loadtests.bench.processes import on_core
+from loadtests.bench.upstream import STREAM, sink
 
 _PIECE: Final = 1 << 20
 _TIMEOUT: Final = 120.0
@@ -72,7 +69,10 @@ def compare(ground: Ground, peers: dict[str, Peer], count: int) -> dict[str, lis
     source = ground.folder / "source"
     with source.open("wb") as file:
         file.truncate(STREAM)  # sparse
-    with _sink(ground) as sink, started(ground, peers, upstream=sink) as proxies:
+    with (
+        sink(ground.folder, ground.load_core) as port,
+        started(ground, peers, upstream=port) as proxies,
+    ):
         found["up"] = _rounds(ground, proxies, count, lambda p: upload(p, "/upload", token, source))
     return found
 
@@ -80,7 +80,11 @@ def compare(ground: Ground, peers: dict[str, Peer], count: int) -> dict[str, lis
 def _rounds(
     ground: Ground, proxies: Sequence[Proxy], count: int, transfer: Transfer
 ) -> list[Sample]:
+    """After one transfer each that is not counted: on a machine with other work the first second
+    of a proxy that was idle until then goes to moving that work off its core."""
     samples = []
+    for proxy in proxies:
+        transfer(proxy.port)
     for number in range(count):
         first = number % len(proxies)
         for proxy in [*proxies[first:], *proxies[:first]]:
@@ -94,16 +98,6 @@ def _rounds(
             latency = seconds * 1e6
             samples.append(Sample(proxy.name, number, used, STREAM / seconds, latency, latency, 1))
     return samples
-
-
-@contextmanager
-def _sink(ground: Ground) -> Iterator[int]:
-    port = free_port()
-    program = str(Path(__file__).with_name("sink.py"))
-    arguments = [sys.executable, program, str(port)]
-    with running("sink", arguments, ground.folder, ground.load_core) as sink:
-        sink.ready(lambda: answers(port, "/", 200))
-        yield port
 
 
 def _connection(port: int) -> socket.socket:

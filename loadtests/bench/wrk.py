@@ -61,8 +61,12 @@ def write_requests(file: Path, requests: Sequence[tuple[str, str]]) -> Path:
     return file
 
 
-def run(port: int, requests: Path, connections: int, seconds: float, core: int | None) -> Load:
-    """Raises LoadFailed."""
+def run(
+    port: int, requests: Path, connections: int, seconds: float, core: int | None,
+    pause: int | None = None,
+) -> Load:  # fmt: skip
+    """Raises LoadFailed. `pause` is milliseconds before each request of a connection."""
+    paused = [] if pause is None else [str(pause)]
     wrk = program("wrk")
     if wrk is None:
         raise LoadFailed("wrk is not installed")
@@ -70,7 +74,7 @@ def run(port: int, requests: Path, connections: int, seconds: float, core: int |
         finished = subprocess.run(
             [
                 wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
-                "-s", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests),
+                "-s", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests), *paused,
             ],
             capture_output=True, text=True, check=False, timeout=seconds + 60,
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The sidecar for long under steady load and churn: `make soak`."""
