@@ -51,18 +51,20 @@ class RequestBlock:
     """What a request's field lines say under its version. Shared: nobody changes it.
 
     `length` counts for Framing.LENGTH only. `options` are the lower-case members of Connection.
+    `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
     `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
     """
 
     __slots__ = (
-        "authority", "expect_continue", "framing", "headers", "host", "keep_alive", "kept",
-        "kept_for", "length", "options",
+        "authority", "expect_continue", "forwarded", "framing", "headers", "host", "keep_alive",
+        "kept", "kept_for", "length", "options",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
         """Raises BadRequest."""
         self.headers = decided_on(headers, framed.options)
         self.options = framed.options
+        self.forwarded = framed.forwarded
         self.keep_alive = framed.persists(version)
         self.kept = b""
         self.kept_for: object = None
@@ -92,15 +94,19 @@ class RequestBlock:
 
 
 class RequestHead:
-    """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line."""
+    """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line.
 
-    __slots__ = ("block", "method", "path", "query", "segments", "version")
+    `chain` is the x-forwarded-for to send where it is more than the client's address.
+    """
+
+    __slots__ = ("block", "chain", "method", "path", "query", "segments", "version")
 
     def __init__(self, method: str, version: int, block: RequestBlock, target: bytes) -> None:
         """Raises BadRequest."""
         self.method = method
         self.version = version
         self.block = block
+        self.chain = ""
         if target[:1] != b"/":
             if target == b"*":
                 if method != "OPTIONS":
