@@ -42,7 +42,8 @@ def upstream(text: str) -> str:
 
 def _socket(text: str) -> str:
     parts = urlsplit(text)
-    if parts.netloc or parts.query or parts.fragment or len(parts.path) < 2:
+    absolute = parts.path.startswith("/") and len(parts.path) > 1
+    if not absolute or parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"{text!r} names no socket; write unix:///run/app.sock")
     if len(parts.path.encode()) > _LONGEST_SOCKET:
         raise ValueError(f"{text!r}: the path of a socket has at most {_LONGEST_SOCKET} bytes")

@@ -89,6 +89,8 @@ def tls_connect(
         except asyncio.CancelledError:
             transport.abort()
             raise
+        if error is not None:
+            transport.close()
         if error is not None and not isinstance(error, ssl.SSLError):
             raise ssl.SSLError(f"the upstream ended the handshake: {error}") from error
         if error is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.errors import TlsFilesUnusable
@@ -61,8 +62,9 @@ class ServerFiles:
         if self.client_ca is not None:
             _trust(context, self.client_ca)
             context.verify_mode = ssl.CERT_OPTIONAL if self.optional else ssl.CERT_REQUIRED
-            # A resumed session is not verified again, so its certificate might have expired.
-            context.options |= ssl.OP_NO_TICKET
+            # A resumed session is not verified again, so its certificate might have expired:
+            # TLS 1.3 resumes none. TLS 1.2 does for up to two hours, which Python cannot turn off;
+            # its tickets end with this context, as everything does that may be resumed.
             context.num_tickets = 0
         return context, expiry
 
@@ -160,13 +162,13 @@ def _own(context: ssl.SSLContext, certificate: Path, key: Path) -> float:
     """Load the pair; returns when the certificate ends, in seconds since 1970."""
     try:
         leaf = x509.load_pem_x509_certificates(_read(certificate))[0]
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, UnsupportedAlgorithm):
         raise TlsFilesUnusable(f"{certificate} holds no sound PEM certificate") from None
     try:
         load_pem_private_key(_read(key), None)
     except TypeError:
         raise TlsFilesUnusable(f"{key} is encrypted; keep it without a passphrase") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise TlsFilesUnusable(f"{key} holds no sound PEM private key") from None
     try:
         context.load_cert_chain(certificate, key, password=_no_password)

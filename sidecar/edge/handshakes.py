@@ -34,7 +34,7 @@ class Handshakes:
         self._open: dict[TlsConnection, str] = {}  # with why it is being ended, if it is
 
     def __len__(self) -> int:
-        """How many are under way."""
+        """How many are under way, or have failed and are being told so."""
         return len(self._open)
 
     def begin(
@@ -44,31 +44,35 @@ class Handshakes:
         if crowded:
             return _Crowded()
         connection = TlsConnection(self._context(), app(), self._settled, server_side=True)
+        connection.lost = self._lost
         connection.deadline = sweeper.after(self._seconds)
         self._open[connection] = ""
         return connection
 
     def sweep(self, now: float) -> None:
         """End what is overdue."""
-        for connection in [each for each in self._open if each.deadline <= now]:
-            self._open[connection] = "timeout"
-            connection.abort()
+        self._end([each for each in self._open if each.deadline <= now], "timeout")
 
     def abort(self) -> None:
         """End all of them: none has sent a request yet."""
-        for connection in list(self._open):
-            self._open[connection] = "draining"
+        self._end(list(self._open), "draining")
+
+    def _end(self, connections: list[TlsConnection], why: str) -> None:
+        for connection in connections:
+            self._open[connection] = self._open[connection] or why
             connection.abort()
 
     def _settled(self, connection: TlsConnection, error: OSError | None) -> None:
-        why = self._open.pop(connection, "")
         if error is None:
             self.completed += 1
-        else:
-            self._failed(why or reason(error))
-
-    def _failed(self, why: str) -> None:
+            self._open.pop(connection, None)
+            return
+        why = self._open.get(connection) or reason(error)
+        self._open[connection] = why
         self.failures[why] = self.failures.get(why, 0) + 1
+
+    def _lost(self, connection: TlsConnection) -> None:
+        self._open.pop(connection, None)
 
 
 class _Crowded(asyncio.Protocol):

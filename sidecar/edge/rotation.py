@@ -62,10 +62,12 @@ class Rotation:
 
     async def check(self, *, settled: bool = False) -> None:
         """Look once; `settled`: somebody says that the files are as they should be (SIGHUP)."""
+        if self._loaded is None:
+            return  # a signal during the start
         async with self._lock:
             found = await asyncio.to_thread(digest, self.files)
             seen, self._seen = self._seen, found
-            if self._loaded is not None and found == self._loaded.digest:
+            if found == self._loaded.digest:
                 self._refused = ""
             elif found != self._refused and (settled or found == seen):
                 await self._reload(found)
@@ -73,10 +75,16 @@ class Rotation:
     async def _reload(self, found: str) -> None:
         try:
             loaded = await asyncio.to_thread(load, self.files)
-        except TlsFilesUnusable as error:
+        except Exception as error:  # noqa: BLE001  (of ours or a library's: what works stays)
+            if await asyncio.to_thread(digest, self.files) != found:
+                return  # still being written; the next look sees
             self._refused = found
             self.failures += 1
-            _log.error("TLS towards the %s goes on with what it had: %s", self.side, error)
+            unknown = None if isinstance(error, TlsFilesUnusable) else error
+            _log.error(
+                "TLS towards the %s goes on with what it had: %s", self.side, error,
+                exc_info=unknown,
+            )  # fmt: skip
             return
         self._refused = ""
         self.reloads += 1

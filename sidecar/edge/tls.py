@@ -18,6 +18,9 @@ from typing import Any, Final
 
 _RECORD: Final = 16 * 1024  # RFC 8446 section 5.1: no record holds more plain text
 
+_UNREAD: Final = 1024 * 1024  # bytes; more than back-pressure lets those above us write ahead
+_NOBODY: Final = asyncio.Protocol()
+
 Told = Callable[["TlsConnection", OSError | None], None]
 """Hears once how the handshake ended: None, or why it failed."""
 
@@ -32,7 +35,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     __slots__ = (
         "_app", "_connected", "_ended", "_error", "_incoming", "_outgoing", "_peer_ended",
-        "_server_side", "_tcp", "_tls", "_told", "deadline",
+        "_server_side", "_tcp", "_tls", "_told", "deadline", "lost",
     )  # fmt: skip
 
     _tcp: asyncio.Transport
@@ -49,6 +52,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         """`server_name` is the name to ask for and to verify, on the client side."""
         super().__init__()
         self.deadline = 0.0  # of the handshake, for whoever watches it
+        self.lost: Callable[[TlsConnection], None] | None = None  # called at the very end
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
@@ -77,8 +81,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The stream below is over. True: closing it is up to us."""
-        if self._told is not None:
-            self._fail(ConnectionResetError("the peer left during the handshake"))
+        if not self._connected:
+            self._settle(ConnectionResetError("the peer left during the handshake"))
+            self._tcp.close()
         elif not self._peer_ended:
             if self._server_side:
                 self._peer_over()
@@ -89,9 +94,12 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle(ConnectionResetError("the peer left during the handshake"))
+        if self.lost is not None:
+            self.lost(self)
         if self._connected:
             self._connected = False
-            self._app.connection_lost(self._error or exc)
+            app, self._app = self._app, _NOBODY  # a circle would keep OpenSSL's memory for long
+            app.connection_lost(self._error or exc)
 
     def pause_writing(self) -> None:
         if self._connected:
@@ -183,10 +191,18 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             told(self, error)
 
     def _fail(self, error: OSError) -> None:
-        """The handshake failed: the alert that says so still goes out."""
+        """The handshake failed, and an alert says so.
+
+        A client has often sent its first request already. Were that left unread, the alert would
+        be lost to a reset, so it is read and dropped until the client ends or is ended.
+        """
         self._settle(error)
         self._flush()
-        self._tcp.close()
+        if self._server_side and not self._tcp.is_closing():
+            self._peer_ended = True
+            self._tcp.write_eof()
+        else:
+            self._tcp.close()
 
     def _read(self) -> None:
         pieces: list[bytes] = []
@@ -207,6 +223,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             error = found
         if self._outgoing.pending and not self._ended:
             self._flush()  # the answer to a key update
+            if self._tcp.get_write_buffer_size() > _UNREAD:
+                error = ConnectionAbortedError("key updates, and nobody reads the answers")
         if pieces:
             self._app.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if error is not None:
