@@ -5,6 +5,7 @@ set -eu
 wanted=""
 command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx-light"
 command -v curl >/dev/null 2>&1 || wanted="$wanted curl"
+command -v openssl >/dev/null 2>&1 || wanted="$wanted openssl"
 command -v wrk >/dev/null 2>&1 || wanted="$wanted wrk"
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

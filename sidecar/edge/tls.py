@@ -130,7 +130,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         """End our side: close_notify, and the end of the stream below. Reading goes on."""
         if not self._tcp.is_closing():
             self._say_over()
-            self._tcp.write_eof()
+            self._end_stream()
 
     def close(self) -> None:
         if not self._tcp.is_closing():
@@ -200,7 +200,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._flush()
         if self._server_side and not self._tcp.is_closing():
             self._peer_ended = True
-            self._tcp.write_eof()
+            self._end_stream()
         else:
             self._tcp.close()
 
@@ -251,6 +251,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             with suppress(OSError):
                 self._tls.unwrap()
             self._flush()
+
+    def _end_stream(self) -> None:
+        with suppress(OSError):  # asyncio raises where the peer has reset it meanwhile
+            self._tcp.write_eof()
 
     def _flush(self) -> None:
         data = self._outgoing.read()
