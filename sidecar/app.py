@@ -24,14 +24,19 @@ from sidecar.config import Address, ControlPlaneSettings, RunSettings
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
 from sidecar.edge import admin
+from sidecar.edge.address import Address as UpstreamAddress
+from sidecar.edge.address import tls_connect
 from sidecar.edge.authorizer import Authorizer
-from sidecar.edge.families import proxy_families
+from sidecar.edge.certificates import ClientFiles, ServerFiles
+from sidecar.edge.families import insecure_families, proxy_families, tls_families
+from sidecar.edge.forwarded import TrustedProxies, network
+from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
+from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
-from sidecar.edge.upstream import Address as UpstreamAddress
 from sidecar.edge.upstream import UpstreamPool
-from sidecar.errors import Misuse, SidecarError, StateUnusable
+from sidecar.errors import Misuse, SidecarError, StateUnusable, TlsFilesUnusable
 from sidecar.facts.discovery import DiscoveryClient
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.policies import FilePolicies
@@ -53,9 +58,14 @@ class DataPlane:
         self.log = DecisionLog(settings.decision_log)
         self.keys = KeyStore()
         self.authorizer = Authorizer(self.keys, self.metrics, self.log)
-        upstream = UpstreamAddress.parse(settings.upstream)
-        pool = UpstreamPool(upstream, Limits(), Sweeper(), ProxyStats())
-        self.proxy = Proxy(self.authorizer, pool, strip=self.authorizer.rule_headers)
+        self.tls: list[Rotation] = []
+        self.proxy = Proxy(
+            self.authorizer,
+            self._pool(),
+            handshakes=self._handshakes(),
+            trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
+            strip=self.authorizer.rule_headers,
+        )
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None
         self.started = time.time()
@@ -68,6 +78,7 @@ class DataPlane:
     async def start(self) -> None:
         """Bind, load what is there, begin to serve. Raises SidecarError with what to do."""
         settings = self.settings
+        await self._load_tls()
         if settings.policies is not None:
             self.policies = FilePolicies(settings.policies, settings.namespace, self._adopt)
             await self.policies.start()
@@ -103,14 +114,64 @@ class DataPlane:
         await asyncio.to_thread(self.log.close)
 
     async def reload(self) -> None:
-        """SIGHUP: read the documents again, go on in a new log file."""
+        """SIGHUP: read the documents and the TLS files again, go on in a new log file."""
         self.log.reopen()
+        for rotation in self.tls:
+            await rotation.check(settled=True)
         if self.policies is not None and self.authorizer.snapshot is not None:
             await self.policies.reload()
 
     def reload_soon(self) -> None:
         """The same, from a signal handler."""
         self._spawn(self.reload())
+
+    # TLS on both sides.
+
+    def _handshakes(self) -> Handshakes | None:
+        settings = self.settings
+        if settings.tls_cert is None or settings.tls_key is None:
+            return None
+        optional = settings.tls_client_auth == "optional"
+        files = ServerFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca, optional)
+        rotation = Rotation("client", files)
+        self.tls.append(rotation)
+        return Handshakes(lambda: rotation.context)
+
+    def _pool(self) -> UpstreamPool:
+        settings = self.settings
+        address = UpstreamAddress.parse(settings.upstream)
+        if not address.tls:
+            return UpstreamPool(address, Limits(), Sweeper(), ProxyStats())
+        files = ClientFiles(
+            settings.upstream_ca,
+            settings.upstream_cert,
+            settings.upstream_key,
+            not settings.insecure_upstream_skip_verify,
+        )
+        rotation = Rotation("upstream", files)
+        self.tls.append(rotation)
+        connect = tls_connect(address, lambda: rotation.context, settings.upstream_server_name)
+        pool = UpstreamPool(address, Limits(), Sweeper(), ProxyStats(), connect)
+        rotation.changed = pool.renew
+        return pool
+
+    async def _load_tls(self) -> None:
+        """Every file's mistake at once."""
+        mistakes = []
+        for rotation in self.tls:
+            try:
+                await asyncio.to_thread(rotation.load)
+            except TlsFilesUnusable as error:
+                mistakes.append(f"TLS towards the {rotation.side}: {error}")
+        if mistakes:
+            raise Misuse(mistakes)
+        for rotation in self.tls:
+            self._spawn(rotation.run())
+        if self.settings.insecure_upstream_skip_verify:
+            _log.warning(
+                "insecure-upstream-skip-verify: whoever answers at %s is taken for the upstream",
+                self.settings.upstream,
+            )
 
     # Where policy comes from.
 
@@ -204,7 +265,7 @@ class DataPlane:
 
     def config_state(self) -> dict[str, Any]:
         """The settings in force."""
-        plain = (str, int, float, dict, type(None))
+        plain = (str, int, float, dict, tuple, type(None))
         return {
             name: value if isinstance(value, plain) else str(getattr(self.settings, name))
             for name, value in asdict(self.settings).items()
@@ -224,6 +285,10 @@ class DataPlane:
         yield counter("sidecar_key_fetches", "Fetches of issuers' keys.", keys.fetches)
         yield counter("sidecar_key_fetch_failures", "Those that failed.", keys.failures)
         yield from proxy_families(self.proxy.stats)
+        yield from tls_families(self.proxy.handshakes, self.tls)
+        yield insecure_families(
+            insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
+        )
 
     def _snapshot_families(self) -> Iterable[Metric]:
         snapshot = self.authorizer.snapshot

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import yaml
 
+from sidecar import config_tls
 from sidecar.decide.documents import seconds
 from sidecar.decide.nodes import TooMuch, bound_depth
+from sidecar.edge.forwarded import network
 from sidecar.errors import Misuse
 
-_HOST: Final = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]+(?:%[a-z0-9_.-]+)?")
-"""A name or an address as `urlsplit` gives them, lower-case and without brackets."""
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
@@ -56,6 +54,16 @@ class RunSettings:
     workers: int
     decision_log: str
     drain: float
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tls_client_auth: str = "required"
+    upstream_ca: Path | None = None
+    upstream_cert: Path | None = None
+    upstream_key: Path | None = None
+    upstream_server_name: str = ""
+    insecure_upstream_skip_verify: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +103,6 @@ def address(text: str) -> Address:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:7400")
     return Address(host, int(port))
-
-
-def _upstream(text: str) -> str:
-    parts = urlsplit(text)
-    try:
-        valid = parts.scheme == "http" and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if (
-        not valid
-        or not _HOST.fullmatch(parts.hostname or "")
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.username
-    ):
-        raise ValueError(f"{text!r} is not http://HOST:PORT, such as http://127.0.0.1:8080")
-    return text.rstrip("/")
 
 
 def _path(text: str) -> Path:
@@ -183,7 +174,10 @@ def _boolean(text: str) -> bool:
 
 
 RUN: Final = (
-    _Setting("upstream", _upstream, "URL", "the service behind, http://HOST:PORT"),
+    _Setting(
+        "upstream", config_tls.upstream, "URL",
+        "the service behind, http://HOST:PORT, https://HOST:PORT or unix:///PATH",
+    ),
     _Setting("policies", _documents, "PATH", "decide with the documents in this file or folder"),
     _Setting("control-plane", address, "HOST:PORT", "decide with what this control plane pushes"),
     _Setting("listen", address, "HOST:PORT", "where traffic arrives", "127.0.0.1:7400"),
@@ -199,6 +193,31 @@ RUN: Final = (
     _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
+    _Setting("tls-cert", _readable, "FILE", "serve TLS with this certificate chain (PEM)"),
+    _Setting("tls-key", _readable, "FILE", "its private key (PEM)"),
+    _Setting("tls-client-ca", _readable, "FILE", "verify clients' certificates against these CAs"),
+    _Setting(
+        "tls-client-auth", config_tls.client_auth, "MODE",
+        "whether a client certificate is `required`, as without this, or `optional`",
+    ),
+    _Setting(
+        "upstream-ca", _readable, "FILE",
+        "CAs that may vouch for an https upstream, instead of the system's",
+    ),
+    _Setting("upstream-cert", _readable, "FILE", "the certificate chain to show to the upstream"),
+    _Setting("upstream-key", _readable, "FILE", "its private key (PEM)"),
+    _Setting(
+        "upstream-server-name", config_tls.server_name, "NAME",
+        "whose certificate the upstream must have, instead of its host's",
+    ),
+    _Setting(
+        "insecure-upstream-skip-verify", _boolean, "BOOL",
+        "talk TLS with whoever answers at the upstream's address", "false", bare="true",
+    ),
+    _Setting(
+        "trusted-proxy", network, "CIDR",
+        "believe x-forwarded-for and -proto of proxies in this network", None, True,
+    ),
 )  # fmt: skip
 
 CONTROL_PLANE: Final = (
@@ -249,6 +268,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
             "`sidecar init` writes a first set of documents"
         )
     _distinct(mistakes, values, ("listen", "health", "admin"))
+    mistakes += config_tls.mistakes(values, _unread(RUN, mistakes))
     if mistakes:
         raise Misuse(mistakes)
     return RunSettings(
@@ -266,6 +286,16 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         workers=values["workers"],
         decision_log=values["decision_log"],
         drain=values["drain"],
+        tls_cert=values.get("tls_cert"),
+        tls_key=values.get("tls_key"),
+        tls_client_ca=values.get("tls_client_ca"),
+        tls_client_auth=values.get("tls_client_auth", "required"),
+        upstream_ca=values.get("upstream_ca"),
+        upstream_cert=values.get("upstream_cert"),
+        upstream_key=values.get("upstream_key"),
+        upstream_server_name=values.get("upstream_server_name", ""),
+        insecure_upstream_skip_verify=values["insecure_upstream_skip_verify"],
+        trusted_proxies=tuple(str(each) for each in values.get("trusted_proxy", ())),
     )
 
 
@@ -399,6 +429,20 @@ def _collide(one: Address, other: Address) -> bool:
     return one.port == other.port and (
         one.host == other.host or bool(_EVERYWHERE & {one.host, other.host})
     )
+
+
+def _unread(settings: Sequence[_Setting], mistakes: Sequence[str]) -> set[str]:
+    """The attributes of settings that were given and could not be read."""
+    return {
+        setting.attribute
+        for setting in settings
+        if _mentions(
+            mistakes,
+            f"--{setting.key}:",
+            f"{_variable(setting)}:",
+            f"{setting.key} in the settings",
+        )
+    }
 
 
 def _mentions(mistakes: Sequence[str], *flags: str) -> bool:

@@ -6,6 +6,7 @@
     +-- BadMessage             bytes that are not one unambiguous HTTP message
     |   +-- BadRequest           from the client: answered with `status` and the connection closed
     |   +-- BadResponse          from the upstream: answered with 502
+    +-- TlsFilesUnusable       certificates or keys that cannot be read, parsed or used together
     +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
     +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
@@ -84,6 +85,10 @@ class BadRequest(BadMessage):
 
 class BadResponse(BadMessage):
     """From the upstream; the client gets 502 and the connection is not reused."""
+
+
+class TlsFilesUnusable(SidecarError):
+    """A certificate, key or CA file; says which file and why, never what is in it."""
 
 
 class FetchFailed(SidecarError):

@@ -5,7 +5,7 @@
 set -eu
 PATH="$PATH:/usr/sbin"
 wanted=""
-for program in nginx curl wrk "$@"; do
+for program in nginx curl openssl wrk "$@"; do
   command -v "$program" >/dev/null 2>&1 && continue
   case "$program" in nginx) wanted="$wanted nginx-light" ;; *) wanted="$wanted $program" ;; esac
 done

@@ -78,7 +78,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         (["--upstream", "http://h:1"], "give one of the two"),
         (["--upstream", "http://h:1", "--policies", "/", "--control-plane", "h:1"], "not both"),
         (["--upstream", "http://h:1", "--policies", "/no/such"], "does not exist"),
-        (["--upstream", "https://h:1", "--policies", "/"], "is not http://HOST:PORT"),
+        (["--upstream", "ftp://h:1", "--policies", "/"], "is not http://HOST:PORT"),
         (["--upstream", "http://h:1/x", "--policies", "/"], "is not http://HOST:PORT"),
         (["--upstream", "http://h:99999", "--policies", "/"], "is not http://HOST:PORT"),
         (["--upstream", "http://u:p@h:1", "--policies", "/"], "is not http://HOST:PORT"),

@@ -1,4 +1,4 @@
-"""What one proxied request costs in process, without a kernel: `python loadtests/micro/request.py`.
+"""What one proxied request costs in process, without a kernel: `python -m loadtests.micro.request`.
 
 The real connection, decision, exchange and upstream connection, over transports that only count.
 `--profile` shows where the time goes. Times are CPU time of this process; on a noisy machine only
@@ -17,15 +17,16 @@ import time
 from collections.abc import Callable
 
 import jwt
-from decide import KEY, snapshot, token
 
+from loadtests.micro.decide import KEY, snapshot, token
 from sidecar.decide.keys import VERIFIERS
+from sidecar.edge.address import Address
 from sidecar.edge.authorizer import Authorizer
 from sidecar.edge.connection import ClientConnection
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper
-from sidecar.edge.upstream import Address, UpstreamPool
+from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import UpstreamConnection
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog

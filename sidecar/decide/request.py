@@ -40,7 +40,8 @@ class Request:
     `path` is canonical and percent-encoded, `segments` are its decoded parts (`/a/b/` is
     `["a", "b", ""]`), `query` the raw bytes after `?` (None without one), `host` lower case without
     port (empty for HTTP/1.0 without Host), `authority` the same with the port as it came, `address`
-    the client's IP address.
+    the client's IP address; `chain` is it and the trusted proxies that it came by, where there are
+    any, as `x-forwarded-for` lists them.
 
     A door may present the very same object for a request that came again, byte for byte. `memo` is
     what `authorize` remembers with it; `trace` is the caller's traceparent, empty without a sound
@@ -48,8 +49,8 @@ class Request:
     """
 
     __slots__ = (
-        "address", "authority", "headers", "host", "memo", "method", "path", "query", "scheme",
-        "segments", "trace",
+        "address", "authority", "chain", "headers", "host", "memo", "method", "path", "query",
+        "scheme", "segments", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Request:
         scheme: str,
         headers: Headers,
         address: str,
+        chain: str = "",
     ) -> None:
         self.method = method
         self.path = path
@@ -73,6 +75,7 @@ class Request:
         self.scheme = scheme
         self.headers = headers
         self.address = address
+        self.chain = chain
         self.memo: Any = None
         self.trace: bytes | None = None
 

@@ -25,6 +25,7 @@ _CODES: Final[Mapping[int, str]] = {
 
 _FAILURES: Final[Mapping[Failure, tuple[int, str]]] = {
     Failure.CONNECT: (502, "The service behind this proxy does not accept connections."),
+    Failure.TLS: (502, "No trusted connection to the service behind this proxy could be made."),
     Failure.CLOSED: (502, "The service behind this proxy closed the connection early."),
     Failure.BAD_RESPONSE: (502, "The service behind this proxy answered with no sound HTTP."),
     Failure.BUSY: (503, "Too many requests are waiting for the service behind this proxy."),

@@ -51,7 +51,7 @@ class ClientConnection(Lifetime):
 
     __slots__ = (
         "_address", "_body", "_exchange", "_head", "_open", "_payload", "_persist", "_pumping",
-        "_scanned", "_task",
+        "_scanned", "_task", "_trusted",
     )  # fmt: skip
 
     _head: RequestHead
@@ -59,6 +59,7 @@ class ClientConnection(Lifetime):
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy)
         self._address = ""
+        self._trusted = False  # the peer is a proxy of ours
         self._scanned = 0  # of the input, for the end of a head
         self._body: Body | None = None  # of the request at hand, until it has ended
         self._payload = b""  # of the body, from the read that brought the head
@@ -78,6 +79,7 @@ class ClientConnection(Lifetime):
         if isinstance(peer, tuple):
             # A dual-stack socket shows IPv4 as ::ffff:…; a zone says nothing to anyone else.
             self._address = str(peer[0]).partition("%")[0].removeprefix("::ffff:")
+            self._trusted = self._proxy.trusted.trust(self._address)
         self.deadline = self._proxy.sweeper.after(limits.idle)
         if not self._proxy.joined(self):
             self._last_words(answers.too_many_connections())
@@ -237,7 +239,11 @@ class ClientConnection(Lifetime):
         self._open = True
         if limits.total:
             self.cutoff = proxy.sweeper.after(limits.total)
-        request = head.request(proxy.scheme, self._address)
+        if self._trusted and head.block.forwarded is not None:
+            origin = proxy.trusted.origin(self._address, proxy.scheme, head.block.forwarded)
+            request = head.request(origin.scheme, origin.address, origin.chain)
+        else:
+            request = head.request(proxy.scheme, self._address)
         decision = proxy.authorizer.decide(request)
         if decision is not None:
             self._decided(request, decision)

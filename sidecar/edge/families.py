@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
+from sidecar.edge.rotation import Rotation
 from sidecar.telemetry.metrics import counter, gauge
 
 
@@ -31,6 +33,36 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     yield counter("sidecar_upstream_connections_reused", "Used again.", stats.upstream_reused)
     yield counter("sidecar_upstream_retries", "Sent again, safely.", stats.retries)
     yield _by("sidecar_upstream_errors", "Without an answer.", "kind", stats.upstream_errors)
+
+
+def tls_families(handshakes: Handshakes | None, rotations: Sequence[Rotation]) -> Iterable[Metric]:
+    """Handshakes of clients, and what became of changed files on both sides."""
+    if handshakes is not None:
+        yield gauge("sidecar_tls_handshakes_open", "Clients' under way.", len(handshakes))
+        yield counter("sidecar_tls_handshakes", "Clients' that succeeded.", handshakes.completed)
+        yield _by("sidecar_tls_handshake_failures", "Not done.", "reason", handshakes.failures)
+    if rotations:
+        reloads = {rotation.side: rotation.reloads for rotation in rotations}
+        yield _by("sidecar_tls_reloads", "Changed files taken up.", "side", reloads)
+        failures = {rotation.side: rotation.failures for rotation in rotations}
+        yield _by("sidecar_tls_reload_failures", "Changed files of no use.", "side", failures)
+        expiry = GaugeMetricFamily(
+            "sidecar_tls_certificate_expiry_timestamp_seconds", "Of our own.", labels=["side"]
+        )
+        for rotation in rotations:
+            if rotation.expiry:
+                expiry.add_metric([rotation.side], rotation.expiry)
+        yield expiry
+
+
+def insecure_families(**settings: bool) -> Metric:
+    """The settings with `insecure` in their names, 1 for those in force."""
+    family = GaugeMetricFamily(
+        "sidecar_insecure_settings", "1: safety was traded away.", labels=["setting"]
+    )
+    for name, on in settings.items():
+        family.add_metric([name], float(on))
+    return family
 
 
 def _by(name: str, help_: str, label: str, counts: Mapping[str, int]) -> Metric:

@@ -1,4 +1,4 @@
-"""Header field lines: names, values, and the few that framing depends on. Strict, no sockets.
+"""Header field lines: names, values, and the few that we ourselves go by. Strict, no sockets.
 
 Services send the same header lines again and again, so what was once found sound is remembered:
 field names one by one, and whole blocks of lines that came more than once (`Memo`). Equal bytes
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from sidecar.decide.request import Headers
+from sidecar.edge.forwarded import Claims
 from sidecar.errors import BadMessage
 
 T = TypeVar("T")
@@ -30,12 +31,16 @@ CONTENT_LENGTH: Final = 2
 TRANSFER_ENCODING: Final = 3
 CONNECTION: Final = 4
 EXPECT: Final = 5
+FORWARDED_FOR: Final = 6
+FORWARDED_PROTO: Final = 7
 _SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
     b"connection": CONNECTION,
     b"expect": EXPECT,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED_PROTO,
 }
 _USUAL: Final = (
     b"Host Connection Content-Length Transfer-Encoding Expect Accept Accept-Encoding "
@@ -104,7 +109,7 @@ NAMES.start()
 
 
 def parse_lines(block: bytes, most: int) -> tuple[Headers, list[tuple[int, bytes]]]:
-    """Field lines, each with its CRLF, as fields; and those of them that framing depends on.
+    """Field lines, each with its CRLF, as fields; and those of them that we ourselves go by.
 
     Raises BadMessage; TooMany beyond `most` lines.
     """
@@ -161,9 +166,12 @@ def content_length(value: bytes) -> int:
 
 
 class Framed:
-    """What the special fields of one head say. `host`, `expect` as they came, None without."""
+    """What the special fields of one head say. `host`, `expect` as they came, None without.
 
-    __slots__ = ("coding", "expect", "host", "length", "options")
+    `forwarded` is what a proxy in front claims; nobody believes it by itself.
+    """
+
+    __slots__ = ("coding", "expect", "forwarded", "host", "length", "options")
 
     def __init__(self, special: list[tuple[int, bytes]]) -> None:
         """Raises BadMessage where a field comes twice that may come once, or two contradict."""
@@ -172,6 +180,7 @@ class Framed:
         self.length = -1
         self.coding: bytes | None = None  # lower case
         self.options = NO_OPTIONS
+        self.forwarded: Claims | None = None
         for kind, value in special:
             if kind == CONNECTION:
                 self.options |= connection_options(value)
@@ -189,6 +198,11 @@ class Framed:
                 if self.coding is not None:
                     raise BadMessage("more than one transfer-encoding")
                 self.coding = value.lower()
+            elif kind >= FORWARDED_FOR:
+                said = self.forwarded or Claims()
+                self.forwarded = (
+                    said.with_chain(value) if kind == FORWARDED_FOR else said.with_scheme(value)
+                )
             elif self.expect is not None:
                 raise BadMessage("more than one expect")
             else:

@@ -57,9 +57,9 @@ def identity_lines(identity: Identity) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _origin_lines(authority: str, address: str, scheme: str) -> bytes:
+def _origin_lines(authority: str, chain: str, scheme: str) -> bytes:
     """Who asked for what, of whom: the lines that replace what the caller said of it."""
-    lines = f"x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\n"
+    lines = f"x-forwarded-for: {chain}\r\nx-forwarded-proto: {scheme}\r\n"
     if authority:
         lines += f"x-forwarded-host: {authority}\r\n"
     return lines.encode("ascii")
@@ -118,9 +118,7 @@ class _Sent:
 
     __slots__ = ("lines", "names", "permit", "request")
 
-    def __init__(
-        self, request: Request, permit: Permit, names: RequestNames, lines: bytes
-    ) -> None:
+    def __init__(self, request: Request, permit: Permit, names: RequestNames, lines: bytes) -> None:
         self.request = request
         self.permit = permit
         self.names = names
@@ -144,7 +142,7 @@ def _settled_lines(
         (
             f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),
             _kept_lines(head.block, names),
-            _origin_lines(request.authority, request.address, request.scheme),
+            _origin_lines(request.authority, request.chain or request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",
             set_lines,
         )

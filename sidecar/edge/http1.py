@@ -51,18 +51,20 @@ class RequestBlock:
     """What a request's field lines say under its version. Shared: nobody changes it.
 
     `length` counts for Framing.LENGTH only. `options` are the lower-case members of Connection.
+    `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
     `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
     """
 
     __slots__ = (
-        "authority", "expect_continue", "framing", "headers", "host", "keep_alive", "kept",
-        "kept_for", "length", "options",
+        "authority", "expect_continue", "forwarded", "framing", "headers", "host", "keep_alive",
+        "kept", "kept_for", "length", "options",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
         """Raises BadRequest."""
         self.headers = decided_on(headers, framed.options)
         self.options = framed.options
+        self.forwarded = framed.forwarded
         self.keep_alive = framed.persists(version)
         self.kept = b""
         self.kept_for: object = None
@@ -117,14 +119,22 @@ class RequestHead:
             target = _absolute_form(target, block.authority)
         self.path, self.segments, self.query = canonical_target(target)
 
-    def request(self, scheme: str, address: str) -> Request:
-        """The same as the decision sees it; the same object for the same client."""
+    def request(self, scheme: str, address: str, chain: str = "") -> Request:
+        """The same as the decision sees it; the same object for the same client.
+
+        `chain` is the x-forwarded-for to send where it is more than the client's address.
+        """
         known = self._request
-        if known is None or known.address != address or known.scheme != scheme:
+        if (
+            known is None
+            or known.address != address
+            or known.scheme != scheme
+            or known.chain != chain
+        ):
             block = self.block
             self._request = known = Request(
                 self.method, self.path, self.segments, self.query, block.authority, block.host,
-                scheme, block.headers, address,
+                scheme, block.headers, address, chain,
             )  # fmt: skip
         return known
 

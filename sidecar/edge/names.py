@@ -17,13 +17,19 @@ _FOLD: Final = bytes(
     c + 32 if 65 <= c <= 90 else c if 97 <= c <= 122 or 48 <= c <= 57 else 45 for c in range(256)
 )
 _OURS: Final = b"x-sidecar-"
-_HOPS: Final = b"x-forwarded-"
 
 # RFC 9110 section 7.6.1, and what older or other software treats the same way.
 HOP_BY_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
     b"upgrade", b"http2-settings",
 ))  # fmt: skip
+# What TLS terminators say of a client's certificate, whom upstreams believe it: RFC 9440, and what
+# nginx, HAProxy, Apache, Traefik and cloud load balancers use.
+_CERTIFICATE: Final = (
+    b"client-cert", b"x-client-cert", b"x-ssl-client", b"ssl-client", b"x-tls-client",
+    b"tls-client", b"x-amzn-mtls-", b"x-arr-clientcert",
+)  # fmt: skip
+_SPOKEN_FOR: Final = (b"x-forwarded-", *_CERTIFICATE)
 # What would tell an upstream another target, method or origin than the one decided.
 _MISLEADING: Final = frozenset((
     b"forwarded", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-original-host",
@@ -66,7 +72,7 @@ def ours(name: bytes) -> bool:
 def misleading(name: bytes) -> bool:
     """Whether a request header is removed whatever rules say: it speaks for us or against us."""
     plain = folded(name)
-    return b"_" in name or plain in _MISLEADING or ours(name) or plain.startswith(_HOPS)
+    return b"_" in name or plain in _MISLEADING or ours(name) or plain.startswith(_SPOKEN_FOR)
 
 
 def named_away(options: frozenset[bytes]) -> frozenset[bytes]:

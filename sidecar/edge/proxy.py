@@ -13,6 +13,8 @@ from typing import Protocol
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.connection import ClientConnection
+from sidecar.edge.forwarded import NOBODY, TrustedProxies
+from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
@@ -37,7 +39,10 @@ class Authorizer(Protocol):
 
 
 class Proxy:
-    """One per process. `strip` names the headers that rules set, at the moment of asking."""
+    """One per process. `strip` names the headers that rules set, at the moment of asking.
+
+    With `handshakes` every listener speaks TLS, and nothing but TLS.
+    """
 
     def __init__(
         self,
@@ -45,7 +50,8 @@ class Proxy:
         pool: UpstreamPool,
         limits: Limits | None = None,
         *,
-        scheme: str = "http",
+        handshakes: Handshakes | None = None,
+        trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self.authorizer = authorizer
@@ -53,7 +59,9 @@ class Proxy:
         self.limits = limits if limits is not None else pool.limits
         self.stats: ProxyStats = pool.stats
         self.sweeper = pool.sweeper
-        self.scheme = scheme
+        self.handshakes = handshakes
+        self.trusted = trusted
+        self.scheme = "http" if handshakes is None else "https"
         self.draining = False
         self._strip = strip
         self._names = RequestNames(strip())
@@ -72,7 +80,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: ClientConnection(self),
+                self._accept,
                 host,
                 port,
                 backlog=1024,
@@ -92,6 +100,8 @@ class Proxy:
         self.draining = True
         for server in self._servers:
             server.close()
+        if self.handshakes is not None:
+            self.handshakes.abort()
         for connection in list(self._connections):
             connection.close_if_idle()
         if not self._connections:
@@ -111,11 +121,26 @@ class Proxy:
 
     def sweep(self, now: float) -> None:
         """End what is overdue."""
+        if self.handshakes is not None:
+            self.handshakes.sweep(now)
         for connection in [each for each in self._connections if each.deadline <= now]:
             connection.expire()
         if self.limits.total:
             for connection in [each for each in self._connections if each.cutoff <= now]:
                 connection.cut_off()
+
+    def _accept(self) -> asyncio.Protocol:
+        """The protocol of one more client."""
+        handshakes = self.handshakes
+        if handshakes is None:
+            return ClientConnection(self)
+        stats = self.stats
+        most = self.limits.connections + _SURPLUS
+        crowded = stats.connections_open + len(handshakes) >= most
+        if crowded:
+            stats.accepted += 1
+            stats.connections_refused += 1
+        return handshakes.begin(lambda: ClientConnection(self), self.sweeper, crowded=crowded)
 
     # -- what connections call
 

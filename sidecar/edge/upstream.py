@@ -8,50 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+from sidecar.edge.address import Address
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.sweeper import NEVER, Sweeper
 from sidecar.edge.upstream_connection import Failure, Taker, UpstreamConnection
-from sidecar.errors import Misuse
 
 _log: Final = logging.getLogger("sidecar.upstream")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the upstream is. TLS and Unix sockets will be other ways to `connect`."""
-
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """`http://host[:port]`. Raises Misuse."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise Misuse(f"upstream {url!r} is not a URL; write http://host:port") from None
-        if parts.scheme != "http" or not parts.hostname:
-            raise Misuse(f"upstream {url!r}: expected http://host:port")
-        if parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise Misuse(f"upstream {url!r} must name a host and a port and nothing else")
-        return cls(parts.hostname, 80 if port is None else port)
-
-    async def connect(self, factory: Callable[[], UpstreamConnection]) -> None:
-        """Open one connection. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(factory, self.host, self.port)
 
 
 Connect = Callable[[Callable[[], UpstreamConnection]], Coroutine[Any, Any, None]]
@@ -83,6 +51,8 @@ class UpstreamPool:
         self._waiting: deque[tuple[Taker, float]] = deque()
         self._opening: dict[asyncio.Task[None], float] = {}
         self._closed = False
+        self._generation = 0  # of connections; those of an earlier one are not used again
+        self._tls_failure = ""  # the last one, which is said once
         sweeper.watch(self.sweep)
 
     def take(self, taker: Taker, repeatable: bool) -> UpstreamConnection | None:
@@ -125,6 +95,12 @@ class UpstreamPool:
                 self.stats.upstream_waiting -= 1
                 return
 
+    def renew(self) -> None:
+        """Open new connections from now on; those in use finish what they are at."""
+        self._generation += 1
+        for upstream in list(self._idle):
+            upstream.discard()
+
     def close(self) -> None:
         """End everything. Exchanges still under way fail."""
         self._closed = True
@@ -152,6 +128,7 @@ class UpstreamPool:
 
     def opened(self, upstream: UpstreamConnection) -> None:
         """A new connection stands."""
+        self._tls_failure = ""
         self._all.add(upstream)
         self.stats.upstream_created += 1
         self._give(upstream)
@@ -171,7 +148,9 @@ class UpstreamPool:
             self._open()
 
     def _give(self, upstream: UpstreamConnection) -> None:
-        if self._waiting:
+        if upstream.generation != self._generation:
+            upstream.discard()
+        elif self._waiting:
             taker, _ = self._waiting.popleft()
             self.stats.upstream_waiting -= 1
             upstream.taker = taker
@@ -194,9 +173,8 @@ class UpstreamPool:
     def _open(self) -> None:
         """Open as many as wait and as there is room for."""
         while len(self._opening) < len(self._waiting) and self._room() and not self._closed:
-            task = asyncio.get_running_loop().create_task(
-                self._connect(lambda: UpstreamConnection(self))
-            )
+            one = partial(UpstreamConnection, self, self._generation)
+            task = asyncio.get_running_loop().create_task(self._connect(one))
             self._opening[task] = self.sweeper.after(self.limits.connect)
             task.add_done_callback(self._opened_one)
         self._counted()
@@ -208,7 +186,10 @@ class UpstreamPool:
             failure = Failure.CONNECT_TIMEOUT if deadline == NEVER else Failure.CLOSED
         else:
             error = task.exception()
-            if error is not None:
+            if isinstance(error, ssl.SSLError):
+                failure = Failure.TLS
+                self._untrusted(str(error))
+            elif error is not None:
                 failure = Failure.CONNECT
                 if not isinstance(error, OSError):  # a defect, not a network
                     _log.error("connecting to %s failed", self.address.authority, exc_info=error)
@@ -216,6 +197,11 @@ class UpstreamPool:
         if failure is not None:
             self._fail_waiting(1, failure)
         self._open()
+
+    def _untrusted(self, why: str) -> None:
+        if why != self._tls_failure:
+            self._tls_failure = why
+            _log.error("TLS to %s failed: %s", self.address.authority, why)
 
     def _fail_waiting(self, count: int, failure: Failure) -> None:
         for _ in range(min(count, len(self._waiting))):

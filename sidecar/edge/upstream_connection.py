@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -27,6 +28,7 @@ class Failure(StrEnum):
 
     CONNECT = "connect"
     CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
     BUSY = "busy"
     BUSY_TIMEOUT = "busy_timeout"
     CLOSED = "closed"
@@ -62,13 +64,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_complete", "_head", "_held", "_interims", "_method", "_paused", "_pool",
-        "_scanned", "_whole", "answered", "closed", "deadline", "reused", "taker", "transport",
+        "_scanned", "_whole", "answered", "closed", "deadline", "generation", "reused", "taker",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, pool: UpstreamPool) -> None:
+    def __init__(self, pool: UpstreamPool, generation: int = 0) -> None:
         self._pool = pool
+        self.generation = generation  # the pool's, when this was opened
         self.taker: Taker | None = None
         self.deadline = NEVER
         self.reused = False
@@ -153,6 +157,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError) and not self.closed:
+            self._fail(Failure.TLS)  # it refused our certificate, say, or sent what is no TLS
         self._ended(rightly=exc is None and self._body is not None and self._body.end())
 
     def eof_received(self) -> None:

@@ -124,8 +124,11 @@ class Sidecar(Running):
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """nginx that keeps what is PUT below /files and serves it; yields its address."""
+def nginx(folder: Path, *also: str) -> Iterator[str]:
+    """nginx that keeps what is PUT below /files and serves it; yields its address.
+
+    It listens as well at what is in `also`: directives such as `listen unix:/a.sock;`.
+    """
     [port] = free_ports(1)
     root = folder / "nginx"
     (root / "www" / "files").mkdir(parents=True)
@@ -135,13 +138,17 @@ def nginx(folder: Path) -> Iterator[str]:
         f"{kind}_temp_path {root}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    servers = "".join(
+        f"server {{ {listen} root {root}/www;"
+        " location /files/ { dav_methods PUT DELETE; create_full_put_path on; } }\n"
+        for listen in (f"listen 127.0.0.1:{port};", *also)
+    )
     user = "user root;" if os.getuid() == 0 else ""
     config.write_text(
         f"""daemon off; worker_processes 1; {user} pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 512; }}
 http {{ access_log {root}/access.log; client_max_body_size 0; {temporary}
-  server {{ listen 127.0.0.1:{port}; root {root}/www;
-    location /files/ {{ dav_methods PUT DELETE; create_full_put_path on; }} }} }}
+  {servers} }}
 """
     )
     running = Running([program("nginx"), "-p", str(root), "-c", str(config)], root, "nginx")

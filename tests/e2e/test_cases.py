@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.decide.compile import compile_snapshot
+from sidecar.edge.address import Address
 from sidecar.edge.authorizer import Authorizer
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper
-from sidecar.edge.upstream import Address, UpstreamPool
+from sidecar.edge.upstream import UpstreamPool
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -18,11 +19,12 @@ import uvloop
 
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.request import Request
+from sidecar.edge.address import Address
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper
-from sidecar.edge.upstream import Address, UpstreamPool
+from sidecar.edge.upstream import Connect, UpstreamPool
 
 T = TypeVar("T")
 
@@ -140,8 +142,8 @@ class Upstream:
         self.server: asyncio.Server | None = None
         self.port = 0
 
-    async def start(self, port: int = 0) -> None:
-        self.server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", port, ssl=tls)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,19 +175,25 @@ class Rig:
         self.pool: UpstreamPool
         self.port = 0
 
-    async def start(self, **limits: Any) -> None:
-        await self.upstream.start()
+    async def start(
+        self, *, connect: Connect | None = None, more: dict[str, Any] | None = None, **limits: Any
+    ) -> None:
+        """`connect` leads to the upstream in another way; `more` goes to the Proxy."""
+        if not self.upstream.port:
+            await self.upstream.start()
         bounds = Limits(**limits)
         address = Address("127.0.0.1", self.upstream.port)
-        self.pool = UpstreamPool(address, bounds, self.sweeper, self.stats)
-        self.proxy = Proxy(self.authorizer, self.pool)
+        self.pool = UpstreamPool(address, bounds, self.sweeper, self.stats, connect)
+        self.proxy = Proxy(self.authorizer, self.pool, **(more or {}))
         ((_, self.port),) = await self.proxy.listen("127.0.0.1", 0)
 
     def pass_time(self, seconds: float) -> None:
         self.time += seconds
         self.sweeper.tick()
 
-    async def client(self, data: bytes = b"", buffer: int | None = None) -> Peer:
+    async def client(
+        self, data: bytes = b"", buffer: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> Peer:
         sock = socket.socket()
         sock.setblocking(False)
         if buffer is not None:
@@ -195,7 +203,10 @@ class Rig:
         except OSError:
             sock.close()
             raise
-        reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 20)
+        name = "localhost" if tls is not None else None
+        reader, writer = await soon(
+            asyncio.open_connection(sock=sock, limit=1 << 20, ssl=tls, server_hostname=name)
+        )
         peer = Peer(reader, writer)
         self.clients.append(peer)
         peer.send(data)

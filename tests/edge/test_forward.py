@@ -142,6 +142,31 @@ def test_what_does(line: bytes, kept: bytes) -> None:
     assert lines == [b"GET / HTTP/1.1", b"host: a.example", kept, *OURS]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Client-Cert", b"Client-Cert-Chain", b"X-Client-Cert", b"X-Client-Certificate",
+        b"X-SSL-Client-S-DN", b"x-ssl_client.verify", b"SSL-Client-Cert", b"SSL_CLIENT_VERIFY",
+        b"X-Forwarded-Client-Cert", b"X-Forwarded-Tls-Client-Cert", b"X-Amzn-Mtls-Clientcert",
+        b"X-ARR-ClientCert", b"X-TLS-Client-CN",
+    ],
+)  # fmt: skip
+def test_callers_do_not_speak_for_a_terminator_of_tls(name: bytes) -> None:
+    assert upstream_lines(name + b": CN=admin") == [
+        b"GET / HTTP/1.1", b"host: a.example", *OURS
+    ]  # fmt: skip
+
+
+def test_a_chain_of_proxies_goes_on() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = parse_request_head(raw)
+    out = forward.request_head(
+        head, head.request("https", "192.0.2.7", "192.0.2.7, 10.0.0.1"), Permit("r"),
+        RequestNames(), decision_id="f" * 32, traceparent=TRACE, default_host="",
+    )  # fmt: skip
+    assert b"\r\nx-forwarded-for: 192.0.2.7, 10.0.0.1\r\nx-forwarded-proto: https\r\n" in out
+
+
 def test_connection_names_hop_by_hop_headers_only() -> None:
     lines = upstream_lines(
         b"Connection: x-hop, authorization, cookie, host, content-type, x-sidecar-decision",

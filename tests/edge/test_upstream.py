@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sidecar.edge.upstream import Address
+from sidecar.edge.address import Address
 from sidecar.errors import Misuse
 
 from .conftest import Peer, Rig, soon
@@ -39,6 +39,9 @@ async def served(rig: Rig) -> tuple[Peer, Peer]:
         ("http://127.0.0.1:8080", Address("127.0.0.1", 8080), "127.0.0.1:8080"),
         ("http://bank.example/", Address("bank.example", 80), "bank.example:80"),
         ("http://[::1]:9", Address("::1", 9), "[::1]:9"),
+        ("https://bank.example", Address("bank.example", 443, tls=True), "bank.example:443"),
+        ("unix:///run/a.sock", Address("", 0, "/run/a.sock"), "localhost"),
+        ("unix:/run/a.sock", Address("", 0, "/run/a.sock"), "localhost"),
     ],
 )
 def test_addresses(url: str, address: Address, authority: str) -> None:
@@ -49,7 +52,7 @@ def test_addresses(url: str, address: Address, authority: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "bank:80", "https://bank", "http://", "http://bank/path", "http://u:p@bank",
+        "bank:80", "ftp://bank", "http://", "unix://run/a", "unix:a", "http://:p@bank", "http://bank/path", "http://u:p@bank",
         "http://bank?q", "http://bank:port", "http://bank:99999", "http://[::1",
     ],
 )  # fmt: skip
