@@ -20,8 +20,6 @@ from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
-_SURPLUS: int = 256  # connections beyond the limit that are told so; the next ones are just closed
-
 
 class Authorizer(Protocol):
     """Who decides; `edge.authorizer` in production."""
@@ -135,7 +133,7 @@ class Proxy:
         if handshakes is None:
             return ClientConnection(self)
         stats = self.stats
-        most = self.limits.connections + _SURPLUS
+        most = self.limits.connections + self.limits.connections_told
         crowded = stats.connections_open + len(handshakes) >= most
         if crowded:
             stats.accepted += 1
@@ -153,7 +151,7 @@ class Proxy:
         surplus = stats.connections_open - self.limits.connections
         if surplus > 0:
             stats.connections_refused += 1
-            if surplus > _SURPLUS:
+            if surplus > self.limits.connections_told:
                 connection.abort()
                 return True
             return False
