@@ -24,6 +24,8 @@ HOT = (
     "sidecar/edge/http1.py",
     "sidecar/edge/bodies.py",
     "sidecar/edge/authorizer.py",
+    "sidecar/decide/rates.py",
+    "sidecar/edge/rates.py",
     "sidecar/decide/request.py",
     "sidecar/decide/authorize.py",
     "sidecar/decide/credentials.py",

@@ -25,6 +25,7 @@ from sidecar.decide.documents import (
 )
 from sidecar.decide.keys import KeySet, parse_jwks, private_members
 from sidecar.decide.parse import problem_at, report
+from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
 from sidecar.decide.tokens import Issuer
@@ -224,7 +225,14 @@ def _service(document: Document, problems: list[Problem]) -> Service:
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", location.cookie):
                 report(problems, document, pointer, f"{location.cookie!r} is not a cookie name")
             locations.append(Location(location.cookie.encode("ascii", "replace"), cookie=True))
-    return Service(name=document.name, observe=spec.mode == "observe", credentials=tuple(locations))
+    limits = spec.limits
+    return Service(
+        name=document.name,
+        observe=spec.mode == "observe",
+        credentials=tuple(locations),
+        per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,
+        failed_credentials=Rate.parse(limits.failed_credentials, units=20),
+    )
 
 
 # Documents together.

@@ -29,6 +29,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Expression = Annotated[str, Meta(min_length=1, max_length=16384)]
 Duration = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(ms|s|m|h|d)\Z")]  # as _DURATION
+Rate = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,8}/(s|m|h|d)\Z")]  # as rates.Rate
 Selector = dict[str, str]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -117,6 +118,25 @@ class CredentialLocation(_Spec, frozen=True):
     ] = None
 
 
+class ServiceLimits(_Spec, frozen=True):
+    """What one client address may do; an IPv6 address counts with its /64."""
+
+    per_address: Annotated[
+        Rate | None,
+        Meta(
+            description="All requests of one address, such as `100/s`; a unit's worth may come at "
+            "once; beyond it 429. Left out: none."
+        ),
+    ] = None
+    failed_credentials: Annotated[
+        Rate,
+        Meta(
+            description="Credentials of one address that do not stand, 20 units' worth at once; "
+            "beyond it 429 before any signature is checked. Verified ones still pass."
+        ),
+    ] = "100/s"
+
+
 class ProtectedService(_Spec, frozen=True):
     """The service behind the sidecars that `selector` names, and how callers present themselves."""
 
@@ -136,6 +156,9 @@ class ProtectedService(_Spec, frozen=True):
         list[CredentialLocation],
         Meta(min_length=1, description="Where to look for the credential."),
     ] = msgspec.field(default_factory=lambda: [CredentialLocation(header="authorization")])
+    limits: Annotated[ServiceLimits, Meta(description="What one client address may do.")] = (
+        ServiceLimits()
+    )
 
 
 class Match(_Spec, frozen=True):

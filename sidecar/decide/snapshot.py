@@ -8,9 +8,11 @@ from typing import Final, Literal
 
 from sidecar.decide.credentials import Location
 from sidecar.decide.expressions import Program
+from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.tokens import Issuer
 
+FAILED_CREDENTIALS: Final = Rate.parse("100/s", units=20)
 Auth = Literal["token", "workload", "either", "optional", "none"]
 
 
@@ -38,6 +40,8 @@ class Service:
     name: str = "sidecar"
     observe: bool = False
     credentials: tuple[Location, ...] = (Location(b"authorization"),)
+    per_address: Rate | None = None
+    failed_credentials: Rate = FAILED_CREDENTIALS
 
 
 NO_SERVICE: Final = Service()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
@@ -17,9 +18,11 @@ from typing import Any, Final
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
+from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Verified
+from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
@@ -81,10 +84,12 @@ class Authorizer:
         log: DecisionLog,
         door: str = "proxy",
         clock: Callable[[], float] = time.time,
+        rates: RateTable | None = None,
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
-        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS))
+        self._rates = rates if rates is not None else RateTable()
+        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS), self._failing)
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -104,7 +109,7 @@ class Authorizer:
     def decide(self, request: Request) -> Decision | None:
         """The decision, or None where facts must be fetched first: await `resolve`."""
         started = time.perf_counter()
-        outcome = self._authorize(request)
+        outcome = self._crowding(request) or self._authorize(request)
         if isinstance(outcome, Need):
             return None
         return self._decided(request, outcome, started)
@@ -121,6 +126,27 @@ class Authorizer:
         if isinstance(outcome, Need):
             outcome = self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return self._decided(request, outcome, started)
+
+    def _crowding(self, request: Request) -> Permit | Refuse | None:
+        """The refusal of an address that comes too often; None, and counted, if it may come."""
+        snapshot = self.snapshot
+        rate = snapshot.service.per_address if snapshot is not None else None
+        if rate is None:
+            return None
+        wait = self._rates.take(ALL, request.address, rate, self._clock())
+        if wait <= 0:
+            return None
+        return self._enforced(
+            Refuse(
+                Code.TOO_MANY_REQUESTS,
+                "address_limit",
+                "Too many requests from this address.",
+                retry_after=math.ceil(wait),
+            )
+        )
+
+    def _failing(self, address: str, rate: Rate, now: float) -> float:
+        return self._rates.wait(FAILED, address, rate, now)
 
     async def _fetch(self, want: NeedKeys) -> None:
         await self._keys.fetch(want.issuer)
@@ -165,6 +191,9 @@ class Authorizer:
                 "refuse" if isinstance(outcome, Refuse) else "observe", refuse.reason
             )
             metrics.tokens.add(_token_result(refuse))
+            if refuse.code is Code.INVALID_TOKEN and self.snapshot is not None:
+                rate = self.snapshot.service.failed_credentials
+                self._rates.take(FAILED, request.address, rate, self._clock())
         return decision
 
     def finished(
