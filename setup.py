@@ -26,6 +26,7 @@ HOT = (
     "sidecar/edge/authorizer.py",
     "sidecar/decide/rates.py",
     "sidecar/edge/rates.py",
+    "sidecar/decide/cors.py",
     "sidecar/decide/request.py",
     "sidecar/decide/authorize.py",
     "sidecar/decide/credentials.py",

@@ -118,6 +118,32 @@ class CredentialLocation(_Spec, frozen=True):
     ] = None
 
 
+class Cors(_Spec, frozen=True):
+    """Pages of other origins that may call the service. Their preflights are answered here."""
+
+    origins: Annotated[
+        list[Text],
+        Meta(min_length=1, description="Such as `https://app.example`; `*` is any."),
+    ]
+    methods: Annotated[list[Text], Meta(min_length=1, description="Methods they may use.")] = (
+        msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+    )
+    headers: Annotated[list[Text], Meta(description="Request headers they may send.")] = (
+        msgspec.field(default_factory=lambda: ["authorization", "content-type"])
+    )
+    expose_headers: Annotated[list[Text], Meta(description="Response headers they may read.")] = (
+        msgspec.field(
+            default_factory=lambda: ["www-authenticate", "retry-after", "x-sidecar-decision"]
+        )
+    )
+    credentials: Annotated[
+        bool, Meta(description="Whether their browsers may send cookies; not with `*`.")
+    ] = False
+    max_age: Annotated[
+        Duration, Meta(description="How long a browser may remember a preflight.")
+    ] = "10m"
+
+
 class ServiceLimits(_Spec, frozen=True):
     """What one client address may do; an IPv6 address counts with its /64."""
 
@@ -156,6 +182,13 @@ class ProtectedService(_Spec, frozen=True):
         list[CredentialLocation],
         Meta(min_length=1, description="Where to look for the credential."),
     ] = msgspec.field(default_factory=lambda: [CredentialLocation(header="authorization")])
+    cors: Annotated[
+        Cors | None,
+        Meta(
+            description="Which pages of other origins may call. With it, what the service itself "
+            "says of that is replaced. Left out: nothing is answered or changed."
+        ),
+    ] = None
     limits: Annotated[ServiceLimits, Meta(description="What one client address may do.")] = (
         ServiceLimits()
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.expressions import Program
 from sidecar.decide.rates import Rate
@@ -40,6 +41,7 @@ class Service:
     name: str = "sidecar"
     observe: bool = False
     credentials: tuple[Location, ...] = (Location(b"authorization"),)
+    cors: Cors | None = None
     per_address: Rate | None = None
     failed_credentials: Rate = FAILED_CREDENTIALS
 

@@ -17,9 +17,11 @@ from typing import Any, Final
 
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.challenge import Answer, refusal
+from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.rates import Rate
-from sidecar.decide.request import Request
+from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Verified
 from sidecar.edge.rates import ALL, FAILED, RateTable
@@ -59,12 +61,21 @@ _ids: Final = _Ids()
 
 
 class Decision:
-    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id."""
+    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
 
-    __slots__ = ("id", "outcome", "seconds", "started", "traceparent", "version")
+    `cors` is what the answer, whoever gives it, says to a page of another origin; empty: nothing.
+    """
+
+    __slots__ = ("cors", "id", "outcome", "seconds", "started", "traceparent", "version")
 
     def __init__(
-        self, outcome: Permit | Refuse, id_: str, traceparent: bytes, started: float, version: str
+        self,
+        outcome: Permit | Refuse,
+        id_: str,
+        traceparent: bytes,
+        started: float,
+        version: str,
+        cors: Headers = NO_HEADERS,
     ) -> None:
         self.outcome = outcome
         self.id = id_
@@ -72,6 +83,7 @@ class Decision:
         self.started = started
         self.seconds = time.perf_counter() - started
         self.version = version
+        self.cors = cors
 
 
 class Authorizer:
@@ -105,6 +117,23 @@ class Authorizer:
     def rule_headers(self) -> frozenset[str]:
         """Lower-case names of the headers that some rule sets, which callers can never send."""
         return self.snapshot.rule_headers if self.snapshot is not None else frozenset()
+
+    def preflight(self, request: Request) -> Answer | None:
+        """The answer to a CORS preflight, which is no request yet; None where it is to be decided.
+
+        Only an OPTIONS request can be one.
+        """
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.service.cors is None:
+            return None
+        answer = preflight(request, snapshot.service.cors)
+        if answer is None:
+            return None
+        crowding = self._crowding(request)
+        if isinstance(crowding, Refuse):
+            answer = refusal(crowding, request, "")
+        self._metrics.preflights.add("answered" if answer.status == 204 else "refused")
+        return answer
 
     def decide(self, request: Request) -> Decision | None:
         """The decision, or None where facts must be fetched first: await `resolve`."""
@@ -173,13 +202,16 @@ class Authorizer:
         trace = request.trace
         if trace is None:
             request.trace = trace = _traceparent(request)
+        snapshot = self.snapshot
         decision = Decision(
             outcome,
             id_,
             trace or f"00-{id_}-{span}-00".encode("ascii"),
             started,
-            self.snapshot.version if self.snapshot is not None else "",
+            snapshot.version if snapshot is not None else "",
         )
+        if snapshot is not None and snapshot.service.cors is not None:
+            decision.cors = response_headers(request, snapshot.service.cors)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if isinstance(outcome, Permit) else outcome

@@ -267,3 +267,27 @@ def test_observe_only_logs_that_an_address_comes_too_often(make: Make) -> None:
     assert isinstance(outcome, Permit)
     assert outcome.observed is not None
     assert outcome.observed.reason == "address_limit"
+
+
+async def test_cors_is_answered_before_anything_is_decided(make: Make) -> None:
+    cors = DOCUMENTS.replace("{mode: enforce}", "{cors: {origins: ['https://app.example']}}")
+    authorizer = make(good(), adopt=snapshot(cors))
+    origin = {"origin": "https://app.example"}
+    asking = request("/x", **origin, **{"access-control-request-method": "GET"})
+    asking.method = "OPTIONS"
+    answer = authorizer.preflight(asking)
+    assert answer is not None
+    assert answer.status == 204
+    for path in ("/", "/x"):  # permitted and refused alike
+        decision = authorizer.decide(request(path, **origin))
+        assert decision is not None
+        assert (b"access-control-allow-origin", b"https://app.example") in decision.cors
+    plain = authorizer.decide(request("/"))
+    assert plain is not None
+    assert plain.cors == []
+
+
+def test_without_cors_an_options_request_is_decided(make: Make) -> None:
+    asking = request("/", origin="https://a", **{"access-control-request-method": "GET"})
+    asking.method = "OPTIONS"
+    assert make(adopt=snapshot()).preflight(asking) is None
