@@ -22,7 +22,7 @@ _VARY_PREFLIGHT: Final = (
 
 @dataclass(frozen=True)
 class Cors:
-    """What a service admits. `origins` may hold `*`, `headers` are lower case, `max_age` is in s."""
+    """What a service admits. `origins` may hold `*`, `headers` are lower case, `max_age` in s."""
 
     origins: frozenset[str]
     methods: tuple[str, ...]
