@@ -3,6 +3,7 @@
 #   make test                 lint, types, every test
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
+#   make fuzz                 a minute of coverage-guided fuzzing of the parsers; ARGS=-max_total_time=600
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -14,7 +15,7 @@ HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/err
 SIDECAR_COMPILE ?= 1
 COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
-.PHONY: demo test lint types unit proto docs load bench soak constraints clean
+.PHONY: fuzz demo test lint types unit proto docs load bench soak constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,6 +70,14 @@ bench: $(COMPILED) $(PEERS)/.ready
 soak: $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m loadtests.soak $(ARGS)
+
+# On a copy, interpreted: compiled modules cannot be watched.
+fuzz: $(READY)
+	SIDECAR_COMPILE=0 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check -e '.[fuzz]'
+	rm -rf build/fuzz && mkdir -p build/fuzz && cp -r sidecar tests build/fuzz
+	find build/fuzz -name '*.so' -delete
+	cd build/fuzz && ../../$(BIN)/python -m tests.fuzz.http1 $(ARGS)
 
 # The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
 constraints:
