@@ -50,7 +50,7 @@ def test_what_is_set(key: str, text: str, attribute: str, value: object) -> None
 )  # fmt: skip
 def test_what_cannot_be(key: str, text: str) -> None:
     bound = next(bound for bound in BOUNDS if bound.key == key)
-    with pytest.raises(ValueError, match="write|is not|may be limited"):
+    with pytest.raises(ValueError, match=r"write|is not|may be limited"):
         bound.read(text)
 
 
