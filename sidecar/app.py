@@ -67,6 +67,7 @@ class DataPlane:
             handshakes=self._handshakes(),
             trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
             strip=self.authorizer.rule_headers,
+            read=self.authorizer.headers_read,
         )
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None

@@ -118,6 +118,10 @@ class Authorizer:
         """Lower-case names of the headers that some rule sets, which callers can never send."""
         return self.snapshot.rule_headers if self.snapshot is not None else frozenset()
 
+    def headers_read(self) -> frozenset[str] | None:
+        """Lower-case names of the headers that a decision may depend on; None: any."""
+        return self.snapshot.headers_read if self.snapshot is not None else None
+
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight, which is no request yet; None where it is to be decided.
 

@@ -55,6 +55,7 @@ class Proxy:
         handshakes: Handshakes | None = None,
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
+        read: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         self.authorizer = authorizer
         self.pool = pool
@@ -66,7 +67,8 @@ class Proxy:
         self.scheme = "http" if handshakes is None else "https"
         self.draining = False
         self._strip = strip
-        self._names = RequestNames(strip())
+        self._read = read
+        self._names = RequestNames(strip(), read())
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
@@ -170,8 +172,9 @@ class Proxy:
 
     def names(self) -> RequestNames:
         """Which request headers go upstream under the rules of the moment."""
-        set_by_rules = self._strip()
-        known = self._names.set_by_rules
-        if set_by_rules is not known and set_by_rules != known:
-            self._names = RequestNames(set_by_rules)
+        names, set_by_rules, read = self._names, self._strip(), self._read()
+        if set_by_rules is names.set_by_rules and read is names.read:
+            return names
+        if set_by_rules != names.set_by_rules or read != names.read:
+            self._names = RequestNames(set_by_rules, read)
         return self._names
