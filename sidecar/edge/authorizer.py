@@ -11,16 +11,15 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
 
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.request import Request
 from sidecar.decide.snapshot import Snapshot
-from sidecar.decide.tokens import Verified
-from sidecar.facts.jwks import KeyStore
+from sidecar.decide.tokens import Issuer, KeyState, Verified
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics
 
@@ -49,12 +48,25 @@ class Decision:
         self.version = version
 
 
+class Keys(Protocol):
+    """Issuers' keys: `facts.jwks` fetches them, `facts.shared_keys` is given them."""
+
+    states: dict[str, KeyState]
+    """By issuer; always the same dictionary."""
+
+    def use(self, issuers: Iterable[Issuer]) -> None:
+        """Hold keys for exactly these issuers."""
+
+    async def fetch(self, name: str) -> None:
+        """Have an issuer's keys fetched into `states`; a failure is a state."""
+
+
 class Authorizer:
     """Decides with the snapshot of the moment. One per process; every door shares it."""
 
     def __init__(
         self,
-        keys: KeyStore,
+        keys: Keys,
         metrics: Metrics,
         log: DecisionLog,
         door: str = "proxy",
