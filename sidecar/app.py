@@ -137,6 +137,11 @@ class DataPlane:
 def run_data_plane(settings: RunSettings) -> int:
     """`sidecar run`: serve until SIGTERM or SIGINT, drain, exit code 0."""
     _logging()
+    if settings.workers > 1:
+        # Not uvloop: its way of starting processes forks, which gRPC does not survive.
+        from sidecar.plane.supervisor import Supervisor
+
+        return asyncio.run(_run_data_plane(Supervisor, settings))
     return uvloop.run(_run_data_plane(DataPlane, settings))
 
 

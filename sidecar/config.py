@@ -21,6 +21,7 @@ from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.edge.forwarded import network
 from sidecar.errors import Misuse
 
+MAX_WORKERS: Final = 64
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
@@ -148,9 +149,9 @@ def _count(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    if _count(text) != 1:
-        raise ValueError("this version runs one worker; start it with --workers 1")
-    return 1
+    if (count := _count(text)) > MAX_WORKERS:
+        raise ValueError(f"{text} is more than {MAX_WORKERS}; a worker keeps one core busy")
+    return count
 
 
 def _label(text: str) -> tuple[str, str]:
