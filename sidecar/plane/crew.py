@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -21,6 +22,8 @@ SCRAPE: Final = 1.0  # seconds for an answer; whoever is later is shown as it wa
 POLL: Final = 5.0  # seconds between counts: what one that is killed counted since is lost
 HUNG: Final = 20.0  # seconds of silence after which a worker is replaced
 LAG: Final = 1.0  # seconds that a release may take before we are not ready
+_log: Final = logging.getLogger("sidecar")
+
 STATES: Final = ("starting", "serving", "waiting", "ended")
 
 
@@ -47,8 +50,8 @@ class Crew:
         """Until all serve. Raises Misuse for what they found wrong in the settings."""
         self._orders.port = port
         self._lives = [self._tasks.spawn(slot.run(self._bury)) for slot in self.slots]
-        while not all(slot.state == "serving" for slot in self.slots):
-            await self._next_move()
+        while not all(slot.serving for slot in self.slots):
+            await self.next_move()
             for slot in self.slots:
                 if slot.mistakes:
                     raise Misuse(slot.mistakes)
@@ -63,7 +66,7 @@ class Crew:
         for slot in self.slots:
             slot.wake()
         while self._lagging():
-            await self._next_move()
+            await self.next_move()
 
     def keys_changed(self, keys: SharedKeys) -> None:
         for slot in self.slots:
@@ -89,11 +92,15 @@ class Crew:
         await asyncio.gather(*self._lives, return_exceptions=True)
         await self._tasks.cancel()
 
+    async def next_move(self) -> None:
+        """Until a worker has got further, or died."""
+        await self._progress.wait()
+
     # What others see.
 
     def not_ready(self) -> str:
         """Why; empty when at least one serves and none decides with an old release."""
-        if not any(slot.state == "serving" for slot in self.slots):
+        if not any(slot.serving for slot in self.slots):
             return "no worker serves"
         lagging = self._lagging()
         if lagging and time.monotonic() - self._since > LAG:
@@ -143,8 +150,9 @@ class Crew:
     # Within.
 
     async def _ask(self, *, decisions: bool = False) -> None:
-        live = [slot for slot in self.slots if slot.live]
-        await asyncio.gather(*(slot.ask(SCRAPE, decisions=decisions) for slot in live))
+        await asyncio.gather(
+            *(slot.ask(SCRAPE, decisions=decisions) for slot in self.slots if slot.serving)
+        )
 
     async def _watch(self) -> None:
         """Count now and then, and replace who does not answer any more."""
@@ -152,7 +160,8 @@ class Crew:
             await asyncio.sleep(POLL)
             await self._ask()
             for slot in self.slots:
-                if slot.live and time.monotonic() - slot.heard > HUNG:
+                if slot.serving and time.monotonic() - slot.heard > HUNG:
+                    _log.error("worker %d says nothing any more; it is replaced", slot.number)
                     slot.kill()
 
     def _lagging(self) -> list[Slot]:
@@ -170,6 +179,3 @@ class Crew:
     def _moved(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
-
-    async def _next_move(self) -> None:
-        await self._progress.wait()

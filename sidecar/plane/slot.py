@@ -102,7 +102,7 @@ class Slot:
         self._answers: set[str] = set()  # those of them that were fetched
         self._outcome = asyncio.Event()  # of a release
         self._refused = ""
-        self._serving = asyncio.Event()
+        self._accepts = asyncio.Event()
         self._asks = 0
         self._unanswered: dict[int, asyncio.Event] = {}
         self._talk: set[asyncio.Task[None]] = set()
@@ -129,6 +129,11 @@ class Slot:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
         self.state = "ended"
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has said that it accepts connections."""
+        return self.state == "serving"
 
     def wake(self) -> None:
         """The orders have changed."""
@@ -172,7 +177,7 @@ class Slot:
         self.adopted = 0
         self.mistakes, self.decisions = [], []
         self._asked, self._answers, self._dirty = set(), set(), set()
-        self._serving.clear()
+        self._accepts.clear()
         ours, theirs = socket.socketpair()
         handed = (theirs.fileno(), *self._orders.descriptors)
         try:
@@ -234,7 +239,7 @@ class Slot:
                 self._refused = error
                 self._outcome.set()
             case messages.Serving():
-                self._serving.set()
+                self._accepts.set()
             case messages.Failed(mistakes):
                 self.mistakes = mistakes
                 _log.error("worker %d: %s", self.number, "; ".join(mistakes))
@@ -295,10 +300,9 @@ class Slot:
 
     async def _let_serve(self, channel: Channel[messages.FromWorker]) -> None:
         self.live = True  # before it can accept: no release is adopted any more without it
-        self.heard = time.monotonic()
         async with asyncio.timeout(START):
             await channel.send(messages.Serve(self._orders.port))
-            await self._serving.wait()
+            await self._accepts.wait()
         self.state = "serving"
         self._orders.moved()
 
