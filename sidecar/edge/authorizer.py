@@ -20,7 +20,7 @@ from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.request import Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Issuer, KeyState, Verified
-from sidecar.telemetry.decision_log import DecisionLog
+from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
 ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
@@ -28,8 +28,30 @@ TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
 
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _log: Final = logging.getLogger("sidecar.authorizer")
-# Identifiers must be distinct, not secret.
-_random: Final = random.Random()
+
+
+class _Ids:
+    """Decision ids and span ids: distinct, not secret. Made many at a time, ten times as fast."""
+
+    def __init__(self) -> None:
+        self._random = random.Random()
+        self._digits = ""
+        self._at = 0
+
+    def take(self) -> tuple[str, str]:
+        """32 and 16 hex digits, neither all zero (W3C Trace Context section 3.2.2)."""
+        at = self._at
+        if at == len(self._digits):
+            self._digits = self._random.randbytes(24 * 256).hex()
+            at = 0
+        self._at = at + 48
+        id_, span = self._digits[at : at + 32], self._digits[at + 32 : at + 48]
+        return (id_, span) if id_ != _NO_ID and span != _NO_SPAN else self.take()
+
+
+_NO_ID: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
+_ids: Final = _Ids()
 
 
 class Decision:
@@ -133,15 +155,14 @@ class Authorizer:
         return refuse
 
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
-        digits = f"{_random.getrandbits(192) | 1:048x}"
-        id_ = digits[:32]
+        id_, span = _ids.take()
         trace = request.trace
         if trace is None:
             request.trace = trace = _traceparent(request)
         decision = Decision(
             outcome,
             id_,
-            trace or f"00-{id_}-{digits[32:]}-00".encode("ascii"),
+            trace or f"00-{id_}-{span}-00".encode("ascii"),
             started,
             self.snapshot.version if self.snapshot is not None else "",
         )
@@ -176,31 +197,31 @@ class Authorizer:
         metrics.request_seconds.observe(seconds)
         if upstream_seconds:
             metrics.upstream_seconds.observe(upstream_seconds)
-        self._log.put(self._record(request, decision, status, seconds, upstream_seconds))
-
-    def _record(
-        self,
-        request: Request,
-        decision: Decision,
-        status: int,
-        seconds: float,
-        upstream_seconds: float,
-    ) -> dict[str, Any]:
-        outcome = decision.outcome
-        record: dict[str, Any] = {
+        moment = {
             "time": self._clock(),
             "decision_id": decision.id,
+            "status": status,
+            "decision_us": int(decision.seconds * 1e6),
+            # `round` to three places takes five times as long.
+            "upstream_ms": int(upstream_seconds * 1e6) / 1e3,
+            "duration_ms": int(seconds * 1e6) / 1e3,
+        }
+        known = request.logged
+        if known is None or known[0] is not outcome or known[1] != decision.version:
+            known = (outcome, decision.version, encoded(self._settled(request, decision))[1:])
+            request.logged = known
+        self._log.put_line(encoded(moment)[:-1] + b"," + known[2])
+
+    def _settled(self, request: Request, decision: Decision) -> dict[str, Any]:
+        """What a record says of every request like this one that is decided in the same way."""
+        outcome = decision.outcome
+        record: dict[str, Any] = {
             "door": self._door,
             "method": request.method,
             "host": request.host,
             "path": request.path,
             "address": request.address,
-            "status": status,
             "version": decision.version,
-            "decision_us": int(decision.seconds * 1e6),
-            # `round` to three places takes five times as long.
-            "upstream_ms": int(upstream_seconds * 1e6) / 1e3,
-            "duration_ms": int(seconds * 1e6) / 1e3,
         }
         refuse = outcome.observed if isinstance(outcome, Permit) else outcome
         if refuse is None:

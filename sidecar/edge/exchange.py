@@ -8,7 +8,7 @@ like a whole response is ever sent for one that was not.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
@@ -25,11 +25,41 @@ from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 
-if TYPE_CHECKING:
-    from sidecar.edge.connection import ClientConnection
-
 # RFC 9110 section 9.2.2; PROPFIND and the like are left out on purpose: few, and not sure.
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+
+
+class Client(Protocol):
+    """Who asked: a client connection, as its exchange sees it."""
+
+    def write(self, data: bytes) -> None:
+        """Send this to the client."""
+
+    def upload_ready(self) -> None:
+        """The upstream has the head and what came along; now the rest of the body."""
+
+    def upload_writable(self, writable: bool) -> None:
+        """Whether the upstream keeps up."""
+
+    def may_persist(self, request_done: bool) -> bool:
+        """Whether the connection can go on after this response."""
+
+    def persist(self, keep_alive: bool) -> None:
+        """What the response's head told the client."""
+
+    def finished(
+        self, request: Request, decision: Decision, status: int, upstream_seconds: float
+    ) -> None:
+        """Once, at the end. Status 0: the client went away first."""
+
+    def response_done(self, request_done: bool) -> None:
+        """The exchange is over; the response is whole."""
+
+    def response_broken(self) -> None:
+        """The response had begun and cannot be finished."""
+
+    def no_response(self, failure: Failure, request: Request, decision: Decision) -> None:
+        """The upstream failed before a response began."""
 
 
 class Exchange:
@@ -42,7 +72,7 @@ class Exchange:
 
     def __init__(
         self,
-        client: ClientConnection,
+        client: Client,
         pool: UpstreamPool,
         head: RequestHead,
         request: Request,

@@ -285,8 +285,8 @@ def _request_block(raw: bytes, version: int, most: int) -> RequestBlock:
         return RequestBlock(headers, Framed(special), version)
     except BadRequest:
         raise
-    except TooMany as error:
-        raise BadRequest(error.reason, 431) from None
+    except TooMany as too_many:
+        raise BadRequest(too_many.reason, 431) from None
     except BadMessage as error:
         raise BadRequest(error.reason) from None
 

@@ -22,6 +22,7 @@ class Limits:
     head: int = MAX_HEAD
     headers: int = MAX_HEADERS
     connections: int = 20_000
+    connections_told: int = 256  # beyond those; they get an answer, the next ones are just closed
     pipelined: int = 64 * 1024  # read ahead of the request in flight
     buffer_high: int = 256 * 1024  # unsent bytes in one direction that stop reading the other side
     buffer_low: int = 64 * 1024

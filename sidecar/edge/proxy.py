@@ -20,8 +20,6 @@ from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
-_SURPLUS: int = 256  # connections beyond the limit that are told so; the next ones are just closed
-
 _SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
 
 
@@ -149,7 +147,7 @@ class Proxy:
         if handshakes is None:
             return ClientConnection(self)
         stats = self.stats
-        most = self.limits.connections + _SURPLUS
+        most = self.limits.connections + self.limits.connections_told
         crowded = stats.connections_open + len(handshakes) >= most
         if crowded:
             stats.accepted += 1
@@ -167,7 +165,7 @@ class Proxy:
         surplus = stats.connections_open - self.limits.connections
         if surplus > 0:
             stats.connections_refused += 1
-            if surplus > _SURPLUS:
+            if surplus > self.limits.connections_told:
                 connection.abort()
                 return True
             return False

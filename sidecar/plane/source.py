@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import Metric
 
@@ -14,13 +14,15 @@ from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.documents import Document
 from sidecar.errors import StateUnusable
-from sidecar.facts.discovery import DiscoveryClient
 from sidecar.facts.policies import FilePolicies
 from sidecar.facts.releases import Assignment
 from sidecar.facts.signing import trust_for
 from sidecar.facts.state import StateDirectory, default_state_dir
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.metrics import counter, gauge
+
+if TYPE_CHECKING:
+    from sidecar.facts.discovery import DiscoveryClient
 
 Adopt = Callable[[Sequence[Document], str], Awaitable[None]]
 """Makes documents, of a version or none, the enforced ones. Raises DocumentsInvalid."""
@@ -113,6 +115,8 @@ class PolicySource:
         settings = self._settings
         pem = settings.trust.read_bytes() if settings.trust is not None else None
         trust = trust_for(str(control_plane), trust_pem=pem, pinned=frozenset())
+        from sidecar.facts.discovery import DiscoveryClient  # gRPC: 13 MiB that files do not need
+
         self._state = self._open_state(control_plane)  # once it is clear that it will be used
         return DiscoveryClient(
             str(control_plane),

@@ -58,7 +58,10 @@ class DecisionLog:
 
     def put(self, record: Record) -> None:
         """Take one record; never blocks."""
-        line = orjson.dumps(record, default=_plain)
+        self.put_line(encoded(record))
+
+    def put_line(self, line: bytes) -> None:
+        """The same for a record that is encoded already."""
         self._recent.append(line)
         if self._file is None:
             return
@@ -137,6 +140,11 @@ class DecisionLog:
         while left:
             left = left[file.write(left) or 0 :]
         self._torn = False
+
+
+def encoded(record: Record) -> bytes:
+    """A record as its line."""
+    return orjson.dumps(record, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.routes import Pattern, RouteIndex
+from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import KeyState
-from sidecar.edge import authorizer as module
 from sidecar.edge.authorizer import ROUNDS, Authorizer
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog
@@ -145,12 +146,12 @@ def test_without_a_snapshot_everything_is_503(make: Make) -> None:
     assert decision.outcome.reason == "no_snapshot"
 
 
-def test_a_defect_of_ours_refuses(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise KeyError("a defect")
+def test_a_defect_of_ours_refuses(make: Make) -> None:
+    class Broken(RouteIndex[CompiledRule]):
+        def candidates(self, *_: object) -> list[tuple[CompiledRule, Pattern]]:
+            raise KeyError("a defect")
 
-    monkeypatch.setattr(module, "authorize", broken)
-    decision = make(adopt=snapshot()).decide(request("/"))
+    decision = make(adopt=replace(snapshot(), routes=Broken())).decide(request("/"))
     assert decision is not None
     assert isinstance(decision.outcome, Refuse)
     assert (decision.outcome.code, decision.outcome.reason) == (Code.UNAVAILABLE, "internal_error")

@@ -768,9 +768,8 @@ async def test_one_connection_too_many(rig: Rig) -> None:
     assert (await first.response())[0] == 403
 
 
-@pytest.mark.limits(connections=0)
-async def test_far_too_many_connections(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.edge.proxy._SURPLUS", 0)
+@pytest.mark.limits(connections=0, connections_told=0)
+async def test_far_too_many_connections(rig: Rig) -> None:
     client = await rig.client()
     with contextlib.suppress(ConnectionError):
         assert await client.rest() == b""

@@ -294,11 +294,8 @@ async def test_a_handshake_has_its_time(rig: TlsRig) -> None:
     assert rig.handshakes.failures == {"timeout": 1}
 
 
-async def test_handshakes_count_as_connections(
-    rig: TlsRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sidecar.edge.proxy._SURPLUS", 1)
-    await rig.serve(connections=1)
+async def test_handshakes_count_as_connections(rig: TlsRig) -> None:
+    await rig.serve(connections=1, connections_told=1)
     await rig.client()
     await rig.client()
     await rig.becomes(lambda: len(rig.handshakes) == 2)
