@@ -21,6 +21,8 @@ from sidecar.edge.names import RequestNames
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
+_SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
+
 
 class Authorizer(Protocol):
     """Who decides; `edge.authorizer` in production."""
@@ -91,30 +93,42 @@ class Proxy:
                 reuse_port=reuse_port or None,
             )
         except OSError as error:
-            raise Misuse(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                "stop what holds it or choose another address"
-            ) from None
+            raise Misuse(cannot_listen(host, port, error)) from None
         self._servers.append(server)
         self.sweeper.start()
         return [each.getsockname()[:2] for each in server.sockets]
 
     async def drain(self, seconds: float) -> bool:
-        """Stop accepting, finish what is under way, close. False: not all within `seconds`."""
+        """Stop accepting, finish what is under way, close. False: not all within `seconds`.
+
+        A client that has just connected or been answered may have sent a request that we have not
+        read: what the kernel has accepted for us is taken, and only who then stays silent for a
+        moment is idle.
+        """
         self.draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        if self._servers:
+            await asyncio.sleep(0)  # to the end of this turn, and through one more: it accepts
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        await self._empties(min(seconds, _SILENCE))
         if self.handshakes is not None:
             self.handshakes.abort()
         for connection in list(self._connections):
             connection.close_if_idle()
-        if not self._connections:
-            return True
-        self._empty = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait((self._empty,), timeout=seconds)
+        done = await self._empties(end - loop.time())
         for connection in list(self._connections):
             connection.abort()
-        return bool(done)
+        return done
+
+    async def _empties(self, seconds: float) -> bool:
+        """Wait until nobody is there, `seconds` at most; whether that is so."""
+        if self._connections and seconds > 0:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._empty,), timeout=seconds)
+        return not self._connections
 
     async def close(self) -> None:
         """End everything at once."""
@@ -178,3 +192,11 @@ class Proxy:
         if set_by_rules != names.set_by_rules or read != names.read:
             self._names = RequestNames(set_by_rules, read)
         return self._names
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Why not, and who should change what."""
+    return (
+        f"cannot listen on {host}:{port}: {error.strerror or error}; "
+        "stop what holds it or choose another address"
+    )
