@@ -3,13 +3,14 @@
 #   make test                 lint, types, every test
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
+#   make autobahn [ARGS='--exclude 9.*']  the WebSocket test suite, directly and through us: no difference
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := build/peers
 
-.PHONY: demo test lint types unit proto docs load bench soak constraints clean
+.PHONY: demo test lint types unit proto docs load bench soak autobahn constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -59,6 +60,14 @@ bench: $(READY) $(PEERS)/.ready
 soak: $(READY)
 	sh tests/programs.sh
 	$(BIN)/python -m loadtests.soak $(ARGS)
+
+# The suite runs under Python 2.7 (PYTHON2=/path/to/python2.7), which the script looks for.
+build/autobahn/python: tests/autobahn/setup.sh tests/autobahn/requirements.txt
+	mkdir -p build
+	sh tests/autobahn/setup.sh build/autobahn
+
+autobahn: $(READY) build/autobahn/python
+	$(BIN)/python -m tests.autobahn $(ARGS)
 
 # The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
 constraints:
