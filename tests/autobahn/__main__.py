@@ -9,7 +9,6 @@ import argparse
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from sidecar.demo.world import free_ports
 from tests.autobahn.compare import differences, summary, table
+from tests.autobahn.echo import SERVERS
 from tests.e2e.processes import Running, Sidecar, until
 
 SUITE: Final = Path("build/autobahn")
@@ -38,31 +38,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make autobahn ARGS=...", description=__doc__)
     parser.add_argument("--cases", nargs="+", default=["*"], help="such as 1.* 7.1.1")
     parser.add_argument("--exclude", nargs="+", default=[], help="such as 9.* 12.* 13.*")
+    parser.add_argument("--server", choices=sorted(SERVERS), default="websockets")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         policies = folder / "policies"
         policies.mkdir()
         (policies / "echo.yaml").write_text(POLICY)
-        [port] = free_ports(1)
-        echo = Running([sys.executable, "-m", "tests.autobahn.echo", str(port)], folder, "echo")
+        # A server for each: what one of them has to bear must not slow the other.
+        ports = free_ports(2)
+        echoes = [
+            Running(
+                [sys.executable, "-m", "tests.autobahn.echo", chosen.server, str(port)],
+                folder, f"echo-{port}",
+            )
+            for port in ports
+        ]  # fmt: skip
         try:
-            until(lambda: _listens(port), "the echo server listens", 10)
-            sidecar = Sidecar(
-                folder, f"http://127.0.0.1:{port}", "--policies", str(policies)
-            ).ready()
+            until(lambda: all(map(_listens, ports)), "the echo servers listen", 10)
+            behind = f"http://127.0.0.1:{ports[1]}"
+            sidecar = Sidecar(folder, behind, "--policies", str(policies)).ready()
             try:
-                found = _suite(
-                    folder,
-                    {"direct": port, "sidecar": sidecar.port},
-                    chosen.cases,
-                    chosen.exclude,
-                )
+                both = {"direct": ports[0], "sidecar": sidecar.port}
+                found = _suite(folder, both, chosen.cases, chosen.exclude)
                 tunnels = sidecar.metric("sidecar_tunnels_total")
             finally:
                 sidecar.stop()
         finally:
-            echo.stop()
+            for echo in echoes:
+                echo.stop()
     if found is None:
         return 2
     direct, through = found["direct"], found["sidecar"]
@@ -81,34 +85,35 @@ def _suite(
 ) -> dict[str, Any] | None:
     """Results by agent and case; None, with the reason printed, where there are none."""
     shutil.rmtree(REPORTS, ignore_errors=True)
-    spec = folder / "spec.json"
-    spec.write_text(
-        json.dumps(
-            {
-                "outdir": str(REPORTS.absolute()),
-                "servers": [
-                    {"agent": agent, "url": f"ws://127.0.0.1:{port}"}
-                    for agent, port in ports.items()
-                ],
-                "cases": cases,
-                "exclude-cases": exclude,
-                "exclude-agent-cases": {},
-            }
-        )
-    )
+    REPORTS.mkdir(parents=True)
     python = (SUITE / "python").read_text().strip()
     packages = str((SUITE / "packages").absolute())
-    log = SUITE / "wstest.log"
-    with log.open("wb") as out:
-        done = subprocess.run(
-            [python, "-W", "ignore", "-c", _WSTEST, packages, "-m", "fuzzingclient", "-s", spec],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, check=False,
-        )  # fmt: skip
-    index = REPORTS / "index.json"
-    if done.returncode or not index.exists():
-        print(f"wstest ended with {done.returncode}; see {log}", file=sys.stderr)
-        return None
-    found: dict[str, Any] = json.loads(index.read_text())
+    running: dict[str, Running] = {}
+    for agent, port in ports.items():  # side by side: each keeps one core busy
+        spec = folder / f"{agent}.json"
+        spec.write_text(
+            json.dumps(
+                {
+                    "outdir": str((REPORTS / agent).absolute()),
+                    "servers": [{"agent": agent, "url": f"ws://127.0.0.1:{port}"}],
+                    "cases": cases,
+                    "exclude-cases": exclude,
+                    "exclude-agent-cases": {},
+                }
+            )
+        )
+        arguments = [
+            python, "-W", "ignore", "-c", _WSTEST, packages, "-m", "fuzzingclient", "-s", str(spec),
+        ]  # fmt: skip
+        running[agent] = Running(arguments, REPORTS, agent)
+    found: dict[str, Any] = {}
+    for agent, suite in running.items():
+        code = suite.process.wait()
+        index = REPORTS / agent / "index.json"
+        if code or not index.exists():
+            print(f"wstest ended with {code}; see {suite.log}", file=sys.stderr)
+            return None
+        found |= json.loads(index.read_text())
     return found
 
 
