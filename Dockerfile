@@ -2,7 +2,7 @@
 FROM python:3.11-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY sidecar ./sidecar
 RUN python -m venv /opt/sidecar \
  && /opt/sidecar/bin/pip install --no-cache-dir -c constraints.txt . \

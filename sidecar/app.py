@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 from aiohttp import web
@@ -37,7 +37,6 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse, SidecarError, StateUnusable, TlsFilesUnusable
-from sidecar.facts.discovery import DiscoveryClient
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.policies import FilePolicies
 from sidecar.facts.releases import Assignment
@@ -45,6 +44,9 @@ from sidecar.facts.signing import trust_for
 from sidecar.facts.state import StateDirectory, default_state_dir
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics, counter, gauge, labelled_gauge
+
+if TYPE_CHECKING:
+    from sidecar.facts.discovery import DiscoveryClient
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -194,6 +196,8 @@ class DataPlane:
         settings = self.settings
         pem = settings.trust.read_bytes() if settings.trust is not None else None
         trust = trust_for(str(control_plane), trust_pem=pem, pinned=frozenset())
+        from sidecar.facts.discovery import DiscoveryClient  # gRPC: 13 MiB that files do not need
+
         self._state = self._open_state(control_plane)  # once it is clear that it will be used
         return DiscoveryClient(
             str(control_plane),

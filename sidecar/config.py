@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from sidecar import config_tls
+from sidecar import config_limits, config_tls
 from sidecar.decide.documents import seconds
 from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.edge.forwarded import network
+from sidecar.edge.limits import Limits
 from sidecar.errors import Misuse
 
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
@@ -58,6 +59,7 @@ class RunSettings:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tls_client_auth: str = "required"
+    limits: Limits = field(default_factory=Limits)
     upstream_ca: Path | None = None
     upstream_cert: Path | None = None
     upstream_key: Path | None = None
@@ -193,6 +195,10 @@ RUN: Final = (
     _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
+    *(
+        _Setting(bound.key, bound.read, bound.metavar, bound.help, bound.default)
+        for bound in config_limits.BOUNDS
+    ),
     _Setting("tls-cert", _readable, "FILE", "serve TLS with this certificate chain (PEM)"),
     _Setting("tls-key", _readable, "FILE", "its private key (PEM)"),
     _Setting("tls-client-ca", _readable, "FILE", "verify clients' certificates against these CAs"),
@@ -286,6 +292,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         workers=values["workers"],
         decision_log=values["decision_log"],
         drain=values["drain"],
+        limits=config_limits.limits(values),
         tls_cert=values.get("tls_cert"),
         tls_key=values.get("tls_key"),
         tls_client_ca=values.get("tls_client_ca"),

@@ -69,7 +69,9 @@ KNOWN = set().union(*LAYERS)
 def test_directions(module: str) -> None:
     own = layer(module)
     if own not in KNOWN:
-        assert own in ("", "config", "config_tls"), f"{module} has no place in the house"
+        assert own in ("", "config", "config_limits", "config_tls"), (
+            f"{module} has no place in the house"
+        )
         return
     for name in imports(module):
         if not name.startswith("sidecar."):

@@ -6,7 +6,8 @@ Pure: the same in every door, in tests and in explanations. It only reads; the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from sidecar.decide.outcomes import (
     Refuse,
 )
 from sidecar.decide.plan import plan
+from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import (
@@ -39,15 +41,24 @@ from sidecar.decide.tokens import (
     verify,
 )
 
+Failing = Callable[[str, Rate, float], float]
+"""(address, rate, now) -> seconds until another bad credential from there is within the rate."""
+
+
+def _nobody_fails(address: str, rate: Rate, now: float) -> float:
+    return 0.0
+
+
 WEIGHT: Final = 2048  # bytes that a remembered token takes beside its text, roughly
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, and tokens verified before."""
+    """What is known beyond the request: keys by issuer, tokens verified before, who fails a lot."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[Verified]
+    failing: Failing = _nobody_fails
 
 
 class _Caller(msgspec.Struct, frozen=True):
@@ -57,6 +68,12 @@ class _Caller(msgspec.Struct, frozen=True):
     rejected: Rejected | None = None
     unavailable: str = ""
     cross_origin: bool = False
+
+
+class _Throttled(msgspec.Struct, frozen=True):
+    """A credential that is not even checked: too many of this address did not stand."""
+
+    wait: float
 
 
 _NOBODY = _Caller()
@@ -90,6 +107,15 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
         caller = _look(request, snapshot, evidence, now)
         if isinstance(caller, NeedKeys):
             return Need((caller,))
+        if isinstance(caller, _Throttled):
+            return Refuse(
+                Code.TOO_MANY_REQUESTS,
+                "failed_credentials",
+                "Too many credentials from this address were not valid.",
+                presented=True,
+                realm=snapshot.service.name,
+                retry_after=math.ceil(caller.wait),
+            )
     else:
         caller = _NOBODY
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
@@ -160,14 +186,14 @@ def _without_caller(candidates: Sequence[Candidate], request: Request, now: floa
 
 def _look(
     request: Request, snapshot: Snapshot, evidence: Evidence, now: float
-) -> _Caller | NeedKeys:
+) -> _Caller | NeedKeys | _Throttled:
     credential = find(request, snapshot.service.credentials)
     if credential is None:
         return _NOBODY
     if credential.malformed:
         return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
-    verified = _verified(credential.token, snapshot, evidence, now)
-    if isinstance(verified, NeedKeys):
+    verified = _verified(credential.token, request.address, snapshot, evidence, now)
+    if isinstance(verified, NeedKeys | _Throttled):
         return verified
     if isinstance(verified, KeysUnavailable):
         return _Caller(unavailable=verified.issuer)
@@ -177,12 +203,16 @@ def _look(
 
 
 def _verified(
-    token: bytes, snapshot: Snapshot, evidence: Evidence, now: float
-) -> Verified | Rejected | KeysUnavailable | NeedKeys:
+    token: bytes, address: str, snapshot: Snapshot, evidence: Evidence, now: float
+) -> Verified | Rejected | KeysUnavailable | NeedKeys | _Throttled:
     key = snapshot.trust + digest(token)
     cached = evidence.tokens.get(key, now)
     if cached is not None and _current(cached, evidence):
         return cached
+    # Before the costly part; what was verified before passes whatever its address does.
+    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
+    if wait > 0:
+        return _Throttled(wait)
     result = verify(token, snapshot.issuers, evidence.keys, now)
     if isinstance(result, Verified):
         evidence.tokens.put(key, result, result.expires, WEIGHT + 2 * len(token))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Failed, activation
+from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Failed
 from sidecar.decide.outcomes import NO_CLAIMS
 from sidecar.decide.request import Request
 from sidecar.decide.routes import Pattern
@@ -40,7 +40,7 @@ class Bindings:
 
     def _activation(self, program: Program, pattern: Pattern) -> Any | None:
         try:
-            return activation(
+            return program.activation(
                 {name: self._value(name, keys, pattern) for name, keys in program.footprint.items()}
             )
         except _Unreadable:

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
+from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.documents import (
     PLATFORM,
@@ -23,14 +24,20 @@ from sidecar.decide.documents import (
     seconds,
     selects,
 )
+from sidecar.decide.documents import Cors as CorsSpec
 from sidecar.decide.keys import KeySet, parse_jwks, private_members
 from sidecar.decide.parse import problem_at, report
+from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
 from sidecar.decide.tokens import Issuer
 from sidecar.errors import DocumentsInvalid, Problem
 
 MAX_SKEW: Final = 600.0
+_METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
+_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+)
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 # Doors remove or read these before anybody decides.
 _NEVER_SEEN: Final = ("x-sidecar-", "x-forwarded-")
@@ -224,7 +231,45 @@ def _service(document: Document, problems: list[Problem]) -> Service:
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", location.cookie):
                 report(problems, document, pointer, f"{location.cookie!r} is not a cookie name")
             locations.append(Location(location.cookie.encode("ascii", "replace"), cookie=True))
-    return Service(name=document.name, observe=spec.mode == "observe", credentials=tuple(locations))
+    limits = spec.limits
+    return Service(
+        name=document.name,
+        observe=spec.mode == "observe",
+        credentials=tuple(locations),
+        cors=_cors(document, spec.cors, problems) if spec.cors is not None else None,
+        per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,
+        failed_credentials=Rate.parse(limits.failed_credentials, units=20),
+    )
+
+
+def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
+    for place, origin in enumerate(spec.origins):
+        if origin != ANY and not _ORIGIN.fullmatch(origin):
+            report(
+                problems, document, f"spec.cors.origins[{place}]", f"{origin!r} is not an origin",
+                hint="scheme and host as browsers send them: https://app.example, no path",
+            )  # fmt: skip
+    if spec.credentials and ANY in spec.origins:
+        report(
+            problems, document, "spec.cors.credentials", "not with the origin *",
+            hint="any page could then act as its visitor; name the origins",
+        )  # fmt: skip
+    for field in ("headers", "expose_headers"):
+        for place, name in enumerate(getattr(spec, field)):
+            if not _HEADER.fullmatch(name):
+                pointer = f"spec.cors.{'headers' if field == 'headers' else 'exposeHeaders'}"
+                report(problems, document, f"{pointer}[{place}]", f"{name!r} is not a header name")
+    for place, method in enumerate(spec.methods):
+        if not _METHOD.fullmatch(method):
+            report(problems, document, f"spec.cors.methods[{place}]", f"{method!r} is no method")
+    return Cors(
+        frozenset(spec.origins),
+        tuple(spec.methods),
+        frozenset(name.lower() for name in spec.headers),
+        tuple(name.lower() for name in spec.expose_headers),
+        spec.credentials,
+        int(seconds(spec.max_age)),
+    )
 
 
 # Documents together.

@@ -29,6 +29,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Expression = Annotated[str, Meta(min_length=1, max_length=16384)]
 Duration = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(ms|s|m|h|d)\Z")]  # as _DURATION
+Rate = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,8}/(s|m|h|d)\Z")]  # as rates.Rate
 Selector = dict[str, str]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -117,6 +118,51 @@ class CredentialLocation(_Spec, frozen=True):
     ] = None
 
 
+class Cors(_Spec, frozen=True):
+    """Pages of other origins that may call the service. Their preflights are answered here."""
+
+    origins: Annotated[
+        list[Text],
+        Meta(min_length=1, description="Such as `https://app.example`; `*` is any."),
+    ]
+    methods: Annotated[list[Text], Meta(min_length=1, description="Methods they may use.")] = (
+        msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+    )
+    headers: Annotated[list[Text], Meta(description="Request headers they may send.")] = (
+        msgspec.field(default_factory=lambda: ["authorization", "content-type"])
+    )
+    expose_headers: Annotated[list[Text], Meta(description="Response headers they may read.")] = (
+        msgspec.field(
+            default_factory=lambda: ["www-authenticate", "retry-after", "x-sidecar-decision"]
+        )
+    )
+    credentials: Annotated[
+        bool, Meta(description="Whether their browsers may send cookies; not with `*`.")
+    ] = False
+    max_age: Annotated[
+        Duration, Meta(description="How long a browser may remember a preflight.")
+    ] = "10m"
+
+
+class ServiceLimits(_Spec, frozen=True):
+    """What one client address may do; an IPv6 address counts with its /64."""
+
+    per_address: Annotated[
+        Rate | None,
+        Meta(
+            description="All requests of one address, such as `100/s`; a unit's worth may come at "
+            "once; beyond it 429. Left out: none."
+        ),
+    ] = None
+    failed_credentials: Annotated[
+        Rate,
+        Meta(
+            description="Credentials of one address that do not stand, 20 units' worth at once; "
+            "beyond it 429 before any signature is checked. Verified ones still pass."
+        ),
+    ] = "100/s"
+
+
 class ProtectedService(_Spec, frozen=True):
     """The service behind the sidecars that `selector` names, and how callers present themselves."""
 
@@ -136,6 +182,16 @@ class ProtectedService(_Spec, frozen=True):
         list[CredentialLocation],
         Meta(min_length=1, description="Where to look for the credential."),
     ] = msgspec.field(default_factory=lambda: [CredentialLocation(header="authorization")])
+    cors: Annotated[
+        Cors | None,
+        Meta(
+            description="Which pages of other origins may call. With it, what the service itself "
+            "says of that is replaced. Left out: nothing is answered or changed."
+        ),
+    ] = None
+    limits: Annotated[ServiceLimits, Meta(description="What one client address may do.")] = (
+        ServiceLimits()
+    )
 
 
 class Match(_Spec, frozen=True):

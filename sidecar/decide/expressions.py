@@ -7,6 +7,7 @@ the wrong kind); what failing means is the evaluator's business.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal
 
 from cel.expr import checked_pb2, syntax_pb2
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_optional, ext_strings
+from cel_expr_python.ext import ext_optional
 from google.protobuf import any_pb2
 
 _STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
@@ -84,7 +85,12 @@ class Program:
     source: str
     footprint: Footprint
     guarded: Footprint
+    _environment: Any
     _expression: Any
+
+    def activation(self, values: Mapping[str, Any]) -> Any:
+        """Values bound for this program; keys as in its footprint."""
+        return self._environment.Activation(values)
 
     def truth(self, activation: Any) -> Truth:
         """True, False or FAILED; never raises."""
@@ -113,7 +119,16 @@ class Program:
 
 
 @functools.cache
-def _environment() -> Any:
+def _lean() -> Any:
+    """Enough for most expressions. What compiles here means the same in the full environment."""
+    return cel.NewEnv(variables=VARIABLES, extensions=[ext_optional.ExtOptional()])
+
+
+@functools.cache
+def _full() -> Any:
+    """All that an expression may use. An extension takes 2.6 MiB, so none is loaded without use."""
+    from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_strings
+
     return cel.NewEnv(
         variables=VARIABLES,
         extensions=[
@@ -126,21 +141,13 @@ def _environment() -> Any:
     )
 
 
-def activation(values: Mapping[str, Any]) -> Any:
-    """Values bound for one or more programs; keys as in VARIABLES."""
-    return _environment().Activation(values)
-
-
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
 @functools.lru_cache(maxsize=50_000)
 def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program:
     """Equal expressions share one program. Raises ExpressionInvalid."""
-    try:
-        expression = _environment().compile(source)
-    except Exception as error:  # noqa: BLE001  (mapped here, once)
-        raise _invalid(error) from None
+    environment, expression = _compiled(source)
     result = expression.return_type()
     wanted = (
         (cel.Type.BOOL, cel.Type.DYN)
@@ -152,7 +159,19 @@ def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program
         raise ExpressionInvalid(f"gives {name}, where a {kind} is expected")
     walk = _Walk(source)
     walk.visit(_checked(expression.serialize()))
-    return Program(source, walk.frozen(walk.reads), walk.frozen(walk.guarded), expression)
+    return Program(
+        source, walk.frozen(walk.reads), walk.frozen(walk.guarded), environment, expression
+    )
+
+
+def _compiled(source: str) -> tuple[Any, Any]:
+    """The environment that knows all that `source` uses, and its program there."""
+    with contextlib.suppress(Exception):  # whatever is wrong, the full environment says it
+        return _lean(), _lean().compile(source)
+    try:
+        return _full(), _full().compile(source)
+    except Exception as error:  # noqa: BLE001  (mapped here, once)
+        raise _invalid(error) from None
 
 
 def _invalid(error: Exception) -> ExpressionInvalid:

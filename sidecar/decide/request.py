@@ -32,6 +32,7 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in the order they came: lower-case name, value without outer white space."""
+NO_HEADERS: Final[Headers] = []
 
 
 class Request:

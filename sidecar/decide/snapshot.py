@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.expressions import Program
+from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.tokens import Issuer
 
+FAILED_CREDENTIALS: Final = Rate.parse("100/s", units=20)
 Auth = Literal["token", "workload", "either", "optional", "none"]
 
 
@@ -38,6 +41,9 @@ class Service:
     name: str = "sidecar"
     observe: bool = False
     credentials: tuple[Location, ...] = (Location(b"authorization"),)
+    cors: Cors | None = None
+    per_address: Rate | None = None
+    failed_credentials: Rate = FAILED_CREDENTIALS
 
 
 NO_SERVICE: Final = Service()

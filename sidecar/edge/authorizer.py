@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
@@ -16,10 +17,14 @@ from typing import Any, Final
 
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.challenge import Answer, refusal
+from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
-from sidecar.decide.request import Request
+from sidecar.decide.rates import Rate
+from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Verified
+from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
@@ -56,12 +61,21 @@ _ids: Final = _Ids()
 
 
 class Decision:
-    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id."""
+    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
 
-    __slots__ = ("id", "outcome", "seconds", "started", "traceparent", "version")
+    `cors` is what the answer, whoever gives it, says to a page of another origin; empty: nothing.
+    """
+
+    __slots__ = ("cors", "id", "outcome", "seconds", "started", "traceparent", "version")
 
     def __init__(
-        self, outcome: Permit | Refuse, id_: str, traceparent: bytes, started: float, version: str
+        self,
+        outcome: Permit | Refuse,
+        id_: str,
+        traceparent: bytes,
+        started: float,
+        version: str,
+        cors: Headers = NO_HEADERS,
     ) -> None:
         self.outcome = outcome
         self.id = id_
@@ -69,6 +83,7 @@ class Decision:
         self.started = started
         self.seconds = time.perf_counter() - started
         self.version = version
+        self.cors = cors
 
 
 class Authorizer:
@@ -81,10 +96,12 @@ class Authorizer:
         log: DecisionLog,
         door: str = "proxy",
         clock: Callable[[], float] = time.time,
+        rates: RateTable | None = None,
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
-        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS))
+        self._rates = rates if rates is not None else RateTable()
+        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS), self._failing)
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -108,10 +125,27 @@ class Authorizer:
         """Lower-case names of the headers that some rule sets, which callers can never send."""
         return self.snapshot.rule_headers if self.snapshot is not None else frozenset()
 
+    def preflight(self, request: Request) -> Answer | None:
+        """The answer to a CORS preflight, which is no request yet; None where it is to be decided.
+
+        Only an OPTIONS request can be one.
+        """
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.service.cors is None:
+            return None
+        answer = preflight(request, snapshot.service.cors)
+        if answer is None:
+            return None
+        crowding = self._crowding(request)
+        if isinstance(crowding, Refuse):
+            answer = refusal(crowding, request, "")
+        self._metrics.preflights.add("answered" if answer.status == 204 else "refused")
+        return answer
+
     def decide(self, request: Request) -> Decision | None:
         """The decision, or None where facts must be fetched first: await `resolve`."""
         started = time.perf_counter()
-        outcome = self._authorize(request)
+        outcome = self._crowding(request) or self._authorize(request)
         if isinstance(outcome, Need):
             return None
         return self._decided(request, outcome, started)
@@ -141,6 +175,27 @@ class Authorizer:
             return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return outcome
 
+    def _crowding(self, request: Request) -> Permit | Refuse | None:
+        """The refusal of an address that comes too often; None, and counted, if it may come."""
+        snapshot = self.snapshot
+        rate = snapshot.service.per_address if snapshot is not None else None
+        if rate is None:
+            return None
+        wait = self._rates.take(ALL, request.address, rate, self._clock())
+        if wait <= 0:
+            return None
+        return self._enforced(
+            Refuse(
+                Code.TOO_MANY_REQUESTS,
+                "address_limit",
+                "Too many requests from this address.",
+                retry_after=math.ceil(wait),
+            )
+        )
+
+    def _failing(self, address: str, rate: Rate, now: float) -> float:
+        return self._rates.wait(FAILED, address, rate, now)
+
     async def _fetch(self, want: NeedKeys) -> None:
         await self._keys.fetch(want.issuer)
 
@@ -166,13 +221,16 @@ class Authorizer:
         trace = request.trace
         if trace is None:
             request.trace = trace = _traceparent(request)
+        snapshot = self.snapshot
         decision = Decision(
             outcome,
             id_,
             trace or f"00-{id_}-{span}-00".encode("ascii"),
             started,
-            self.snapshot.version if self.snapshot is not None else "",
+            snapshot.version if snapshot is not None else "",
         )
+        if snapshot is not None and snapshot.service.cors is not None:
+            decision.cors = response_headers(request, snapshot.service.cors)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if isinstance(outcome, Permit) else outcome
@@ -184,6 +242,9 @@ class Authorizer:
                 "refuse" if isinstance(outcome, Refuse) else "observe", refuse.reason
             )
             metrics.tokens.add(_token_result(refuse))
+            if refuse.code is Code.INVALID_TOKEN and self.snapshot is not None:
+                rate = self.snapshot.service.failed_credentials
+                self._rates.take(FAILED, request.address, rate, self._clock())
         return decision
 
     def finished(

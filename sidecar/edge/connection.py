@@ -245,6 +245,11 @@ class ClientConnection(Lifetime):
             request = head.request(origin.scheme, origin.address, origin.chain)
         else:
             request = head.request(proxy.scheme, self._address)
+        if request.method == "OPTIONS":
+            answer = proxy.authorizer.preflight(request)
+            if answer is not None:
+                self._answer(answer)
+                return
         decision = proxy.authorizer.decide(request)
         if decision is not None:
             self._decided(request, decision)
@@ -282,11 +287,13 @@ class ClientConnection(Lifetime):
             exchange.start(outcome, proxy.names(), payload, self._body is None)
             return
         answer = refusal(outcome, request, decision.id)
+        answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
 
     def _no_room(self, request: Request, decision: Decision) -> None:
         answer = answers.too_many_tunnels(decision.id)
+        answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
 
@@ -450,6 +457,7 @@ class ClientConnection(Lifetime):
         self._exchange = None
         self._throttled = False
         answer = answers.upstream_failed(failure, decision.id)
+        answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
 

@@ -203,7 +203,7 @@ class Exchange:
         version = self._head.version
         self._framing = framing = client_framing(head, version)
         keep_alive = framing is not CLOSE and client.may_persist(self._request_done)
-        data = response_head(head, version=version, keep_alive=keep_alive)
+        data = response_head(head, version=version, keep_alive=keep_alive, cors=self._decision.cors)
         client.persist(keep_alive)
         if framing is CHUNKED:
             data = b"".join((data, chunk(payload), LAST_CHUNK if done else b""))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Identity, Permit
-from sidecar.decide.request import Request
+from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.edge.http1 import (
     CHUNKED,
     CLOSE,
@@ -30,6 +30,13 @@ from sidecar.edge.websocket import Handshake
 from sidecar.errors import BadResponse
 
 _RESPONSE_NAMES: Final = ResponseNames()
+_CORS: Final = frozenset(
+    b"access-control-" + name
+    for name in (
+        b"allow-origin", b"allow-credentials", b"allow-methods", b"allow-headers",
+        b"expose-headers", b"max-age",
+    )
+)  # fmt: skip
 
 
 # --- towards the upstream ------------------------------------------------------------------------
@@ -168,8 +175,17 @@ def client_framing(head: ResponseHead, version: int) -> Framing:
     return head.framing
 
 
-def response_head(head: ResponseHead, *, version: int, keep_alive: bool) -> bytes:
-    """The head that goes to a client of this minor version, blank line included."""
+def response_head(
+    head: ResponseHead, *, version: int, keep_alive: bool, cors: Headers = NO_HEADERS
+) -> bytes:
+    """The head that goes to a client of this minor version, blank line included.
+
+    `cors` replaces what the upstream says to pages of other origins; empty leaves that alone.
+    """
+    if cors:
+        lines = _response_lines(head, version, _CORS)
+        said = b"".join([name + b": " + value + b"\r\n" for name, value in cors])
+        return lines + said + _persistence(version, keep_alive)
     if version != 1 or not keep_alive:
         return _response_lines(head, version) + _persistence(version, keep_alive)
     if not head.wire:
@@ -177,9 +193,11 @@ def response_head(head: ResponseHead, *, version: int, keep_alive: bool) -> byte
     return head.wire
 
 
-def _response_lines(head: ResponseHead, version: int) -> bytes:
+def _response_lines(
+    head: ResponseHead, version: int, left_out: frozenset[bytes] = frozenset()
+) -> bytes:
     names = _RESPONSE_NAMES
-    away = named_away(head.options)
+    away = named_away(head.options) | left_out
     lines = [b"HTTP/1.1 " + head.line]
     lines += [
         prefix + value
@@ -226,7 +244,8 @@ def answer(answer: Answer, *, version: int, keep_alive: bool, body: bool = True)
     """An answer of our own as bytes. `body` False: to HEAD, which gets the head alone."""
     lines = [_status_line(answer.status)]
     lines += [name + b": " + value for name, value in answer.headers if value]
-    lines.append(b"content-length: %d" % len(answer.body))
+    if answer.status != 204:  # RFC 9110 section 8.6
+        lines.append(b"content-length: %d" % len(answer.body))
     lines.append(_persistence(version, keep_alive))
     return b"\r\n".join(lines) + (answer.body if body else b"")
 

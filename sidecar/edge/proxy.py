@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from sidecar.decide.challenge import Answer
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.connection import ClientConnection
@@ -28,6 +29,9 @@ class Authorizer(Reviewer, Protocol):
 
     def decide(self, request: Request) -> Decision | None:
         """The decision at once, or None where `resolve` must be awaited."""
+
+    def preflight(self, request: Request) -> Answer | None:
+        """The answer to a CORS preflight; None where `request`, an OPTIONS, is to be decided."""
 
     async def resolve(self, request: Request) -> Decision:
         """The decision, after fetching what it needs."""

@@ -87,6 +87,7 @@ class Metrics(Collector):
         )
         self.decisions = Counts("sidecar_decisions", "Decisions made.", "outcome", "reason")
         self.tokens = Counts("sidecar_token_results", "Credentials looked at.", "result")
+        self.preflights = Counts("sidecar_preflights", "CORS preflights.", "result")
         self.decision_seconds = Histogram(DECISION_BUCKETS)
         self.upstream_seconds = Histogram(REQUEST_BUCKETS)
         self.request_seconds = Histogram(REQUEST_BUCKETS)
@@ -100,6 +101,7 @@ class Metrics(Collector):
         yield self.requests.family()
         yield self.decisions.family()
         yield self.tokens.family()
+        yield self.preflights.family()
         yield self.decision_seconds.family(
             "sidecar_decision_duration_seconds",
             "Time to decide, fetching what was missing included.",

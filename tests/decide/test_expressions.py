@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.decide.expressions import FAILED, ExpressionInvalid, activation, compile_expression
+from sidecar.decide.expressions import FAILED, ExpressionInvalid, compile_expression
 
 
 def footprint(source: str) -> dict[str, set[str] | None]:
@@ -90,7 +90,8 @@ def test_the_line_of_a_mistake() -> None:
     ],
 )
 def test_three_values(source: str, token: dict[str, Any], truth: object) -> None:
-    assert compile_expression(source, "boolean").truth(activation({"token": token})) is truth
+    program = compile_expression(source, "boolean")
+    assert program.truth(program.activation({"token": token})) is truth
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,8 @@ def test_three_values(source: str, token: dict[str, Any], truth: object) -> None
     ],
 )
 def test_text(source: str, token: dict[str, Any], text: object) -> None:
-    assert compile_expression(source, "text").text(activation({"token": token})) == text
+    program = compile_expression(source, "text")
+    assert program.text(program.activation({"token": token})) == text
 
 
 def test_equal_expressions_share_a_program() -> None:

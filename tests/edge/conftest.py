@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.request import Request
 from sidecar.edge.address import Address
@@ -72,6 +73,9 @@ class Authorizer:
         if request.path.startswith(("/cold", "/broken")):
             return None
         return self._decision(request)
+
+    def preflight(self, request: Request) -> Answer | None:
+        return None
 
     async def resolve(self, request: Request) -> Decision:
         try:

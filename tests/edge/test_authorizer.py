@@ -243,3 +243,81 @@ def test_traceparent(make: Make, given: str, kept: bool) -> None:
     if not kept:
         assert found.split("-")[1] == decision.id
         assert len(found) == 55
+
+
+def limited(limits: str) -> Snapshot:
+    return snapshot(DOCUMENTS.replace("spec: {mode: enforce}", f"spec: {{limits: {limits}}}"))
+
+
+def refused(authorizer: Authorizer, asked: Request) -> Refuse | None:
+    decision = authorizer.decide(asked)
+    assert decision is not None
+    return decision.outcome if isinstance(decision.outcome, Refuse) else None
+
+
+def test_an_address_that_comes_too_often_gets_429(make: Make) -> None:
+    authorizer = make(adopt=limited("{perAddress: 2/m}"))
+    assert [refused(authorizer, request("/")) for _ in range(2)] == [None, None]
+    refuse = refused(authorizer, request("/"))
+    assert refuse is not None
+    assert (refuse.code, refuse.reason) == (Code.TOO_MANY_REQUESTS, "address_limit")
+    assert refuse.retry_after == 30
+    other = request("/")
+    other.address = "192.0.2.2"
+    assert refused(authorizer, other) is None
+
+
+def test_without_a_limit_an_address_may_come_as_it_likes(make: Make) -> None:
+    authorizer = make(adopt=snapshot())
+    assert all(refused(authorizer, request("/")) is None for _ in range(5000))
+
+
+async def test_many_bad_credentials_are_429_before_they_are_checked(make: Make) -> None:
+    authorizer = make(good(), adopt=limited("{failedCredentials: 1/m}"))
+    known = request(credential=token(NOW, {}))
+    assert isinstance((await authorizer.resolve(known)).outcome, Permit)
+    bad = [request(credential=token(NOW, {"jti": str(n)})[:-4] + "AAAA") for n in range(30)]
+    answers = [refuse.code for each in bad if (refuse := refused(authorizer, each))]
+    assert answers == [Code.INVALID_TOKEN] * 20 + [Code.TOO_MANY_REQUESTS] * 10
+    # What was verified before still passes; a good one not seen before has to wait like the rest.
+    again = request(credential=token(NOW, {}))
+    assert refused(authorizer, again) is None
+    fresh = refused(authorizer, request(credential=token(NOW, {"jti": "fresh"})))
+    assert fresh is not None
+    assert (fresh.reason, fresh.retry_after) == ("failed_credentials", 60)
+    elsewhere = request(credential=token(NOW, {"jti": "elsewhere"}))
+    elsewhere.address = "192.0.2.2"
+    assert refused(authorizer, elsewhere) is None
+
+
+def test_observe_only_logs_that_an_address_comes_too_often(make: Make) -> None:
+    authorizer = make(adopt=limited("{perAddress: 1/m}, mode: observe"))
+    decisions = [authorizer.decide(request("/")) for _ in range(2)]
+    outcome = decisions[1].outcome if decisions[1] is not None else None
+    assert isinstance(outcome, Permit)
+    assert outcome.observed is not None
+    assert outcome.observed.reason == "address_limit"
+
+
+async def test_cors_is_answered_before_anything_is_decided(make: Make) -> None:
+    cors = DOCUMENTS.replace("{mode: enforce}", "{cors: {origins: ['https://app.example']}}")
+    authorizer = make(good(), adopt=snapshot(cors))
+    origin = {"origin": "https://app.example"}
+    asking = request("/x", **origin, **{"access-control-request-method": "GET"})
+    asking.method = "OPTIONS"
+    answer = authorizer.preflight(asking)
+    assert answer is not None
+    assert answer.status == 204
+    for path in ("/", "/x"):  # permitted and refused alike
+        decision = authorizer.decide(request(path, **origin))
+        assert decision is not None
+        assert (b"access-control-allow-origin", b"https://app.example") in decision.cors
+    plain = authorizer.decide(request("/"))
+    assert plain is not None
+    assert plain.cors == []
+
+
+def test_without_cors_an_options_request_is_decided(make: Make) -> None:
+    asking = request("/", origin="https://a", **{"access-control-request-method": "GET"})
+    asking.method = "OPTIONS"
+    assert make(adopt=snapshot()).preflight(asking) is None

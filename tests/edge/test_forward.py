@@ -339,3 +339,18 @@ def test_an_answer_of_our_own() -> None:
         b"content-length: %d" % len(body),
     ]
     assert forward.answer(answer, version=1, keep_alive=True, body=False) == head + b"\r\n\r\n"
+
+
+def test_cors_replaces_what_the_upstream_says() -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: accept\r\n"
+        b"Access-Control-Max-Age: 1\r\nContent-Length: 0\r\n\r\n"
+    )
+    head = parse_response_head(raw, "GET")
+    cors = [(b"access-control-allow-origin", b"https://app.example"), (b"vary", b"origin")]
+    assert forward.response_head(head, version=1, keep_alive=True, cors=cors) == (
+        b"HTTP/1.1 200 OK\r\nvary: accept\r\ncontent-length: 0\r\n"
+        b"access-control-allow-origin: https://app.example\r\nvary: origin\r\n\r\n"
+    )
+    plain = forward.response_head(head, version=1, keep_alive=True)
+    assert b"access-control-allow-origin: *" in plain
