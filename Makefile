@@ -3,6 +3,7 @@
 #   make test                 lint, types, every test
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
+#   make autobahn [ARGS=...]  the public WebSocket suite, with and without the sidecar: the same
 #   make fuzz                 a minute of coverage-guided fuzzing of the parsers; ARGS=-max_total_time=600
 PYTHON ?= python3
 VENV   := .venv
@@ -15,7 +16,7 @@ HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/err
 SIDECAR_COMPILE ?= 1
 COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
-.PHONY: fuzz demo test lint types unit proto docs load bench soak constraints clean
+.PHONY: fuzz demo test lint types unit proto docs load bench soak autobahn constraints clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -70,6 +71,14 @@ bench: $(COMPILED) $(PEERS)/.ready
 soak: $(COMPILED)
 	sh tests/programs.sh
 	$(BIN)/python -m loadtests.soak $(ARGS)
+
+# The suite runs under Python 2.7 (PYTHON2=/path/to/python2.7), which the script looks for.
+build/autobahn/python: tests/autobahn/setup.sh tests/autobahn/requirements.txt
+	mkdir -p build
+	sh tests/autobahn/setup.sh build/autobahn
+
+autobahn: $(COMPILED) build/autobahn/python
+	$(BIN)/python -m tests.autobahn $(ARGS)
 
 # On a copy, interpreted: compiled modules cannot be watched.
 fuzz: $(READY)

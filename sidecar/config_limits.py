@@ -86,6 +86,10 @@ BOUNDS: Final = (
         "total-timeout", "total", seconds, "TIME", "for a whole exchange; 0s: as long as it takes",
         "0s",
     ),
+    Bound("max-tunnels", "tunnels", _number, "N", "WebSockets open at once", "10000"),
+    Bound(
+        "tunnel-idle-timeout", "tunnel_idle", _time, "TIME", "of silence on a WebSocket", "1h"
+    ),
     Bound(
         "upstream-keep", "keep", _time, "TIME",
         "an unused upstream connection; less than the upstream keeps it", "4s",

@@ -87,10 +87,11 @@ def _cookies(value: bytes, location: Location) -> list[Credential]:
 def same_origin(request: Request) -> bool:
     """Whether a request that a cookie authenticates comes from a page of this very host.
 
-    Browsers send Origin with every unsafe request, so one without it is not believed; schemes are
-    not compared, since TLS may end in front of us (DESIGN section 8, rule 8).
+    Browsers send Origin with every unsafe request and every WebSocket handshake, so one without it
+    is not believed; schemes are not compared, since TLS may end in front of us (DESIGN section 8,
+    rule 8).
     """
-    if request.method in SAFE_METHODS:
+    if request.method in SAFE_METHODS and not _asks_for_websocket(request):
         return True
     origins = request.values(b"origin")
     if len(origins) != 1:
@@ -101,3 +102,11 @@ def same_origin(request: Request) -> bool:
     default = b":443" if scheme == b"https" else b":80"
     mine = request.authority.encode("ascii").removesuffix(default)
     return authority.lower().removesuffix(default) == mine
+
+
+def _asks_for_websocket(request: Request) -> bool:
+    """Pages of any origin may open one, and read what comes (RFC 6455 section 10.2).
+
+    Whether a tunnel comes of it is for the door to say, so every spelling counts.
+    """
+    return any(b"websocket" in value.lower() for value in request.values(b"upgrade"))

@@ -66,6 +66,10 @@ def shed(decision_id: str = "") -> Answer:
     return _answer(503, "Too many requests are in flight.", decision_id)
 
 
+def too_many_tunnels(decision_id: str) -> Answer:
+    return _answer(503, "This proxy holds as many WebSocket tunnels as it may.", decision_id)
+
+
 def too_many_connections() -> Answer:
     return _answer(503, "This proxy holds as many connections as it may.")
 

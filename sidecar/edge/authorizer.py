@@ -119,12 +119,19 @@ class Authorizer:
         self._log = log
         self._door = door
         self._clock = clock
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever another snapshot decides from then on."""
+        self._watchers.append(changed)
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Decide with this snapshot from the next request on: one reference is swapped."""
         self._keys.use(snapshot.issuers.values())
         self.snapshot = snapshot
         self.adopted = self._clock()
+        for changed in self._watchers:
+            changed()
 
     def rule_headers(self) -> frozenset[str]:
         """Lower-case names of the headers that some rule sets, which callers can never send."""
@@ -162,15 +169,27 @@ class Authorizer:
     async def resolve(self, request: Request) -> Decision:
         """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503."""
         started = time.perf_counter()
+        return self._decided(request, await self.reconsider(request), started)
+
+    def review(self, request: Request) -> Permit | Refuse | None:
+        """What would be decided now of a request that was permitted before; counted nowhere.
+
+        None where facts must be fetched first: await `reconsider`.
+        """
+        outcome = self._authorize(request)
+        return None if isinstance(outcome, Need) else outcome
+
+    async def reconsider(self, request: Request) -> Permit | Refuse:
+        """The same, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
         for _ in range(ROUNDS):
             outcome = self._authorize(request)
             if not isinstance(outcome, Need):
-                return self._decided(request, outcome, started)
+                return outcome
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
         outcome = self._authorize(request)
         if isinstance(outcome, Need):
-            outcome = self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
-        return self._decided(request, outcome, started)
+            return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
+        return outcome
 
     def _crowding(self, request: Request) -> Permit | Refuse | None:
         """The refusal of an address that comes too often; None, and counted, if it may come."""
@@ -259,7 +278,8 @@ class Authorizer:
                 _CLASSES[status // 100] if 100 <= status < 600 else "none",
             )
         )
-        metrics.request_seconds.observe(seconds)
+        if status != 101:  # how long a WebSocket stays open says nothing of how fast we answer
+            metrics.request_seconds.observe(seconds)
         if upstream_seconds:
             metrics.upstream_seconds.observe(upstream_seconds)
         moment = {

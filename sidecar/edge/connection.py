@@ -37,7 +37,8 @@ from sidecar.edge.http1 import (
 )
 from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, HEAD, HOLD, LINGER, Lifetime
 from sidecar.edge.sweeper import NEVER
-from sidecar.edge.upstream_connection import Failure
+from sidecar.edge.tunnel import Tunnel
+from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadMessage, BadRequest
 
 if TYPE_CHECKING:
@@ -280,12 +281,21 @@ class ClientConnection(Lifetime):
         outcome = decision.outcome
         if isinstance(outcome, Permit):
             proxy = self._proxy
+            if self._head.handshake is not None and not proxy.tunnels.room():
+                self._no_room(request, decision)
+                return
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
             exchange.start(outcome, proxy.names(), payload, self._body is None, self._trailers)
             return
         answer = refusal(outcome, request, decision.id)
+        answer.headers.extend(decision.cors)
+        self.finished(request, decision, answer.status, 0.0)
+        self._answer(answer)
+
+    def _no_room(self, request: Request, decision: Decision) -> None:
+        answer = answers.too_many_tunnels(decision.id)
         answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
@@ -403,7 +413,7 @@ class ClientConnection(Lifetime):
         self._settled()
         if self._persist and request_done:
             self._next()
-        elif request_done and not self._head.block.keep_alive:
+        elif request_done and not self._head.block.keep_alive and self._head.handshake is None:
             self._close()  # as the client asked: it sends no more
         else:
             self._linger()
@@ -413,6 +423,37 @@ class ClientConnection(Lifetime):
         self._exchange = None
         self._settled()
         self._reset()
+
+    def switched(
+        self,
+        upstream: UpstreamConnection,
+        head: bytes,
+        rest: bytes,
+        request: Request,
+        decision: Decision,
+        upstream_seconds: float,
+    ) -> None:
+        """The upstream agreed to speak WebSocket: from here on the transport is the tunnel's.
+
+        This connection still counts as one, until the tunnel says that its client is gone.
+        """
+        self._exchange = None
+        tunnels = self._proxy.tunnels
+        if not tunnels.room():
+            upstream.discard()
+            self._no_room(request, decision)
+            return
+        self._settled()
+        self._state = CLOSED
+        self.deadline = NEVER
+        early, self._input = self._input, b""
+        outcome = decision.outcome
+        expires = outcome.expires if isinstance(outcome, Permit) else 0.0
+        tunnel = Tunnel(
+            tunnels, self, self._transport, upstream.hand_over(), request, decision,
+            upstream_seconds, expires,
+        )  # fmt: skip
+        tunnel.begin(head, rest, early, self._eof, self._full)
 
     def no_response(self, failure: Failure, request: Request, decision: Decision) -> None:
         """The upstream failed before a response began."""
@@ -440,7 +481,7 @@ class ClientConnection(Lifetime):
             )
         )
         if not keep_alive:
-            if body is None and not head.block.keep_alive:
+            if body is None and not head.block.keep_alive and head.handshake is None:
                 self._close()
             else:
                 self._linger()

@@ -20,11 +20,13 @@ from sidecar.edge.forward import (
     request_head,
     response_head,
     response_trailers,
+    switching_head,
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
 from sidecar.edge.names import RequestNames, late_request_lines
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
+from sidecar.errors import BadResponse
 
 # RFC 9110 section 9.2.2; PROPFIND and the like are left out on purpose: few, and not sure.
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
@@ -60,6 +62,18 @@ class Client(Protocol):
 
     def response_broken(self) -> None:
         """The response had begun and cannot be finished."""
+
+    def switched(
+        self,
+        upstream: UpstreamConnection,
+        head: bytes,
+        rest: bytes,
+        request: Request,
+        decision: Decision,
+        upstream_seconds: float,
+    ) -> None:
+        """The exchange is over: `upstream` agreed to speak WebSocket. `head` is its 101 for the
+        client, `rest` what came behind it; `finished` is for the client to call."""
 
     def no_response(self, failure: Failure, request: Request, decision: Decision) -> None:
         """The upstream failed before a response began."""
@@ -180,6 +194,18 @@ class Exchange:
         # 100 answers an expectation that we met ourselves (RFC 9110 section 15.2.1).
         if head.status != 100 and self._head.version == 1:
             self._client.write(interim_head(head))
+
+    def upstream_switched(self, head: ResponseHead, rest: bytes) -> None:
+        handshake, upstream = self._head.handshake, self._upstream
+        if handshake is None or upstream is None:
+            raise BadResponse("101 to a request that asked for no upgrade")
+        switching = switching_head(head, handshake)
+        self._seconds = time.perf_counter() - self._sent_at
+        self._upstream = None
+        self._over = True
+        self._client.switched(
+            upstream, switching, rest, self._request, self._decision, self._seconds
+        )
 
     def upstream_response(self, head: ResponseHead, payload: bytes, done: bool) -> None:
         self._seconds = time.perf_counter() - self._sent_at

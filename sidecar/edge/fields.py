@@ -33,6 +33,7 @@ CONNECTION: Final = 4
 EXPECT: Final = 5
 FORWARDED_FOR: Final = 6
 FORWARDED_PROTO: Final = 7
+UPGRADE: Final = 8
 _SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -41,6 +42,7 @@ _SPECIAL: Final = {
     b"expect": EXPECT,
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
+    b"upgrade": UPGRADE,
 }
 _USUAL: Final = (
     b"Host Connection Content-Length Transfer-Encoding Expect Accept Accept-Encoding "
@@ -168,10 +170,11 @@ def content_length(value: bytes) -> int:
 class Framed:
     """What the special fields of one head say. `host`, `expect` as they came, None without.
 
-    `forwarded` is what a proxy in front claims; nobody believes it by itself.
+    `forwarded` is what a proxy in front claims; nobody believes it by itself. `upgrades`: there is
+    an Upgrade field, whatever it says.
     """
 
-    __slots__ = ("coding", "expect", "forwarded", "host", "length", "options")
+    __slots__ = ("coding", "expect", "forwarded", "host", "length", "options", "upgrades")
 
     def __init__(self, special: list[tuple[int, bytes]]) -> None:
         """Raises BadMessage where a field comes twice that may come once, or two contradict."""
@@ -181,6 +184,7 @@ class Framed:
         self.coding: bytes | None = None  # lower case
         self.options = NO_OPTIONS
         self.forwarded: Claims | None = None
+        self.upgrades = False
         for kind, value in special:
             if kind == CONNECTION:
                 self.options |= connection_options(value)
@@ -198,6 +202,8 @@ class Framed:
                 if self.coding is not None:
                     raise BadMessage("more than one transfer-encoding")
                 self.coding = value.lower()
+            elif kind == UPGRADE:
+                self.upgrades = True
             elif kind >= FORWARDED_FOR:
                 said = self.forwarded or Claims()
                 self.forwarded = (

@@ -26,6 +26,8 @@ from sidecar.edge.http1 import (
     ResponseHead,
 )
 from sidecar.edge.names import RequestNames, ResponseNames, late_response_lines, named_away
+from sidecar.edge.websocket import Handshake
+from sidecar.errors import BadResponse
 
 _RESPONSE_NAMES: Final = ResponseNames()
 _CORS: Final = frozenset(
@@ -120,6 +122,9 @@ def request_head(
     )
 
 
+_UPGRADE_LINES: Final = b"connection: upgrade\r\nupgrade: websocket\r\n"
+
+
 class _Sent:
     """All that is the same each time one request is permitted in the same way."""
 
@@ -149,6 +154,7 @@ def _settled_lines(
         (
             f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),
             _kept_lines(head.block, names),
+            _UPGRADE_LINES if head.handshake is not None else b"",
             _origin_lines(request.authority, request.chain or request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",
             set_lines,
@@ -225,6 +231,18 @@ def interim_head(head: ResponseHead) -> bytes:
     lines = [b"HTTP/1.1 " + head.line]
     lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def switching_head(head: ResponseHead, handshake: Handshake) -> bytes:
+    """A 101 on its way to the client that asked for it. Raises BadResponse for an incorrect one."""
+    away = named_away(head.options) - {b"upgrade"}
+    headers = [field for field in head.headers if field[0] not in away]
+    if head.version != 1:
+        raise BadResponse("101 in HTTP/1.0")
+    handshake.check(headers, head.options)
+    names = _RESPONSE_NAMES
+    lines = [prefix + value + b"\r\n" for name, value in headers if (prefix := names[name])]
+    return b"".join((b"HTTP/1.1 ", head.line, b"\r\n", *lines, _UPGRADE_LINES, b"\r\n"))
 
 
 def answer(answer: Answer, *, version: int, keep_alive: bool, body: bool = True) -> bytes:

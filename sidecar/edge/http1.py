@@ -24,6 +24,7 @@ from sidecar.decide.request import (
 )
 from sidecar.edge.fields import BAD_BYTE, TCHAR, TEXT, Framed, Memo, TooMany, parse_lines
 from sidecar.edge.names import decided_on
+from sidecar.edge.websocket import Handshake, handshake
 from sidecar.errors import BadMessage, BadRequest, BadResponse
 
 MAX_HEAD: Final = 64 * 1024  # bytes, the blank line included
@@ -52,12 +53,14 @@ class RequestBlock:
 
     `length` counts for Framing.LENGTH only. `options` are the lower-case members of Connection.
     `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
+    `handshake` is there when, said with GET, they ask for a WebSocket. Such a request is the last
+    of its connection: what comes behind it are frames, which must never be read as a request.
     `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
     """
 
     __slots__ = (
-        "authority", "expect_continue", "forwarded", "framing", "headers", "host", "keep_alive",
-        "kept", "kept_for", "length", "options",
+        "authority", "expect_continue", "forwarded", "framing", "handshake", "headers", "host",
+        "keep_alive", "kept", "kept_for", "length", "options",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
@@ -85,6 +88,10 @@ class RequestBlock:
             if framed.expect.lower() != b"100-continue":
                 raise BadRequest("unknown expectation", 417)
             self.expect_continue = self.framing is not NONE
+        self.handshake: Handshake | None = None
+        if framed.upgrades and version == 1 and self.framing is NONE:
+            self.handshake = handshake(self.headers, framed.options)
+            self.keep_alive = self.keep_alive and self.handshake is None
         if framed.host is not None:
             self.authority, self.host = _authority(framed.host)
         elif version == 1:
@@ -107,7 +114,9 @@ class RequestHead:
     `wire` belongs to `forward`, which remembers there what the upstream was sent of it.
     """
 
-    __slots__ = ("_request", "block", "method", "path", "query", "segments", "version", "wire")
+    __slots__ = (
+        "_request", "block", "handshake", "method", "path", "query", "segments", "version", "wire",
+    )  # fmt: skip
 
     def __init__(self, method: str, version: int, block: RequestBlock, target: bytes) -> None:
         """Raises BadRequest."""
@@ -116,6 +125,7 @@ class RequestHead:
         self.method = method
         self.version = version
         self.block = block
+        self.handshake = block.handshake if method == "GET" else None
         if target[:1] != b"/":
             if target == b"*":
                 if method != "OPTIONS":

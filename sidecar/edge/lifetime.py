@@ -30,6 +30,14 @@ CLOSED: Final = "closed"
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 
+def reset(transport: asyncio.Transport) -> None:
+    """End such that the peer does not take what it has for the whole."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
 class Lifetime(asyncio.Protocol):
     """The part of a client connection that knows no HTTP but its own last words."""
 
@@ -97,10 +105,7 @@ class Lifetime(asyncio.Protocol):
     def _reset(self) -> None:
         """End so that no client takes a cut response for a whole one."""
         self._state = CLOSED
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and not self._transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+        reset(self._transport)
 
     def close_if_idle(self) -> None:
         """Drain: nothing is under way here."""

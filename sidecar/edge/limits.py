@@ -43,6 +43,9 @@ class Limits:
     connect: float = 5.0
     first_byte: float = 60.0
     response: float = 300.0  # between two pieces of a response
+    tunnels: int = 10_000  # WebSocket tunnels; they count as connections, not as in flight
+    tunnel_idle: float = 3600.0  # with nothing from either side
+    tunnel_close: float = 5.0  # for the frame under way to end, and for the answer to our close
     keep: float = 4.0  # an unused upstream connection; below the 5 s of Node and uvicorn
 
 
@@ -52,7 +55,7 @@ class ProxyStats:
     __slots__ = (
         "accepted", "bad_requests", "bytes_received", "bytes_sent", "client_aborts",
         "connections_open", "connections_refused", "in_flight", "requests", "retries", "shed",
-        "timeouts",
+        "timeouts", "tunnels", "tunnels_cut", "tunnels_open", "tunnels_refused",
         "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
         "upstream_reused", "upstream_waiting",
     )  # fmt: skip
@@ -69,6 +72,10 @@ class ProxyStats:
         self.timeouts: dict[str, int] = {}  # header, idle, body, send, linger, total
         self.bytes_received = 0  # from clients
         self.bytes_sent = 0  # to clients
+        self.tunnels = 0
+        self.tunnels_open = 0  # gauge
+        self.tunnels_refused = 0  # beyond Limits.tunnels
+        self.tunnels_cut: dict[str, int] = {}  # by reason: expired, policy, drain, idle
         self.upstream_open = 0  # gauge: idle, busy and being opened
         self.upstream_idle = 0  # gauge
         self.upstream_waiting = 0  # gauge: requests without a connection yet
@@ -82,6 +89,9 @@ class ProxyStats:
 
     def timeout(self, kind: str) -> None:
         self.timeouts[kind] = self.timeouts.get(kind, 0) + 1
+
+    def tunnel_cut(self, reason: str) -> None:
+        self.tunnels_cut[reason] = self.tunnels_cut.get(reason, 0) + 1
 
     def upstream_error(self, kind: str) -> None:
         self.upstream_errors[kind] = self.upstream_errors.get(kind, 0) + 1

@@ -7,6 +7,7 @@ an `upstream` connection. A request that is not permitted never opens an upstrea
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,13 +19,14 @@ from sidecar.edge.forwarded import NOBODY, TrustedProxies
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.names import RequestNames
+from sidecar.edge.tunnels import Reviewer, Tunnels
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
 _SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
 
 
-class Authorizer(Protocol):
+class Authorizer(Reviewer, Protocol):
     """Who decides; `edge.authorizer` in production."""
 
     def decide(self, request: Request) -> Decision | None:
@@ -36,10 +38,8 @@ class Authorizer(Protocol):
     async def resolve(self, request: Request) -> Decision:
         """The decision, after fetching what it needs."""
 
-    def finished(
-        self, request: Request, decision: Decision, status: int, upstream_seconds: float
-    ) -> None:
-        """Once per decided request, at its end. Status 0: the client went away first."""
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever another snapshot decides from then on."""
 
 
 class Proxy:
@@ -58,6 +58,7 @@ class Proxy:
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
         read: Callable[[], frozenset[str] | None] = lambda: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.authorizer = authorizer
         self.pool = pool
@@ -75,6 +76,8 @@ class Proxy:
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
         self.sweeper.watch(self.sweep)
+        self.tunnels = Tunnels(authorizer, self.limits, self.stats, self.sweeper, self.left, clock)
+        authorizer.watch(self.tunnels.review)
 
     async def listen(
         self, host: str, port: int, *, reuse_port: bool = False
@@ -118,6 +121,7 @@ class Proxy:
             self.handshakes.abort()
         for connection in list(self._connections):
             connection.close_if_idle()
+        self.tunnels.drain()
         done = await self._empties(end - loop.time())
         for connection in list(self._connections):
             connection.abort()
@@ -133,6 +137,7 @@ class Proxy:
     async def close(self) -> None:
         """End everything at once."""
         await self.drain(0)
+        self.tunnels.close()
         self.pool.close()
         self.sweeper.stop()
         await asyncio.sleep(0)  # aborted transports tell their protocols in the next turn

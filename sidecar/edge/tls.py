@@ -111,6 +111,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     # -- asyncio.Transport, for the protocol above
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if self._connected:
+            self._app = protocol  # type: ignore[assignment]
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._ended or self._tcp.is_closing() or not data:
             return

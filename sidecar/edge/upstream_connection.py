@@ -50,6 +50,9 @@ class Taker(Protocol):
     def upstream_interim(self, head: ResponseHead) -> None:
         """A 1xx response."""
 
+    def upstream_switched(self, head: ResponseHead, rest: bytes) -> None:
+        """A 101, and what came behind it. Raises BadResponse unless it was asked for."""
+
     def upstream_response(self, head: ResponseHead, payload: bytes, done: bool) -> None:
         """The response's head with the payload that came along. `done`: release the connection."""
 
@@ -145,6 +148,14 @@ class UpstreamConnection(asyncio.Protocol):
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
+    def hand_over(self) -> asyncio.Transport:
+        """Leave the transport to somebody else; the pool neither counts nor ends it any more."""
+        self.taker = None
+        self.closed = True
+        self.deadline = NEVER
+        self._pool.lost(self)
+        return self.transport
+
     def discard(self) -> None:
         """Never use it again; what was sent stays incomplete if it was."""
         self.taker = None
@@ -213,11 +224,12 @@ class UpstreamConnection(asyncio.Protocol):
             if head.status >= 200:
                 self._response(taker, head, data)
                 return
+            if head.status == 101:
+                taker.upstream_switched(head, data)
+                return
             self._interim(taker, head)
 
     def _interim(self, taker: Taker, head: ResponseHead) -> None:
-        if head.status == 101:
-            raise BadResponse("101 to a request that asked for no upgrade")
         self._interims += 1
         if self._interims > MAX_INTERIM:
             raise BadResponse("too many interim responses")

@@ -53,9 +53,16 @@ def _decision(outcome: Permit | Refuse) -> Decision:
 
 
 class Authorizer:
-    """Refuses `/no…`, is slow with `/cold…`, fails at `/broken…`, permits the rest."""
+    """Refuses `/no…`, is slow with `/cold…`, fails at `/broken…`, permits the rest.
+
+    `expires` is when its permits do; `reviewed` is what it says on second thoughts, by path, where
+    that is something else: None is said after `warm`.
+    """
 
     def __init__(self) -> None:
+        self.expires = float("inf")
+        self.reviewed: dict[str, Permit | Refuse | None] = {}
+        self.changed: list[Callable[[], None]] = []
         self.decided: list[Request] = []
         self.done: list[tuple[str, int]] = []
         self.warm = asyncio.Event()
@@ -83,7 +90,19 @@ class Authorizer:
     def _decision(self, request: Request) -> Decision:
         if request.path.startswith(("/no", "/cold/no")):
             return _decision(Refuse(Code.DENIED, "no"))
-        return _decision(Permit("r", Identity("iss", "alice")))
+        return _decision(Permit("r", Identity("iss", "alice"), expires=self.expires))
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self.changed.append(changed)
+
+    def review(self, request: Request) -> Permit | Refuse | None:
+        if request.path in self.reviewed:
+            return self.reviewed[request.path]
+        return self._decision(request).outcome
+
+    async def reconsider(self, request: Request) -> Permit | Refuse:
+        await self.warm.wait()
+        return self.review(request) or Refuse(Code.UNAVAILABLE, "facts_incomplete")
 
     def finished(
         self, request: Request, decision: Any, status: int, upstream_seconds: float
@@ -170,6 +189,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.time = 1000.0
+        self.wall = 0.0
         self.upstream = Upstream()
         self.authorizer = Authorizer()
         self.clients: list[Peer] = []
@@ -188,11 +208,12 @@ class Rig:
         bounds = Limits(**limits)
         address = Address("127.0.0.1", self.upstream.port)
         self.pool = UpstreamPool(address, bounds, self.sweeper, self.stats, connect)
-        self.proxy = Proxy(self.authorizer, self.pool, **(more or {}))
+        self.proxy = Proxy(self.authorizer, self.pool, clock=lambda: self.wall, **(more or {}))
         ((_, self.port),) = await self.proxy.listen("127.0.0.1", 0)
 
     def pass_time(self, seconds: float) -> None:
         self.time += seconds
+        self.wall += seconds
         self.sweeper.tick()
 
     async def client(

@@ -30,11 +30,30 @@ def _lines(lines: tuple[bytes, ...]) -> bytes:
     return b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
+KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
+_WEBSOCKET: Final = {
+    b"Connection": b"Upgrade",
+    b"Upgrade": b"websocket",
+    b"Sec-WebSocket-Key": KEY,
+    b"Sec-WebSocket-Version": b"13",
+}
+
+
+def websocket(
+    *more: bytes, target: bytes = b"/ws", start: bytes = b"GET %b HTTP/1.1", **other: bytes
+) -> bytes:
+    """A handshake with some of its fields said in another way, or (b"") not at all."""
+    fields = _WEBSOCKET | {name.replace("_", "-").encode(): value for name, value in other.items()}
+    lines = tuple(name + b": " + value for name, value in fields.items() if value)
+    return start % target + b"\r\n" + _H + _lines((*lines, *more))
+
+
 def _start(line: bytes) -> bytes:
     return line + b"\r\n" + _H + b"\r\n"
 
 
 _ROOT: Final[Outcome] = ("GET / a.example ",)
+_WS: Final[Outcome] = ("GET /ws a.example ",)
 _BAD: Final[Outcome] = (400,)
 
 
@@ -290,6 +309,45 @@ RAW: Final[list[tuple[str, bytes, Outcome]]] = [
                             b"HTTP2-Settings: AAMAAABkAAQAAP__"), _ROOT),
     ("upgrade with a body", _post(b"Connection: Upgrade", b"Upgrade: x", b"Content-Length: 2",
                                   body=b"hi"), _p("hi")),
+    # -- WebSocket: behind a handshake nothing is a request; what is none changes nothing
+    ("handshake", websocket(), _WS),
+    ("request behind a handshake", websocket() + _get(target=b"/2"), _WS),
+    ("rubbish behind a handshake", websocket() + b"\x81\x85\r\n\r\n\0\0\n GET", _WS),
+    ("handshake in capitals", websocket(Connection=b"UPGRADE", Upgrade=b"WEBSOCKET") + _get(), _WS),
+    ("handshake, keep-alive", websocket(Connection=b"keep-alive, Upgrade") + _get(), _WS),
+    ("no handshake: POST", websocket(start=b"POST %b HTTP/1.1"), ("POST /ws a.example ",)),
+    ("no handshake: HEAD", websocket(start=b"HEAD %b HTTP/1.1"), ("HEAD /ws a.example ",)),
+    ("no handshake: 1.0", websocket(start=b"GET %b HTTP/1.0"), _WS),
+    ("no handshake: a body", websocket(b"Content-Length: 2") + b"hi" + _get(),
+     ("GET /ws a.example hi", *_ROOT)),
+    ("no handshake: an empty body", websocket(b"Content-Length: 0") + _get(), _WS + _ROOT),
+    ("no handshake: chunks", websocket(b"Transfer-Encoding: chunked") + b"0\r\n\r\n" + _get(),
+     _WS + _ROOT),
+    ("no handshake: version 8", websocket(Sec_WebSocket_Version=b"8") + _get(), _WS + _ROOT),
+    ("no handshake: version 013", websocket(Sec_WebSocket_Version=b"013") + _get(), _WS + _ROOT),
+    ("no handshake: versions", websocket(Sec_WebSocket_Version=b"13, 8") + _get(), _WS + _ROOT),
+    ("no handshake: two versions", websocket(b"Sec-WebSocket-Version: 13") + _get(), _WS + _ROOT),
+    ("no handshake: no version", websocket(Sec_WebSocket_Version=b"") + _get(), _WS + _ROOT),
+    ("no handshake: no key", websocket(Sec_WebSocket_Key=b"") + _get(), _WS + _ROOT),
+    ("no handshake: two keys", websocket(b"Sec-WebSocket-Key: " + KEY) + _get(), _WS + _ROOT),
+    ("no handshake: short key", websocket(Sec_WebSocket_Key=KEY[4:]) + _get(), _WS + _ROOT),
+    ("no handshake: long key", websocket(Sec_WebSocket_Key=b"AAAA" + KEY) + _get(), _WS + _ROOT),
+    ("no handshake: odd key", websocket(Sec_WebSocket_Key=b"-" + KEY[1:]) + _get(), _WS + _ROOT),
+    ("no handshake: no Upgrade", websocket(Upgrade=b"") + _get(), _WS + _ROOT),
+    ("no handshake: another Upgrade", websocket(Upgrade=b"h2c") + _get(), _WS + _ROOT),
+    ("no handshake: two Upgrades", websocket(b"Upgrade: h2c") + _get(), _WS + _ROOT),
+    ("no handshake: Upgrade as list", websocket(Upgrade=b"h2c, websocket") + _get(), _WS + _ROOT),
+    ("no handshake: with version", websocket(Upgrade=b"websocket/13") + _get(), _WS + _ROOT),
+    ("no handshake: no Connection", websocket(Connection=b"") + _get(), _WS + _ROOT),
+    ("no handshake: Connection alone", websocket(Connection=b"keep-alive") + _get(), _WS + _ROOT),
+    ("no handshake: close", websocket(Connection=b"close") + _get(), _WS),
+    ("no handshake: key named away", websocket(Connection=b"upgrade, sec-websocket-key") + _get(),
+     _WS + _ROOT),
+    ("no handshake: underscores", websocket(b"Sec_WebSocket_Key: " + KEY, Sec_WebSocket_Key=b"")
+     + _get(), _WS + _ROOT),
+    ("Upgrade, space before colon", websocket(b"Upgrade : websocket", Upgrade=b""), _BAD),
+    ("Upgrade folded", websocket(b"Upgrade:", b" websocket", Upgrade=b""), _BAD),
+    ("CONNECT for a WebSocket", websocket(start=b"CONNECT %b HTTP/1.1"), (501,)),
     ("unknown expectation", _get(b"Expect: miracles"), (417,)),
     ("two expectations", _get(b"Expect: 100-continue", b"Expect: 100-continue"), _BAD),
     # -- smuggling: what one parser takes for a body, another would take for a request

@@ -139,6 +139,36 @@ async def test_rotated_keys_unseat_the_tokens_they_verified(make: Make) -> None:
     assert decision.outcome.reason == "key_unknown"
 
 
+async def test_second_thoughts_are_the_same_decision_and_count_nowhere(make: Make) -> None:
+    authorizer = make(good(), adopt=snapshot())
+    asking = request(credential=token(NOW, {}))
+    assert authorizer.review(asking) is None
+    outcome = await authorizer.reconsider(asking)
+    assert isinstance(outcome, Permit)
+    assert authorizer.review(asking) == outcome
+    changed: list[Snapshot | None] = []
+    authorizer.watch(lambda: changed.append(authorizer.snapshot))
+    stricter = snapshot(DOCUMENTS.replace("paths: [/x]", "paths: [/y]"))
+    authorizer.adopt(stricter)
+    assert changed == [stricter]
+    refused = authorizer.review(asking)
+    assert isinstance(refused, Refuse)
+    assert refused.reason == "no_rule"
+    assert authorizer._metrics.decisions.values == {}
+
+
+def test_how_long_a_tunnel_stood_is_no_response_time(make: Make) -> None:
+    authorizer = make(adopt=snapshot())
+    asking = request("/")
+    decision = authorizer.decide(asking)
+    assert decision is not None
+    authorizer.finished(asking, decision, 101, 0.25)
+    metrics = authorizer._metrics
+    assert metrics.requests.values == {("proxy", "permit", "1xx"): 1}
+    assert sum(metrics.request_seconds.counts) == 0
+    assert sum(metrics.upstream_seconds.counts) == 1
+
+
 def test_without_a_snapshot_everything_is_503(make: Make) -> None:
     decision = make().decide(request("/"))
     assert decision is not None

@@ -1,0 +1,222 @@
+"""All WebSocket tunnels of one proxy: bounded, timed, and held to the policy of the moment.
+
+A tunnel lives as long as its request would be permitted. That is looked at when another snapshot
+is adopted: in slices, since ten thousand decisions at once would hold up everybody else. What
+cannot be decided for want of facts stays open and is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sidecar.decide.outcomes import Code, Permit, Refuse
+from sidecar.decide.request import Request
+from sidecar.edge.authorizer import Decision
+from sidecar.edge.limits import Limits, ProxyStats
+from sidecar.edge.sweeper import NEVER, Sweeper
+from sidecar.edge.tunnel import Cut, Tunnel
+
+if TYPE_CHECKING:
+    from sidecar.edge.connection import ClientConnection
+
+SLICE: Final = 0.002  # seconds of reviewing before other work gets its turn
+AGAIN: Final = 10.0  # seconds until what could not be decided is looked at again
+
+# What says nothing of whether the request is permitted.
+_UNDECIDED: Final = frozenset((Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS))
+
+
+class Reviewer(Protocol):
+    """Who decides; the proxy's authorizer."""
+
+    def review(self, request: Request) -> Permit | Refuse | None:
+        """What would be decided now, or None where `reconsider` must be awaited."""
+
+    async def reconsider(self, request: Request) -> Permit | Refuse:
+        """The same, after fetching what it needs."""
+
+    def finished(
+        self, request: Request, decision: Decision, status: int, upstream_seconds: float
+    ) -> None:
+        """Once per decided request, at its end."""
+
+
+class Tunnels:
+    """One per proxy. `clock` is the authorizer's: seconds since the epoch."""
+
+    def __init__(
+        self,
+        reviewer: Reviewer,
+        limits: Limits,
+        stats: ProxyStats,
+        sweeper: Sweeper,
+        left: Callable[[ClientConnection], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`left` hears of each client connection that is gone."""
+        self.limits = limits
+        self.stats = stats
+        self.sweeper = sweeper
+        self._reviewer = reviewer
+        self._client_left = left
+        self._clock = clock
+        self._all: set[Tunnel] = set()
+        self._draining = False
+        self._to_review: deque[Tunnel] = deque()
+        self._unsure: set[Tunnel] = set()  # looked at again at `_again`
+        self._again = NEVER
+        self._waiting: deque[Tunnel] = deque()  # for `_task`, which fetches facts
+        self._task: asyncio.Task[None] | None = None
+        sweeper.watch(self.sweep)
+
+    def room(self) -> bool:
+        """Whether there may be one more; if not, it counts as refused."""
+        if len(self._all) < self.limits.tunnels:
+            return True
+        self.stats.tunnels_refused += 1
+        return False
+
+    def joined(self, tunnel: Tunnel) -> None:
+        """One more, just begun."""
+        self._all.add(tunnel)
+        self.stats.tunnels += 1
+        self.stats.tunnels_open = len(self._all)
+        if self._draining:
+            tunnel.cut(Cut.DRAIN)
+        else:
+            self._look(tunnel)  # it was decided a while ago: the upstream took its time
+
+    def left(self, tunnel: Tunnel) -> None:
+        """One less."""
+        self._all.discard(tunnel)
+        self._unsure.discard(tunnel)
+        self.stats.tunnels_open = len(self._all)
+
+    def finished(
+        self,
+        request: Request,
+        decision: Decision,
+        upstream_seconds: float,
+        connection: ClientConnection,
+    ) -> None:
+        """Its client is gone."""
+        self._reviewer.finished(request, decision, 101, upstream_seconds)
+        self._client_left(connection)
+
+    def drain(self) -> None:
+        """End all of them, and any that is still to come."""
+        self._draining = True
+        for tunnel in list(self._all):
+            tunnel.cut(Cut.DRAIN)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._task is not None:
+            self._task.cancel()
+        for tunnel in list(self._all):
+            tunnel.abort()
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue."""
+        wall = self._clock()
+        interval = self.sweeper.interval
+        for tunnel in [
+            each
+            for each in self._all
+            if each.deadline <= now
+            or each.expires <= wall
+            or each.heard + each.patience + interval <= now
+        ]:
+            if tunnel.deadline <= now:
+                tunnel.expire()
+            elif tunnel.cutting or tunnel.ending:
+                continue  # which has its own deadline
+            elif tunnel.expires <= wall:
+                self._expired(tunnel)
+            else:
+                tunnel.cut(Cut.IDLE)
+        if self._again <= now:
+            self._again = NEVER
+            self._enqueue(self._unsure)
+
+    # -- whether they are still permitted
+
+    def review(self) -> None:
+        """Another snapshot decides: look at all of them again."""
+        self._to_review.clear()
+        self._enqueue(self._all)
+
+    def _enqueue(self, tunnels: set[Tunnel]) -> None:
+        if tunnels:
+            pending = bool(self._to_review)
+            self._to_review.extend(tunnels)
+            if not pending:
+                asyncio.get_running_loop().call_soon(self._review_some)
+
+    def _review_some(self) -> None:
+        until = time.perf_counter() + SLICE
+        queue = self._to_review
+        while queue:
+            tunnel = queue.popleft()
+            if tunnel in self._all:
+                self._look(tunnel)
+            if time.perf_counter() >= until:
+                break
+        if queue:
+            asyncio.get_running_loop().call_soon(self._review_some)
+
+    def _look(self, tunnel: Tunnel) -> None:
+        outcome = self._reviewer.review(tunnel.request)
+        if outcome is not None:
+            self._judge(tunnel, outcome)
+            return
+        self._waiting.append(tunnel)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._reconsider())
+            self._task.add_done_callback(self._reconsidered)
+
+    async def _reconsider(self) -> None:
+        """One after the other: those that need the same facts find them after the first."""
+        while self._waiting:
+            tunnel = self._waiting.popleft()
+            if tunnel in self._all:
+                self._judge(tunnel, await self._reviewer.reconsider(tunnel.request))
+
+    def _reconsidered(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "reviewing tunnels failed", "exception": task.exception()}
+            )
+
+    def _judge(self, tunnel: Tunnel, outcome: Permit | Refuse) -> None:
+        self._unsure.discard(tunnel)
+        if isinstance(outcome, Permit):
+            self._prolong(tunnel, outcome)
+        elif outcome.code not in _UNDECIDED:
+            tunnel.cut(Cut.EXPIRED if tunnel.expires <= self._clock() else Cut.POLICY)
+        elif tunnel in self._all:
+            self._unsure.add(tunnel)
+            if self._again == NEVER:
+                self._again = self.sweeper.after(AGAIN)
+
+    @staticmethod
+    def _prolong(tunnel: Tunnel, permit: Permit) -> None:
+        """It goes on: for as long as whom the upstream was told of is known to be the caller."""
+        told = tunnel.decision.outcome.identity
+        if permit.identity == told or permit.observed is not None:
+            tunnel.expires = permit.expires
+        else:
+            tunnel.expires = min(tunnel.expires, permit.expires)
+
+    def _expired(self, tunnel: Tunnel) -> None:
+        """Its token has; which ends nothing where refusals are only logged (mode `observe`)."""
+        outcome = self._reviewer.review(tunnel.request)
+        if isinstance(outcome, Permit) and outcome.observed is not None:
+            tunnel.expires = outcome.expires
+        else:
+            tunnel.cut(Cut.EXPIRED)
