@@ -79,11 +79,11 @@ class Supervisor:
         self._port = await HeldPort.hold(settings.listen.host, settings.listen.port)
         await self.crew.start(self._port.port)
         await self._servers.start(
-            "health", settings.health, admin.health_app(self._page, self._ready)
+            "health", settings.health, admin.health_pages(self._page, self._ready)
         )
         await self._servers.start(
             "admin", settings.admin,
-            admin.admin_app(
+            admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
                 lambda: inspection.config_state(settings), self.crew.decisions,
             ),
