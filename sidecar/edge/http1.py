@@ -55,12 +55,13 @@ class RequestBlock:
     `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
     `handshake` is there when, said with GET, they ask for a WebSocket. Such a request is the last
     of its connection: what comes behind it are frames, which must never be read as a request.
-    `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
+    `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`,
+    if it is `shared`: remembered for heads to come.
     """
 
     __slots__ = (
         "authority", "expect_continue", "forwarded", "framing", "handshake", "headers", "host",
-        "keep_alive", "kept", "kept_for", "length", "options",
+        "keep_alive", "kept", "kept_for", "length", "options", "shared",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
@@ -71,6 +72,7 @@ class RequestBlock:
         self.keep_alive = framed.persists(version)
         self.kept = b""
         self.kept_for: object = None
+        self.shared = False
         self.length = 0
         if framed.coding is not None:
             if version == 0:
@@ -269,12 +271,13 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
     """
     known = _request_heads.get(head)
     if known is None or len(known.block.headers) > max_headers:
-        known = _request_head(head, max_headers)
+        # Kept as a whole from now on, its block need not be kept once more.
+        known = _request_head(head, max_headers, keep_block=not _request_heads.awaits(head))
         _request_heads.offer(head, known)
     return known
 
 
-def _request_head(head: bytes, max_headers: int) -> RequestHead:
+def _request_head(head: bytes, max_headers: int, *, keep_block: bool) -> RequestHead:
     cut = head.find(b"\r\n")
     line = head[:cut]
     raw = head[cut + 2 : -2]
@@ -285,7 +288,8 @@ def _request_head(head: bytes, max_headers: int) -> RequestHead:
         block = _request_blocks.get(raw)
         if block is None or len(block.headers) > max_headers:
             block = _request_block(raw, 1, max_headers)
-            _request_blocks.offer(raw, block)
+            if keep_block:
+                block.shared = _request_blocks.offer(raw, block)
         method = _METHODS.get(start[0]) or _method(start[0])
         return RequestHead(method, 1, block, start[1])
     if not _sound(head, 0, len(head)):  # first, as where the head comes in pieces
