@@ -22,6 +22,7 @@ from sidecar.edge.forwarded import network
 from sidecar.edge.limits import Limits
 from sidecar.errors import Misuse
 
+MAX_WORKERS: Final = 64
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
@@ -150,9 +151,9 @@ def _count(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    if _count(text) != 1:
-        raise ValueError("this version runs one worker; start it with --workers 1")
-    return 1
+    if (count := _count(text)) > MAX_WORKERS:
+        raise ValueError(f"{text} is more than {MAX_WORKERS}; a worker keeps one core busy")
+    return count
 
 
 def _label(text: str) -> tuple[str, str]:

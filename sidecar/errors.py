@@ -10,6 +10,7 @@
     +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
     +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
+    +-- ChannelBroken          between supervisor and worker: gone, or not speaking the protocol
     +-- StoreFailed            the control plane's store refused or lost its footing
     +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
 
@@ -101,6 +102,10 @@ class ReleaseRefused(SidecarError):
 
 class StateUnusable(SidecarError):
     """The state directory cannot be used; says which file and what to do."""
+
+
+class ChannelBroken(SidecarError):
+    """The supervisor or a worker went away, or sent what is no message; the process ends."""
 
 
 class StoreFailed(SidecarError):

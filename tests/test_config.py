@@ -98,7 +98,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
             ["--upstream", "http://h:1", "--policies", "/", "--admin", "[::]:7400"],
             "--admin: [::]:7400 is already --listen's, 127.0.0.1:7400",
         ),
-        (["--upstream", "http://h:1", "--policies", "/", "--workers", "2"], "one worker"),
+        (["--upstream", "http://h:1", "--policies", "/", "--workers", "65"], "more than 64"),
         (["--upstream", "http://h:1", "--policies", "/", "--namespace", "A b"], "is not a name"),
         (["--upstream", "http://h:1", "--policies", "/", "--config", "/no"], "cannot read"),
         (["--upstream", "http://h:1", "--policies", "/", "--listen", "::1:80"], "in brackets"),

@@ -118,9 +118,25 @@ def compile_snapshot(
         issuers=issuers,
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
+        headers_read=_headers_read(routed, service),
         documents=len(seen),
         rules=len(routes),
     )
+
+
+def _headers_read(rules: Iterable[RoutedRule], service: Service) -> frozenset[str] | None:
+    """Of the request: by an expression of some rule, or as the place of a credential."""
+    read = {location.name.decode("ascii") for location in service.credentials}
+    for each in rules:
+        rule = each.rule
+        for program in (rule.when, *(program for _, program in rule.set_headers)):
+            if program is None or "request.headers" not in program.footprint:
+                continue
+            keys = program.footprint["request.headers"]
+            if keys is None:
+                return None
+            read |= keys
+    return frozenset(read)
 
 
 # One document.

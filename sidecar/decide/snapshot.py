@@ -54,6 +54,7 @@ class Snapshot:
     """All that decisions need. `trust` changes when verifying a token could give another result.
 
     `rule_headers` are the headers that some rule sets, lower case: a caller can never send them.
+    `headers_read` are those that a decision may depend on, likewise; None is any.
     """
 
     version: str
@@ -65,6 +66,7 @@ class Snapshot:
     issuers: Mapping[str, Issuer]
     routes: RouteIndex[CompiledRule]
     rule_headers: frozenset[str]
+    headers_read: frozenset[str] | None
     documents: int
     rules: int
     mark: object = field(default_factory=object)

@@ -5,43 +5,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from sidecar.telemetry.metrics import Metrics, page
-
+Page = Callable[[], Awaitable[bytes]]
+"""What Prometheus is to see."""
 State = Callable[[], Mapping[str, Any]]
+Decisions = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 Ready = Callable[[], str]
 """Why the sidecar is not ready; empty when it is."""
 
 _JSON: Final = "application/json"
 
 
-def health_app(metrics: Metrics, ready: Ready) -> web.Application:
+def health_app(page: Page, ready: Ready) -> web.Application:
     """`/healthz` answers while the process does, `/readyz` once there is a snapshot."""
     app = web.Application()
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz(ready))
-    app.router.add_get("/metrics", _metrics(metrics))
+    app.router.add_get("/metrics", _metrics(page))
     return app
 
 
 def admin_app(
-    metrics: Metrics,
+    page: Page,
     ready: Ready,
     snapshot: State,
     config: State,
-    decisions: Callable[[], Iterable[Mapping[str, Any]]],
+    decisions: Decisions,
 ) -> web.Application:
     """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first)."""
-    app = health_app(metrics, ready)
+    app = health_app(page, ready)
     app.router.add_get("/snapshot", _state(snapshot))
     app.router.add_get("/config", _state(config))
-    app.router.add_get("/decisions", _state(lambda: {"decisions": list(decisions())}))
+    app.router.add_get("/decisions", _decisions(decisions))
     return app
 
 
@@ -71,16 +72,27 @@ def _readyz(ready: Ready) -> Callable[[web.Request], Any]:
     return handler
 
 
-def _metrics(metrics: Metrics) -> Callable[[web.Request], Any]:
+def _metrics(page: Page) -> Callable[[web.Request], Any]:
     async def handler(request: web.Request) -> web.Response:
-        return web.Response(body=page(metrics), headers={"content-type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await page(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return handler
 
 
 def _state(state: State) -> Callable[[web.Request], Any]:
     async def handler(request: web.Request) -> web.Response:
-        body = orjson.dumps(state(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        return web.Response(body=body, content_type=_JSON)
+        return _json(state())
 
     return handler
+
+
+def _decisions(decisions: Decisions) -> Callable[[web.Request], Any]:
+    async def handler(request: web.Request) -> web.Response:
+        return _json({"decisions": await decisions()})
+
+    return handler
+
+
+def _json(content: Mapping[str, Any]) -> web.Response:
+    body = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, content_type=_JSON)

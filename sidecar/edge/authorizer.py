@@ -12,8 +12,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
 
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
@@ -23,9 +23,8 @@ from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.snapshot import Snapshot
-from sidecar.decide.tokens import Verified
+from sidecar.decide.tokens import Issuer, KeyState, Verified
 from sidecar.edge.rates import ALL, FAILED, RateTable
-from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
@@ -86,12 +85,25 @@ class Decision:
         self.cors = cors
 
 
+class Keys(Protocol):
+    """Issuers' keys: `facts.jwks` fetches them, `facts.shared_keys` is given them."""
+
+    states: dict[str, KeyState]
+    """By issuer; always the same dictionary."""
+
+    def use(self, issuers: Iterable[Issuer]) -> None:
+        """Hold keys for exactly these issuers."""
+
+    async def fetch(self, name: str) -> None:
+        """Have an issuer's keys fetched into `states`; a failure is a state."""
+
+
 class Authorizer:
     """Decides with the snapshot of the moment. One per process; every door shares it."""
 
     def __init__(
         self,
-        keys: KeyStore,
+        keys: Keys,
         metrics: Metrics,
         log: DecisionLog,
         door: str = "proxy",
@@ -124,6 +136,10 @@ class Authorizer:
     def rule_headers(self) -> frozenset[str]:
         """Lower-case names of the headers that some rule sets, which callers can never send."""
         return self.snapshot.rule_headers if self.snapshot is not None else frozenset()
+
+    def headers_read(self) -> frozenset[str] | None:
+        """Lower-case names of the headers that a decision may depend on; None: any."""
+        return self.snapshot.headers_read if self.snapshot is not None else None
 
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight, which is no request yet; None where it is to be decided.

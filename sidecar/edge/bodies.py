@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sidecar.decide.request import Headers
+from sidecar.decide.request import NO_HEADERS, Headers
 from sidecar.edge.fields import parse_lines
 from sidecar.edge.http1 import (
     CHUNKED,
@@ -87,7 +87,7 @@ class CloseBody:
 
 
 class ChunkedBody:
-    """A chunked body. `trailers` are kept apart, for nobody so far."""
+    """A chunked body. `trailers` are kept apart from the headers that were decided on."""
 
     __slots__ = (
         "_begun", "_extensions", "_held", "_left", "_trailer_bytes", "_want", "trailers",
@@ -200,6 +200,16 @@ def body_of(head: RequestBlock | ResponseHead) -> Body | None:
     if framing is CHUNKED:
         return ChunkedBody()
     return CloseBody() if framing is CLOSE else None
+
+
+def trailers_of(body: Body | None) -> Headers:
+    """The fields behind a body that has ended; only a chunked one can have any."""
+    return body.trailers if isinstance(body, ChunkedBody) else NO_HEADERS
+
+
+def last_chunk(trailer_lines: bytes) -> bytes:
+    """The end of a chunked body of ours, with fields behind it, each with its line end."""
+    return b"0\r\n" + trailer_lines + b"\r\n" if trailer_lines else LAST_CHUNK
 
 
 def chunk(payload: bytes) -> bytes:

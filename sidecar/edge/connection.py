@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.outcomes import Permit
-from sidecar.decide.request import Request
+from sidecar.decide.request import NO_HEADERS, Request
 from sidecar.edge import answers
 from sidecar.edge.authorizer import Decision
-from sidecar.edge.bodies import Body, LengthBody, body_of
+from sidecar.edge.bodies import Body, LengthBody, body_of, trailers_of
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import CONTINUE
 from sidecar.edge.forward import answer as answer_bytes
@@ -52,7 +52,7 @@ class ClientConnection(Lifetime):
 
     __slots__ = (
         "_address", "_body", "_exchange", "_head", "_open", "_payload", "_persist", "_pumping",
-        "_scanned", "_task", "_trusted",
+        "_scanned", "_task", "_trailers", "_trusted",
     )  # fmt: skip
 
     _head: RequestHead
@@ -64,6 +64,7 @@ class ClientConnection(Lifetime):
         self._scanned = 0  # of the input, for the end of a head
         self._body: Body | None = None  # of the request at hand, until it has ended
         self._payload = b""  # of the body, from the read that brought the head
+        self._trailers = NO_HEADERS  # likewise
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
@@ -209,12 +210,14 @@ class ClientConnection(Lifetime):
             self._input = data[end:]
         self._body = body = body_of(head.block)
         self._payload = b""
+        self._trailers = NO_HEADERS
         if body is not None and self._input:
             try:
                 self._payload, self._input, done = body.feed(self._input)
             except BadMessage as error:
                 raise BadRequest(error.reason) from None
             if done:
+                self._trailers = trailers_of(body)
                 self._body = None
         self._begin(head)
         return True
@@ -284,7 +287,7 @@ class ClientConnection(Lifetime):
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
-            exchange.start(outcome, proxy.names(), payload, self._body is None)
+            exchange.start(outcome, proxy.names(), payload, self._body is None, self._trailers)
             return
         answer = refusal(outcome, request, decision.id)
         answer.headers.extend(decision.cors)
@@ -345,7 +348,7 @@ class ClientConnection(Lifetime):
             if not self._reading:
                 self._adjust()
         if payload or done:
-            exchange.upload(payload, done)
+            exchange.upload(payload, done, trailers_of(body) if done else NO_HEADERS)
 
     def _bad_body(self, reason: str) -> None:
         """The upstream never sees a complete request; the client learns why if it still can."""

@@ -11,24 +11,27 @@ import time
 from typing import Final, Protocol
 
 from sidecar.decide.outcomes import Permit
-from sidecar.decide.request import Request
+from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.edge.authorizer import Decision
-from sidecar.edge.bodies import LAST_CHUNK, chunk
+from sidecar.edge.bodies import LAST_CHUNK, chunk, last_chunk
 from sidecar.edge.forward import (
     client_framing,
     interim_head,
     request_head,
     response_head,
+    response_trailers,
     switching_head,
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
-from sidecar.edge.names import RequestNames
+from sidecar.edge.names import RequestNames, late_request_lines
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadResponse
 
 # RFC 9110 section 9.2.2; PROPFIND and the like are left out on purpose: few, and not sure.
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+
+NO_NAMES: Final = RequestNames()
 
 
 class Client(Protocol):
@@ -80,8 +83,8 @@ class Exchange:
     """A `Taker` of one upstream connection. The client calls `start`, `upload` and `abandon`."""
 
     __slots__ = (
-        "_client", "_decision", "_first", "_framing", "_head", "_over", "_pool", "_request",
-        "_request_done", "_retried", "_seconds", "_sent_at", "_status", "_upstream",
+        "_client", "_decision", "_first", "_framing", "_head", "_names", "_over", "_pool",
+        "_request", "_request_done", "_retried", "_seconds", "_sent_at", "_status", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +101,7 @@ class Exchange:
         self._request = request
         self._decision = decision
         self._first = b""
+        self._names = NO_NAMES
         self._request_done = False
         self._retried = False
         self._over = False
@@ -109,8 +113,16 @@ class Exchange:
 
     # -- what the client calls
 
-    def start(self, permit: Permit, names: RequestNames, payload: bytes, done: bool) -> None:
+    def start(
+        self,
+        permit: Permit,
+        names: RequestNames,
+        payload: bytes,
+        done: bool,
+        trailers: Headers = NO_HEADERS,
+    ) -> None:
         """Send the head, with the `payload` that came along; `done`: that is the whole request."""
+        self._names = names
         head, decision = self._head, self._decision
         first = request_head(
             head,
@@ -122,17 +134,17 @@ class Exchange:
             default_host=self._pool.default_host,
         )
         framed = head.block.framing is not NONE
-        self._first = first + self._framed(payload, done) if framed else first
+        self._first = first + self._framed(payload, done, trailers) if framed else first
         self._request_done = done
         upstream = self._pool.take(self, done and head.method in _IDEMPOTENT)
         if upstream is not None:
             self.upstream_ready(upstream)
 
-    def upload(self, payload: bytes, done: bool) -> None:
+    def upload(self, payload: bytes, done: bool, trailers: Headers = NO_HEADERS) -> None:
         """Send more of the body. Only after `ClientConnection.upload_ready`."""
         self._request_done = done
         if self._upstream is not None:
-            self._upstream.send_body(self._framed(payload, done), done)
+            self._upstream.send_body(self._framed(payload, done, trailers), done)
 
     def client_writable(self, writable: bool) -> None:
         """Whether the client keeps up with the response."""
@@ -206,7 +218,7 @@ class Exchange:
         data = response_head(head, version=version, keep_alive=keep_alive, cors=self._decision.cors)
         client.persist(keep_alive)
         if framing is CHUNKED:
-            data = b"".join((data, chunk(payload), LAST_CHUNK if done else b""))
+            data = b"".join((data, chunk(payload), self._last_chunk() if done else b""))
         elif payload:
             data += payload
         client.write(data)
@@ -215,7 +227,7 @@ class Exchange:
 
     def upstream_payload(self, payload: bytes, done: bool) -> None:
         if self._framing is CHUNKED:
-            payload = chunk(payload) + LAST_CHUNK if done else chunk(payload)
+            payload = chunk(payload) + self._last_chunk() if done else chunk(payload)
         if payload:
             self._client.write(payload)
         if done:
@@ -226,10 +238,20 @@ class Exchange:
 
     # -- within
 
-    def _framed(self, payload: bytes, done: bool) -> bytes:
+    def _framed(self, payload: bytes, done: bool, trailers: Headers) -> bytes:
         if self._head.block.framing is not CHUNKED:
             return payload
-        return chunk(payload) + LAST_CHUNK if done else chunk(payload)
+        if not done:
+            return chunk(payload)
+        late = late_request_lines(trailers, self._names) if trailers else b""
+        return chunk(payload) + last_chunk(late)
+
+    def _last_chunk(self) -> bytes:
+        """The end of the response, with its trailers for a client that asked for them."""
+        trailers = self._upstream.trailers() if self._upstream is not None else NO_HEADERS
+        if not trailers or not self._head.block.wants_trailers():
+            return LAST_CHUNK
+        return last_chunk(response_trailers(trailers))
 
     def _repeatable(self, upstream: UpstreamConnection) -> bool:
         """Whether sending it all again can neither do harm nor lack a piece.

@@ -25,7 +25,7 @@ from sidecar.edge.http1 import (
     RequestHead,
     ResponseHead,
 )
-from sidecar.edge.names import RequestNames, ResponseNames, named_away
+from sidecar.edge.names import RequestNames, ResponseNames, late_response_lines, named_away
 from sidecar.edge.websocket import Handshake
 from sidecar.errors import BadResponse
 
@@ -218,6 +218,11 @@ def _persistence(version: int, keep_alive: bool) -> bytes:
     if not keep_alive:
         return b"connection: close\r\n\r\n"
     return b"\r\n" if version == 1 else b"connection: keep-alive\r\n\r\n"
+
+
+def response_trailers(trailers: Headers) -> bytes:
+    """The lines that may follow a response's body, without the blank one."""
+    return late_response_lines(trailers, _RESPONSE_NAMES)
 
 
 def interim_head(head: ResponseHead) -> bytes:

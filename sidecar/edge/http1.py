@@ -99,6 +99,14 @@ class RequestBlock:
         else:
             self.authority = self.host = ""
 
+    def wants_trailers(self) -> bool:
+        """Whether the client says that it keeps trailers apart (RFC 9110 section 10.1.4)."""
+        return any(
+            b"trailers" in [member.strip(b" \t") for member in value.lower().split(b",")]
+            for name, value in self.headers
+            if name == b"te"
+        )
+
 
 class RequestHead:
     """One request's head. `version` is the minor version, 0 or 1; `block` is all but its line.

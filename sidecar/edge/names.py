@@ -53,6 +53,17 @@ _END_TO_END: Final = frozenset((
     b"signature", b"signature-input", b"tracestate", b"user-agent", b"vary", b"via",
     b"www-authenticate", b"x-real-ip", b"x-request-id",
 ))  # fmt: skip
+# RFC 9110 section 6.5.1: what frames, routes, authenticates, modifies or steers may not come late.
+_NEVER_LATE: Final = frozenset((
+    b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"age", b"allow",
+    b"authentication-info", b"authorization", b"cache-control", b"content-disposition",
+    b"content-encoding", b"content-language", b"content-location", b"content-range",
+    b"content-type", b"cookie", b"date", b"dpop", b"expires", b"from", b"if-match",
+    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
+    b"last-modified", b"location", b"max-forwards", b"origin", b"pragma", b"range", b"referer",
+    b"retry-after", b"set-cookie", b"strict-transport-security", b"tracestate", b"user-agent",
+    b"vary", b"via", b"warning", b"www-authenticate", b"x-real-ip", b"x-request-id",
+))  # fmt: skip
 # Framing and the door itself read these before anybody decides.
 _FRAMING: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"traceparent"}
 _ABOUT_CONNECTION: Final = frozenset((b"close", b"keep-alive"))
@@ -110,14 +121,51 @@ class RequestNames(dict[bytes, bytes]):
     One per set of names that rules set; a new snapshot brings a new set, hence a new table.
     """
 
-    def __init__(self, set_by_rules: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, set_by_rules: frozenset[str] = frozenset(), read: frozenset[str] | None = None
+    ) -> None:
         super().__init__()
         self.set_by_rules = set_by_rules
+        self.read = read
         self._taken = NOT_FORWARDED | {folded(name.encode()) for name in set_by_rules}
 
     def __missing__(self, name: bytes) -> bytes:
         dropped = misleading(name) or folded(name) in self._taken
         return _remember(self, name, b"" if dropped else name + b": ")
+
+
+def late_request_lines(trailers: Headers, names: RequestNames) -> bytes:
+    """The trailers that may follow a request's body, each with its line end.
+
+    Some upstreams read trailers as headers. So none goes on that a decision could have depended on:
+    none that a rule or a credential is read from (None: any might be).
+    """
+    read = names.read
+    if read is None:
+        return b""
+    return b"".join(
+        [
+            prefix + value + b"\r\n"
+            for name, value in trailers
+            if name not in _NEVER_LATE
+            and not name.startswith((b"access-control-", b"sec-"))
+            and folded(name).decode("ascii") not in read
+            and (prefix := names[name])
+        ]
+    )
+
+
+def late_response_lines(trailers: Headers, names: ResponseNames) -> bytes:
+    """The same for what follows a response's body."""
+    return b"".join(
+        [
+            prefix + value + b"\r\n"
+            for name, value in trailers
+            if name not in _NEVER_LATE
+            and not name.startswith(b"access-control-")
+            and (prefix := names[name])
+        ]
+    )
 
 
 class ResponseNames(dict[bytes, bytes]):

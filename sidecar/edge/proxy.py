@@ -23,6 +23,8 @@ from sidecar.edge.tunnels import Reviewer, Tunnels
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
+_SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
+
 
 class Authorizer(Reviewer, Protocol):
     """Who decides; `edge.authorizer` in production."""
@@ -55,6 +57,7 @@ class Proxy:
         handshakes: Handshakes | None = None,
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
+        read: Callable[[], frozenset[str] | None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.authorizer = authorizer
@@ -67,7 +70,8 @@ class Proxy:
         self.scheme = "http" if handshakes is None else "https"
         self.draining = False
         self._strip = strip
-        self._names = RequestNames(strip())
+        self._read = read
+        self._names = RequestNames(strip(), read())
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
@@ -92,31 +96,43 @@ class Proxy:
                 reuse_port=reuse_port or None,
             )
         except OSError as error:
-            raise Misuse(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                "stop what holds it or choose another address"
-            ) from None
+            raise Misuse(cannot_listen(host, port, error)) from None
         self._servers.append(server)
         self.sweeper.start()
         return [each.getsockname()[:2] for each in server.sockets]
 
     async def drain(self, seconds: float) -> bool:
-        """Stop accepting, finish what is under way, close. False: not all within `seconds`."""
+        """Stop accepting, finish what is under way, close. False: not all within `seconds`.
+
+        A client that has just connected or been answered may have sent a request that we have not
+        read: what the kernel has accepted for us is taken, and only who then stays silent for a
+        moment is idle.
+        """
         self.draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        if self._servers:
+            await asyncio.sleep(0)  # to the end of this turn, and through one more: it accepts
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        await self._empties(min(seconds, _SILENCE))
         if self.handshakes is not None:
             self.handshakes.abort()
         for connection in list(self._connections):
             connection.close_if_idle()
         self.tunnels.drain()
-        if not self._connections:
-            return True
-        self._empty = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait((self._empty,), timeout=seconds)
+        done = await self._empties(end - loop.time())
         for connection in list(self._connections):
             connection.abort()
-        return bool(done)
+        return done
+
+    async def _empties(self, seconds: float) -> bool:
+        """Wait until nobody is there, `seconds` at most; whether that is so."""
+        if self._connections and seconds > 0:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._empty,), timeout=seconds)
+        return not self._connections
 
     async def close(self) -> None:
         """End everything at once."""
@@ -175,8 +191,17 @@ class Proxy:
 
     def names(self) -> RequestNames:
         """Which request headers go upstream under the rules of the moment."""
-        set_by_rules = self._strip()
-        known = self._names.set_by_rules
-        if set_by_rules is not known and set_by_rules != known:
-            self._names = RequestNames(set_by_rules)
+        names, set_by_rules, read = self._names, self._strip(), self._read()
+        if set_by_rules is names.set_by_rules and read is names.read:
+            return names
+        if set_by_rules != names.set_by_rules or read != names.read:
+            self._names = RequestNames(set_by_rules, read)
         return self._names
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Why not, and who should change what."""
+    return (
+        f"cannot listen on {host}:{port}: {error.strerror or error}; "
+        "stop what holds it or choose another address"
+    )

@@ -12,7 +12,8 @@ import ssl
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.edge.bodies import Body, body_of
+from sidecar.decide.request import Headers
+from sidecar.edge.bodies import Body, body_of, trailers_of
 from sidecar.edge.http1 import ResponseHead, parse_response_head, response_head_end
 from sidecar.edge.sweeper import NEVER
 from sidecar.errors import BadMessage, BadResponse
@@ -136,6 +137,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.idle(self)
         else:
             self.discard()
+
+    def trailers(self) -> Headers:
+        """What came behind the response's body, once that has ended."""
+        return trailers_of(self._body)
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read: neither an end of the stream nor bytes out of turn."""

@@ -22,6 +22,7 @@ import orjson
 from sidecar.decide.keys import KeySet, parse_jwks
 from sidecar.decide.tokens import Issuer, KeyState
 from sidecar.errors import FetchFailed
+from sidecar.facts.shared_keys import SharedKeys
 
 TIMEOUT: Final = 5.0  # seconds for one fetch, connecting included
 MAX_BODY: Final = 1024 * 1024  # bytes of a JWK Set or discovery document
@@ -54,6 +55,7 @@ class KeyStore:
         self.states: dict[str, KeyState] = {}
         self.fetches = 0
         self.failures = 0
+        self.changed: Callable[[SharedKeys], None] | None = None  # told of each fetch's end
         self._clock = clock
         self._held: dict[str, _Held] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -84,6 +86,28 @@ class KeyStore:
             held.flight = asyncio.create_task(self._fly(held), name=f"keys of {name}")
         # Waited for, not awaited: a caller that hangs up must not take the fetch from the others.
         await asyncio.wait({held.flight})
+
+    async def fetch_if_due(self, name: str) -> None:
+        """The same for a process that is told of `changed`, and may not have heard the latest."""
+        state = self.states.get(name)
+        if state is None or state.may_fetch(self._clock()):
+            await self.fetch(name)
+
+    def shared(self) -> list[SharedKeys]:
+        """What is known now, for other processes."""
+        return [self._shared(name) for name in self._held if name in self.states]
+
+    def _shared(self, name: str) -> SharedKeys:
+        held, state = self._held[name], self.states[name]
+        return SharedKeys(
+            issuer=name,
+            source=held.issuer.jwks_uri or "",
+            jwks=held.content if state.keys is not None else b"",
+            fetched=held.fetched,
+            since=state.since,
+            retry_at=state.retry_at,
+            error=state.error,
+        )
 
     async def start(self) -> None:
         """Refresh in the background from now on, beginning with whatever is missing."""
@@ -143,6 +167,8 @@ class KeyStore:
             self.states[name] = KeyState(keys, now + COOL_DOWN, since=now)
         finally:
             held.flight = None
+        if self.changed is not None:
+            self.changed(self._shared(name))
 
     def _after_failure(self, held: _Held, error: str) -> KeyState:
         now = self._clock()

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -30,13 +31,19 @@ Record = dict[str, Any]
 
 
 class DecisionLog:
-    """`target` is `stdout`, `off` or a file to append to. Raises Misuse if it cannot be opened."""
+    """`target` is `stdout`, `off` or a file to append to. Raises Misuse if it cannot be opened.
 
-    def __init__(self, target: str, bound: int = BOUND) -> None:
+    `turn` is held while lines are written, where other processes write to the same target.
+    """
+
+    def __init__(
+        self, target: str, bound: int = BOUND, turn: AbstractContextManager[Any] | None = None
+    ) -> None:
         self.written = 0
         self.dropped = 0
         self.error = ""
         self._bound = bound
+        self._turn = turn if turn is not None else nullcontext()
         self._recent: deque[bytes] = deque(maxlen=RECENT)
         self._waiting: deque[bytes] = deque()
         self._rotate = threading.Event()
@@ -111,7 +118,8 @@ class DecisionLog:
             return
         lines = b"\n".join(records) + b"\n"
         try:
-            self._write(self._file, lines)
+            with self._turn:
+                self._write(self._file, lines)
         except (OSError, ValueError) as error:
             self.dropped += len(records)
             self._complain(str(error))

@@ -10,7 +10,7 @@ from sidecar.edge import forward
 from sidecar.edge import names as names_module
 from sidecar.edge.forward import client_framing, encoded
 from sidecar.edge.http1 import Framing, parse_request_head, parse_response_head
-from sidecar.edge.names import RequestNames, folded
+from sidecar.edge.names import RequestNames, folded, late_request_lines
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
 ALICE = Identity("https://issuer.example", "alice", frozenset({"write", "read"}))
@@ -354,3 +354,50 @@ def test_cors_replaces_what_the_upstream_says() -> None:
     )
     plain = forward.response_head(head, version=1, keep_alive=True)
     assert b"access-control-allow-origin: *" in plain
+
+
+def late(*names: bytes, read: frozenset[str] | None = frozenset({"x-read"})) -> list[bytes]:
+    known = RequestNames(frozenset({"x-tier"}), read)
+    lines = late_request_lines([(name, b"1") for name in names], known)
+    return [line.partition(b":")[0] for line in lines.split(b"\r\n")[:-1]]
+
+
+def test_trailers_go_on_unless_a_decision_could_have_depended_on_them() -> None:
+    names = (b"x-sum", b"x-read", b"server-timing", b"x_read", b"x-tier", b"x-sidecar-subject")
+    assert late(*names) == [b"x-sum", b"server-timing"]
+    assert late(b"x-sum", read=None) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"te",
+        b"content-type", b"expect", b"connection", b"trailer", b"x-forwarded-for", b"traceparent",
+        b"x-http-method-override", b"set-cookie", b"range", b"sec-websocket-key",
+        b"access-control-request-method", b"proxy-authorization", b"x-original-url",
+    ],
+)  # fmt: skip
+def test_what_never_comes_late(name: bytes) -> None:
+    assert late(name) == []
+
+
+def test_response_trailers() -> None:
+    lines = forward.response_trailers([
+        (b"x-sum", b"1"), (b"set-cookie", b"a=b"), (b"content-length", b"5"), (b"x-sidecar-x", b"1"),
+        (b"grpc-status", b"0"), (b"access-control-allow-origin", b"*"), (b"location", b"/"),
+    ])  # fmt: skip
+    assert lines == b"x-sum: 1\r\ngrpc-status: 0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("te", "wanted"),
+    [
+        (b"trailers", True), (b"Trailers", True), (b"deflate, trailers", True), (b"deflate", False),
+        (b"xtrailers", False), (b"trailers;q=0", False),
+    ],
+)  # fmt: skip
+def test_who_wants_trailers(te: bytes, wanted: bool) -> None:
+    head = parse_request_head(
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: te\r\nTE: " + te + b"\r\n\r\n"
+    )
+    assert head.block.wants_trailers() is wanted

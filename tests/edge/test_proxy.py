@@ -645,6 +645,32 @@ async def test_a_head_that_does_not_come(rig: Rig, start: bytes) -> None:
     assert rig.stats.timeouts == {"header": 1}
 
 
+async def test_trailers_are_kept_apart_both_ways(rig: Rig) -> None:
+    rig.proxy._read = frozenset
+    body = b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nAuthorization: Bearer x\r\n\r\n"
+    asked = post(b"/p", b"Transfer-Encoding: chunked", b"TE: trailers", body=body)
+    client = await rig.client(asked)
+    upstream = await rig.upstream.accept()
+    head = await upstream.head()
+    assert b"x-sum" not in head
+    assert await upstream.until(b"\r\n\r\n") == b"2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstream.send(answer + b"2\r\nok\r\n0\r\nX-Sum: 2\r\nSet-Cookie: a=b\r\n\r\n")
+    assert b"x-sum" not in await client.head()
+    assert await client.until(b"\r\n\r\n") == b"2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n"
+    # In pieces, and for a client that did not ask for trailers.
+    client.send(post(b"/p", b"Transfer-Encoding: chunked"))
+    await upstream.head()
+    client.send(body[:20])
+    await upstream.until(b"hi\r\n")
+    client.send(body[20:])
+    assert await upstream.until(b"\r\n\r\n") == b"0\r\nx-sum: 1\r\n\r\n"
+    upstream.send(answer)
+    await client.head()
+    upstream.send(b"2\r\nok\r\n0\r\nX-Sum: 2\r\n\r\n")
+    assert await client.until(b"\r\n\r\n") == b"2\r\nok\r\n0\r\n\r\n"
+
+
 async def test_a_body_that_does_not_come(rig: Rig) -> None:
     request = post(b"/p", b"Content-Length: 4", body=b"bo")
     client = await rig.client(request)

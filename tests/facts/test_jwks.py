@@ -12,6 +12,7 @@ from aiohttp import web
 
 from sidecar.decide.tokens import Issuer
 from sidecar.facts.jwks import COOL_DOWN, MAX_BODY, RETRY_FAILED, STALE_BOUND, KeyStore
+from sidecar.facts.shared_keys import SharedKeys
 from tests.casebook import jwks
 
 
@@ -204,3 +205,30 @@ async def test_the_background_fetches_what_is_missing(provider: Provider) -> Non
     await keys.close()
     assert provider.asked == 1
     assert keys.states[provider.address].keys is not None
+
+
+async def test_other_processes_are_told_and_cannot_fetch_within_the_cool_down(
+    provider: Provider, store: Held
+) -> None:
+    keys, clock = store
+    told: list[SharedKeys] = []
+    keys.changed = told.append
+    keys.use([issuer(provider)])
+    assert keys.shared() == []
+    for _ in range(3):
+        await keys.fetch_if_due(provider.address)
+    assert provider.asked == 1
+    assert told == keys.shared()
+    [came] = told
+    assert (came.issuer, came.source) == (provider.address, f"{provider.address}/jwks")
+    assert json.loads(came.jwks) == provider.keys
+    assert (came.fetched, came.since, came.retry_at) == (1000.0, 1000.0, 1000.0 + COOL_DOWN)
+    provider.status = 500
+    clock.now += COOL_DOWN
+    await keys.fetch_if_due(provider.address)
+    assert provider.asked == 2
+    assert told[-1].jwks == came.jwks, "stale keys serve there as here"
+    assert "answered 500" in told[-1].error
+    clock.now += STALE_BOUND
+    await keys.fetch_if_due(provider.address)
+    assert told[-1].jwks == b""

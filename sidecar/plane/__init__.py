@@ -1,0 +1,1 @@
+"""The data plane's parts, wired as one process (`app`) or as a supervisor and its workers."""

@@ -1,0 +1,143 @@
+"""What the supervisor and its workers say to each other, as types. Documents go as canonical JSON.
+
+Order to a worker: `Begin`; keys; `Documents` and `Adopt` where there is a release; `Serve`. From
+then on anything, until `Drain` or the end of the channel, which means the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sidecar.config import RunSettings
+from sidecar.facts.shared_keys import SharedKeys
+from sidecar.telemetry.merged import Family
+
+# To a worker.
+
+
+class Begin(msgspec.Struct, tag=True, frozen=True):
+    """Who you are. `key` is the secret that the shared memory is keyed with."""
+
+    worker: int
+    version: str
+    settings: bytes
+    key: bytes
+
+
+class Documents(msgspec.Struct, tag=True, frozen=True):
+    """Some of the documents of the release that `Adopt` names next."""
+
+    canonical: list[bytes]
+
+
+class Adopt(msgspec.Struct, tag=True, frozen=True):
+    """Decide with the `documents` documents that came. Answered with Adopted or Refused."""
+
+    release: int
+    version: str
+    documents: int
+
+
+class Keys(msgspec.Struct, tag=True, frozen=True):
+    """An issuer's keys were fetched, or could not be."""
+
+    keys: SharedKeys
+
+
+class KeysAnswered(msgspec.Struct, tag=True, frozen=True):
+    """After a NeedKeys: what is known of this issuer has been sent."""
+
+    issuer: str
+
+
+class Serve(msgspec.Struct, tag=True, frozen=True):
+    """Accept connections at this port of the address in the settings. Answered."""
+
+    port: int
+
+
+class Ask(msgspec.Struct, tag=True, frozen=True):
+    """Answered with a Decided, if asked for, and a Counted of the same number."""
+
+    number: int
+    decisions: bool = False
+
+
+class Reload(msgspec.Struct, tag=True, frozen=True):
+    """SIGHUP."""
+
+
+class Drain(msgspec.Struct, tag=True, frozen=True):
+    """Stop accepting, finish what is in flight, exit."""
+
+
+ToWorker = Begin | Documents | Adopt | Keys | KeysAnswered | Serve | Ask | Reload | Drain
+
+# From a worker.
+
+
+class Adopted(msgspec.Struct, tag=True, frozen=True):
+    """No request is decided with an older release from here on."""
+
+    release: int
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    """The release could not be adopted here."""
+
+    release: int
+    error: str
+
+
+class Serving(msgspec.Struct, tag=True, frozen=True):
+    """Connections are accepted."""
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """It cannot serve, for the settings' mistakes."""
+
+    mistakes: list[str]
+
+
+class NeedKeys(msgspec.Struct, tag=True, frozen=True):
+    """A decision needs this issuer's keys. Answered with KeysAnswered."""
+
+    issuer: str
+
+
+class Counted(msgspec.Struct, tag=True, frozen=True):
+    """Everything that is counted, since the worker's start. `number` is 0 at its end."""
+
+    number: int
+    families: list[Family]
+
+
+class Decided(msgspec.Struct, tag=True, frozen=True):
+    """The latest decision records, oldest first, as JSON."""
+
+    records: bytes
+
+
+FromWorker = Adopted | Refused | Serving | Failed | NeedKeys | Counted | Decided
+
+TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+FROM_WORKER: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def settings_to_bytes(settings: RunSettings) -> bytes:
+    """Settings as they travel."""
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def settings_from_bytes(data: bytes) -> RunSettings:
+    """The same settings."""
+    return msgspec.json.decode(data, type=RunSettings, dec_hook=_decoded)
+
+
+def _decoded(wanted: type, value: Any) -> Any:
+    if wanted is Path:
+        return Path(value)
+    raise NotImplementedError(wanted)

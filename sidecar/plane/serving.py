@@ -1,0 +1,133 @@
+"""The side of a process that meets traffic: proxy, authorizer, TLS, decision log, their numbers.
+
+The one process has it, and so does each worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from sidecar.config import RunSettings
+from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.documents import Document
+from sidecar.decide.snapshot import Snapshot
+from sidecar.edge.address import Address, tls_connect
+from sidecar.edge.authorizer import Authorizer, Keys
+from sidecar.edge.families import insecure_families, proxy_families, tls_families
+from sidecar.edge.forwarded import TrustedProxies, network
+from sidecar.edge.handshakes import Handshakes
+from sidecar.edge.limits import ProxyStats
+from sidecar.edge.proxy import Proxy
+from sidecar.edge.rates import RateTable
+from sidecar.edge.rotation import Rotation
+from sidecar.edge.sweeper import Sweeper
+from sidecar.edge.upstream import UpstreamPool
+from sidecar.errors import Misuse
+from sidecar.plane import traffic_tls
+from sidecar.plane.tasks import Tasks
+from sidecar.telemetry.decision_log import DecisionLog
+from sidecar.telemetry.metrics import Metrics, counter, gauge
+
+_log: Final = logging.getLogger("sidecar")
+
+
+class Serving:
+    """`load_tls`, `adopt` and `listen`, then `stop`."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        keys: Keys,
+        log: DecisionLog,
+        rates: RateTable | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.log = log
+        self.authorizer = Authorizer(keys, self.metrics, log, rates=rates)
+        client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
+        self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
+        self.proxy = Proxy(
+            self.authorizer,
+            _pool(settings, upstream),
+            handshakes=Handshakes(lambda: client.context) if client is not None else None,
+            trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
+            strip=self.authorizer.rule_headers,
+            read=self.authorizer.headers_read,
+        )
+        self.metrics.register(self._families)
+        self._tasks = Tasks()
+
+    async def load_tls(self) -> None:
+        """Read the files and follow them. Raises Misuse with every mistake."""
+        await traffic_tls.load(self.tls)
+        for rotation in self.tls:
+            self._tasks.spawn(rotation.run())
+
+    async def adopt(self, documents: Sequence[Document], version: str = "") -> Snapshot:
+        """Compile off the loop, then swap one reference. Raises DocumentsInvalid."""
+        snapshot = await asyncio.to_thread(
+            compile_snapshot,
+            documents,
+            namespace=self.settings.namespace,
+            labels=self.settings.labels,
+            version=version,
+        )
+        self.authorizer.adopt(snapshot)
+        return snapshot
+
+    async def listen(
+        self, host: str, port: int, *, reuse_port: bool = False
+    ) -> list[tuple[str, int]]:
+        """Begin to serve. Raises Misuse."""
+        try:
+            return await self.proxy.listen(host, port, reuse_port=reuse_port)
+        except Misuse as error:
+            raise Misuse(f"--listen: {error}") from None
+
+    async def reload(self) -> None:
+        """SIGHUP: read the TLS files again, go on in a new log file."""
+        self.log.reopen()
+        for rotation in self.tls:
+            await rotation.check(settled=True)
+
+    async def drain(self) -> None:
+        """Finish what is in flight within the limit, then close every connection."""
+        if not await self.proxy.drain(self.settings.drain):
+            _log.warning("requests still in flight after %g s were cut", self.settings.drain)
+        await self.proxy.close()
+
+    async def close(self) -> None:
+        """After `drain`: end what runs beside the traffic, write the last records."""
+        await self._tasks.cancel()
+        await asyncio.to_thread(self.log.close)
+
+    def _families(self) -> Iterable[Metric]:
+        log, tokens = self.log, self.authorizer.evidence.tokens
+        yield counter("sidecar_decision_log_written", "Decision records written.", log.written)
+        yield counter("sidecar_decision_log_dropped", "Decision records lost.", log.dropped)
+        yield gauge("sidecar_token_cache_entries", "Verified tokens remembered.", len(tokens))
+        yield counter("sidecar_token_cache_hits", "Tokens found verified.", tokens.hits)
+        yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
+        yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
+        yield from proxy_families(self.proxy.stats)
+        yield from tls_families(self.proxy.handshakes, self.tls)
+        yield insecure_families(
+            insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
+        )
+
+
+def _pool(settings: RunSettings, tls: Rotation | None) -> UpstreamPool:
+    address = Address.parse(settings.upstream)
+    limits = settings.limits
+    if tls is None:
+        return UpstreamPool(address, limits, Sweeper(), ProxyStats())
+    connect = tls_connect(address, lambda: tls.context, settings.upstream_server_name)
+    pool = UpstreamPool(address, limits, Sweeper(), ProxyStats(), connect)
+    tls.changed = pool.renew
+    return pool

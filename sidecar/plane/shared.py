@@ -1,0 +1,70 @@
+"""What all workers of one sidecar share, by file descriptor: memory, and whose turn it is to write.
+
+The supervisor makes both and hands them on; both end with the last process that holds them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+RATES: Final = 2 * 1024 * 1024  # bytes of the table of limits
+KEY: Final = 16  # bytes of the secret that its places are found with
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTable:
+    """Memory that every worker reads and writes, zero at first, and the secret that goes with it.
+
+    The secret keeps callers from choosing which of them share a place in it.
+    """
+
+    memory: mmap.mmap
+    key: bytes
+
+    @classmethod
+    def attach(cls, descriptor: int, key: bytes) -> SharedTable:
+        """In a worker. Takes the descriptor over."""
+        try:
+            return cls(mmap.mmap(descriptor, os.fstat(descriptor).st_size), key)
+        finally:
+            os.close(descriptor)
+
+
+class Shared:
+    """In the supervisor: the descriptors to pass to each worker, and the secret."""
+
+    def __init__(self) -> None:
+        self.rates = os.memfd_create("sidecar-rates")
+        os.ftruncate(self.rates, RATES)
+        self.turn = os.memfd_create("sidecar-turn")
+        self.key = os.urandom(KEY)
+
+    def close(self) -> None:
+        os.close(self.rates)
+        os.close(self.turn)
+
+
+class Turn:
+    """A lock between processes, given up also by one that is killed (POSIX record lock).
+
+    Lines longer than a pipe takes at once stay whole with it; a file would not need it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
