@@ -21,6 +21,8 @@ HOT = (
     "sidecar/edge/connection.py",
     "sidecar/edge/fields.py",
     "sidecar/edge/names.py",
+    "sidecar/edge/websocket.py",
+    "sidecar/edge/tunnel.py",
     "sidecar/edge/http1.py",
     "sidecar/edge/bodies.py",
     "sidecar/edge/authorizer.py",

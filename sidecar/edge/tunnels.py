@@ -69,7 +69,7 @@ class Tunnels:
         self._to_review: deque[Tunnel] = deque()
         self._unsure: set[Tunnel] = set()  # looked at again at `_again`
         self._again = NEVER
-        self._waiting: deque[Tunnel] = deque()  # for `_task`, which fetches facts
+        self._waiting: dict[Tunnel, None] = {}  # in order, for `_task`, which fetches facts
         self._task: asyncio.Task[None] | None = None
         sweeper.watch(self.sweep)
 
@@ -174,7 +174,8 @@ class Tunnels:
         if outcome is not None:
             self._judge(tunnel, outcome)
             return
-        self._waiting.append(tunnel)
+        self._doubt(tunnel)  # should the fetch fail in a way that nobody foresaw
+        self._waiting[tunnel] = None
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._reconsider())
             self._task.add_done_callback(self._reconsidered)
@@ -182,7 +183,8 @@ class Tunnels:
     async def _reconsider(self) -> None:
         """One after the other: those that need the same facts find them after the first."""
         while self._waiting:
-            tunnel = self._waiting.popleft()
+            tunnel = next(iter(self._waiting))
+            del self._waiting[tunnel]
             if tunnel in self._all:
                 self._judge(tunnel, await self._reviewer.reconsider(tunnel.request))
 
@@ -199,7 +201,12 @@ class Tunnels:
             self._prolong(tunnel, outcome)
         elif outcome.code not in _UNDECIDED:
             tunnel.cut(Cut.EXPIRED if tunnel.expires <= self._clock() else Cut.POLICY)
-        elif tunnel in self._all:
+        else:
+            self._doubt(tunnel)
+
+    def _doubt(self, tunnel: Tunnel) -> None:
+        """Look at it again later."""
+        if tunnel in self._all:
             self._unsure.add(tunnel)
             if self._again == NEVER:
                 self._again = self.sweeper.after(AGAIN)

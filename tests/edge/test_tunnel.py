@@ -14,6 +14,7 @@ import pytest_asyncio
 from websockets.frames import Close
 
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
+from sidecar.decide.request import Request
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.certificates import ClientFiles, ServerFiles, load
 from sidecar.edge.handshakes import Handshakes
@@ -385,6 +386,28 @@ async def test_facts_that_are_missing_are_fetched(rig: Rig) -> None:
     assert rig.stats.tunnels_cut == {}
     rig.authorizer.reviewed["/ws"] = Refuse(Code.DENIED, "no_rule")
     rig.authorizer.warm.set()
+    await both_close(rig, client, upstream, 1008, "no longer permitted")
+
+
+async def test_a_defect_while_deciding_again_is_heard_of_and_not_the_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: heard.append(context["message"])
+    )
+
+    async def broken(request: Request) -> Permit | Refuse:
+        raise RuntimeError("a defect")
+
+    client, upstream = await tunnel(rig)
+    monkeypatch.setattr(rig.authorizer, "reconsider", broken)
+    rig.authorizer.reviewed["/ws"] = None
+    rig.authorizer.changed[0]()
+    await rig.becomes(lambda: heard == ["reviewing tunnels failed"])
+    assert rig.stats.tunnels_cut == {}
+    rig.authorizer.reviewed["/ws"] = Refuse(Code.DENIED, "no_rule")
+    rig.pass_time(11)
     await both_close(rig, client, upstream, 1008, "no longer permitted")
 
 
