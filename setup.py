@@ -18,6 +18,7 @@ from setuptools import Extension, setup
 # The straight line of a request (DESIGN section 2), in its order.
 HOT = (
     "sidecar/edge/lifetime.py",
+    "sidecar/edge/uploading.py",
     "sidecar/edge/connection.py",
     "sidecar/edge/fields.py",
     "sidecar/edge/names.py",
