@@ -56,6 +56,7 @@ class DataPlane:
         self.source = PolicySource(settings, self._adopt)
         self._servers = inspection.Servers()
         self._listening: dict[str, str] = {}
+        self._draining = False
         self._tasks = Tasks()
 
     @property
@@ -85,6 +86,7 @@ class DataPlane:
         gc.freeze()
 
     async def stop(self) -> None:
+        self._draining = True
         await self.serving.drain()
         await self._tasks.cancel()
         await self.source.close()
@@ -106,6 +108,8 @@ class DataPlane:
     # What others see.
 
     def _ready(self) -> str:
+        if self._draining:
+            return "draining"
         known = self.serving.authorizer.snapshot is not None
         return "" if known else "no policy has been received yet"
 

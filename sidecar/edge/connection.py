@@ -388,13 +388,14 @@ class ClientConnection(Uploading):
         answer = answers.upstream_failed(failure, decision.id)
         answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
-        self._answer(answer)
+        # After an answer that could be read two ways nothing more is said on either connection.
+        self._answer(answer, last=failure is Failure.BAD_RESPONSE)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Answer, *, last: bool = False) -> None:
         """Answer by ourselves; keep the connection if the rest of the request is cheap to read."""
         self._settled()
         head, body = self._head, self._body
-        keep_alive = head.block.keep_alive and not self._proxy.draining
+        keep_alive = head.block.keep_alive and not self._proxy.draining and not last
         if body is not None:
             # RFC 9110 section 10.1.1: after a refusal the expected body may or may not follow.
             unsure = head.block.expect_continue and body.fresh() and not self._input

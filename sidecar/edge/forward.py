@@ -231,8 +231,13 @@ def response_trailers(trailers: Headers) -> bytes:
 def interim_head(head: ResponseHead) -> bytes:
     """A 1xx response on its way to an HTTP/1.1 client."""
     names = _RESPONSE_NAMES
+    away = named_away(head.options) | _CORS
     lines = [b"HTTP/1.1 " + head.line]
-    lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
+    lines += [
+        prefix + value
+        for name, value in head.headers
+        if (prefix := names[name]) and name not in away
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

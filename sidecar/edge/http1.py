@@ -132,11 +132,17 @@ class RequestHead:
             if target == b"*":
                 if method != "OPTIONS":
                     raise BadRequest("* as the target of another method than OPTIONS")
+            else:
+                target = _absolute_form(target, block.authority)
+                if not target and method == "OPTIONS":
+                    target = b"*"  # RFC 9112 section 3.2.4
+                elif target[:1] != b"/":
+                    target = b"/" + target
+            if target == b"*":
                 self.path: str = "*"
                 self.segments: list[str] = []
                 self.query: bytes | None = None
                 return
-            target = _absolute_form(target, block.authority)
         self.path, self.segments, self.query = canonical_target(target)
 
     def request(self, scheme: str, address: str, chain: str = "") -> Request:
@@ -354,7 +360,7 @@ def _method(raw: bytes) -> str:
 
 
 def _absolute_form(target: bytes, authority: str) -> bytes:
-    """The origin form of an absolute target that names the same authority as Host."""
+    """Path and query of an absolute target that names the same authority as Host."""
     scheme, mark, rest = target.partition(b"://")
     if not mark or scheme.lower() not in (b"http", b"https"):
         raise BadRequest("target is neither a path nor an http URI")
@@ -363,10 +369,10 @@ def _absolute_form(target: bytes, authority: str) -> bytes:
         at = rest.find(stop, 0, cut)
         if at >= 0:
             cut = at
-    if _authority(rest[:cut])[0] != authority:
+    default = ":80" if len(scheme) == 4 else ":443"  # RFC 9110 section 4.2.3: as good as none
+    if _authority(rest[:cut])[0].removesuffix(default) != authority.removesuffix(default):
         raise BadRequest("absolute form names another authority than Host")
-    tail = rest[cut:]
-    return tail if tail[:1] == b"/" else b"/" + tail
+    return rest[cut:]
 
 
 @lru_cache(maxsize=1024)

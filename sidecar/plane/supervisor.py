@@ -62,6 +62,7 @@ class Supervisor:
         self._adopting = asyncio.Lock()
         self._port: HeldPort | None = None
         self._servers = inspection.Servers()
+        self._draining = False
         self._tasks = Tasks()
 
     @property
@@ -90,6 +91,7 @@ class Supervisor:
         )  # fmt: skip
 
     async def stop(self) -> None:
+        self._draining = True
         await self.crew.drain(self.settings.drain)  # with keys and policy until the last request
         await self._tasks.cancel()
         await self.source.close()
@@ -142,6 +144,8 @@ class Supervisor:
     # What others see.
 
     def _ready(self) -> str:
+        if self._draining:
+            return "draining"
         if self.snapshot is None:
             return "no policy has been received yet"
         return self.crew.not_ready()
