@@ -6,7 +6,7 @@ import inspect as python
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import NODEFAULT, inspect, to_builtins
 
@@ -32,8 +32,8 @@ apply in every namespace and come first; all others apply in their own only. Dur
 """
 
 _PATTERNS = {
-    inspect.type_info(Duration).pattern: "duration",
-    inspect.type_info(Rate).pattern: "rate",
+    get_args(Duration)[1].pattern: "duration",
+    get_args(Rate)[1].pattern: "rate",
 }
 
 
