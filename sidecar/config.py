@@ -417,8 +417,19 @@ def _file(
             values[setting.key] = [str(value)]
         else:
             misshapen.add(setting.key)
-            mistakes.append(f"--config: {name}: {key} has a value of the wrong shape")
+            mistakes.append(
+                f"--config: {name}: {key} has a value of the wrong shape{_instead(setting, value)}"
+            )
     return values, misshapen
+
+
+def _instead(setting: _Setting, value: Any) -> str:
+    """What to write for a number with a point: times have units, and the rest is text."""
+    if not isinstance(value, float):
+        return ""
+    if setting.metavar != "TIME":
+        return f"; {value} is a number: write it in quotes"
+    return f"; write {value * 1000:.0f}ms" if 0.001 <= value <= 1e6 else "; write 30s or 500ms"
 
 
 def _plain(values: Iterable[Any]) -> bool:

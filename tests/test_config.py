@@ -121,6 +121,21 @@ def test_a_shape_that_cannot_be_read_is_not_also_missing(tmp_path: Path) -> None
     assert mistake.endswith("upstream has a value of the wrong shape")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("header-timeout", "0.5", "write 500ms"),
+        ("header-timeout", ".inf", "write 30s or 500ms"),
+        ("namespace", "1.5", "1.5 is a number: write it in quotes"),
+    ],
+)
+def test_numbers_with_a_point_in_the_file(
+    key: str, value: str, instead: str, tmp_path: Path
+) -> None:
+    [mistake] = mistakes({**GOOD, key: value}, "file", tmp_path)
+    assert mistake.endswith(f"{key} has a value of the wrong shape; {instead}")
+
+
 def test_two_sources_of_policy_are_too_many_even_when_one_is_bad(tmp_path: Path) -> None:
     found = mistakes({**GOOD, "policies": "/no/such", "control-plane": "h:1"}, "flag", tmp_path)
     assert any("give one of the two, not both" in mistake for mistake in found)
