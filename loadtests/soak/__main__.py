@@ -53,8 +53,9 @@ class Soak:
 
     def kept(self) -> tuple[int, int]:
         """Requests of the kept connections, and those answered otherwise than they should be."""
-        requests = sum(each.requests for each in (*self.loads, *self.failed))
-        return requests, sum(each.unexpected for each in self.failed)
+        requests = sum(load.requests for load in self.loads)
+        requests += sum(failed.requests for failed in self.failed)
+        return requests, sum(failed.unexpected for failed in self.failed)
 
 
 async def churn(callers: Callers, end: float) -> None:
