@@ -240,10 +240,14 @@ CONTROL_PLANE: Final = (
 
 def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> None:
     """The flags of a command, each with its variable and default in the help."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in settings:
+        title = _group(setting.key) if settings is RUN else "settings"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
         default = f"; default {setting.default}" if setting.default else ""
         bare: dict[str, Any] = {"nargs": "?", "const": setting.bare} if setting.bare else {}
-        parser.add_argument(
+        groups[title].add_argument(
             f"--{setting.key}",
             dest=setting.attribute,
             metavar=setting.metavar,
@@ -254,6 +258,17 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> 
     parser.add_argument(
         "--config", metavar="FILE", help="YAML with settings by their long names [SIDECAR_CONFIG]"
     )
+
+
+def _group(key: str) -> str:
+    if any(key == bound.key for bound in config_limits.BOUNDS):
+        return "bounds"
+    if "upstream" in key:
+        return "upstream"
+    if key.startswith("tls-"):
+        return "TLS for clients"
+    traffic = ("listen", "health", "admin", "workers", "drain", "trusted-proxy")
+    return "traffic" if key in traffic else "what is decided, and with what"
 
 
 def _variable(setting: _Setting) -> str:
