@@ -5,11 +5,12 @@ The states, and what arriving bytes are then:
     HEAD    the beginning of a request                       -> HOLD, or LINGER after a bad one
     HOLD    kept, up to a bound: a request is being decided,
             waits for an upstream connection or is answered   -> BODY, HEAD, DRAIN, LINGER
-    BODY    more of the body, passed on                       -> HOLD when it is whole
-    DRAIN   the rest of a refused request's body, dropped     -> HEAD
+    BODY    more of the body, passed on                       -> HOLD when it is whole, or LINGER
+    DRAIN   the rest of a body whose request we answered
+            ourselves, dropped                                -> HEAD, or LINGER beyond a bound
     LINGER  dropped, so that the client can read our last
             answer before the connection is reset             -> CLOSED
-    CLOSED  nothing
+    CLOSED  nothing; every state leads here when a side ends, and HOLD when a tunnel takes over
 
 A warm request is handled within one call of `data_received`: no task, no future, no timer.
 """
