@@ -78,7 +78,7 @@ class Memo(dict[bytes, T]):
                 self.clear()
             self[key] = value
             return True
-        if len(self._once) >= 4 * self._bound:
+        if len(self._once) >= self._bound:  # full within minutes, so that memory is soon flat
             self._once.clear()
         self._once.add(mark)
         return False
