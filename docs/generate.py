@@ -6,12 +6,12 @@ import inspect as python
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import NODEFAULT, inspect, to_builtins
 
 from sidecar.decide import expressions
-from sidecar.decide.documents import KINDS
+from sidecar.decide.documents import KINDS, Duration, Rate
 
 TARGET = Path(__file__).parent / "reference.md"
 HEAD = """# Document reference
@@ -28,8 +28,13 @@ spec: {...}                       # namespace and labels may be left out
 Unknown fields and duplicate keys are errors. Several documents to a file, separated by `---`;
 folders are read recursively (`*.yaml`, `*.yml`, `*.json`). Documents of the namespace `platform`
 apply in every namespace and come first; all others apply in their own only. Durations are written
-`500ms`, `30s`, `5m`, `1h`, `2d`.
+`500ms`, `30s`, `5m`, `1h`, `2d`; rates `100/s`, `20/m`, `5/h`, `1/d`.
 """
+
+_PATTERNS = {
+    get_args(Duration)[1].pattern: "duration",
+    get_args(Rate)[1].pattern: "rate",
+}
 
 
 def main() -> None:
@@ -109,7 +114,9 @@ def _type(kind: Any) -> str:
             return "mapping"
         case inspect.LiteralType():
             return ", ".join(f"`{value}`" for value in kind.values)
-    return "duration" if getattr(kind, "pattern", None) else "text"
+        case inspect.BoolType():
+            return "boolean"
+    return _PATTERNS.get(getattr(kind, "pattern", None), "text")
 
 
 def _default(field: Any) -> str:
@@ -127,7 +134,7 @@ def _default(field: Any) -> str:
         return ""
     if isinstance(plain, list) and len(plain) > 5:
         return "all of these"
-    return f"`{plain}`"
+    return f"`{str(plain).lower() if isinstance(plain, bool) else plain}`"
 
 
 if __name__ == "__main__":

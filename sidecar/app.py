@@ -56,6 +56,7 @@ class DataPlane:
         self.source = PolicySource(settings, self._adopt)
         self._servers = inspection.Servers()
         self._listening: dict[str, str] = {}
+        self._draining = False
         self._tasks = Tasks()
 
     @property
@@ -72,11 +73,11 @@ class DataPlane:
         bound = await self.serving.listen(settings.listen.host, settings.listen.port)
         self._listening["listen"] = str(Address(*bound[0]))
         await self._servers.start(
-            "health", settings.health, admin.health_app(self._page, self._ready)
+            "health", settings.health, admin.health_pages(self._page, self._ready)
         )
         await self._servers.start(
             "admin", settings.admin,
-            admin.admin_app(
+            admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
                 lambda: inspection.config_state(settings), self._decisions,
             ),
@@ -85,6 +86,7 @@ class DataPlane:
         gc.freeze()
 
     async def stop(self) -> None:
+        self._draining = True
         await self.serving.drain()
         await self._tasks.cancel()
         await self.source.close()
@@ -106,6 +108,8 @@ class DataPlane:
     # What others see.
 
     def _ready(self) -> str:
+        if self._draining:
+            return "draining"
         known = self.serving.authorizer.snapshot is not None
         return "" if known else "no policy has been received yet"
 

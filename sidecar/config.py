@@ -240,10 +240,14 @@ CONTROL_PLANE: Final = (
 
 def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> None:
     """The flags of a command, each with its variable and default in the help."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in settings:
+        title = _group(setting.key) if settings is RUN else "settings"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
         default = f"; default {setting.default}" if setting.default else ""
         bare: dict[str, Any] = {"nargs": "?", "const": setting.bare} if setting.bare else {}
-        parser.add_argument(
+        groups[title].add_argument(
             f"--{setting.key}",
             dest=setting.attribute,
             metavar=setting.metavar,
@@ -256,6 +260,17 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> 
     )
 
 
+def _group(key: str) -> str:
+    if any(key == bound.key for bound in config_limits.BOUNDS):
+        return "bounds"
+    if "upstream" in key:
+        return "upstream"
+    if key.startswith("tls-"):
+        return "TLS for clients"
+    traffic = ("listen", "health", "admin", "workers", "drain", "trusted-proxy")
+    return "traffic" if key in traffic else "what is decided, and with what"
+
+
 def _variable(setting: _Setting) -> str:
     return f"SIDECAR_{setting.attribute.upper()}"
 
@@ -263,19 +278,19 @@ def _variable(setting: _Setting) -> str:
 def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = None) -> RunSettings:
     """Settings of `sidecar run`. Raises Misuse with every mistake."""
     environ = os.environ if environ is None else environ
-    values, mistakes = _resolve(RUN, args, environ)
-    if "upstream" not in values and not _mentions(mistakes, "--upstream"):
+    values, mistakes, unread = _resolve(RUN, args, environ)
+    if "upstream" not in values and "upstream" not in unread:
         mistakes.append("--upstream: the service behind is missing; give http://HOST:PORT")
-    sources = [key for key in ("policies", "control_plane") if key in values]
+    sources = {"policies", "control_plane"} & (values.keys() | unread)
     if len(sources) == 2:
         mistakes.append("--policies, --control-plane: give one of the two, not both")
-    if not sources and not _mentions(mistakes, "--policies", "--control-plane"):
+    if not sources:
         mistakes.append(
             "--policies, --control-plane: give one of the two; "
             "`sidecar init` writes a first set of documents"
         )
     _distinct(mistakes, values, ("listen", "health", "admin"))
-    mistakes += config_tls.mistakes(values, _unread(RUN, mistakes))
+    mistakes += config_tls.mistakes(values, unread)
     if mistakes:
         raise Misuse(mistakes)
     return RunSettings(
@@ -312,7 +327,7 @@ def control_plane_settings(
 ) -> ControlPlaneSettings:
     """Settings of `sidecar control-plane`. Raises Misuse with every mistake."""
     environ = os.environ if environ is None else environ
-    values, mistakes = _resolve(CONTROL_PLANE, args, environ)
+    values, mistakes, _ = _resolve(CONTROL_PLANE, args, environ)
     _distinct(mistakes, values, ("listen", "http"))
     if mistakes:
         raise Misuse(mistakes)
@@ -337,13 +352,17 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
 
 def _resolve(
     settings: Sequence[_Setting], args: argparse.Namespace, environ: Mapping[str, str]
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[str], set[str]]:
+    """Values by attribute, every mistake, and the attributes that were given but not readable."""
     mistakes: list[str] = []
-    file = _file(settings, args.config or environ.get("SIDECAR_CONFIG"), mistakes)
+    file, misshapen = _file(settings, args.config or environ.get("SIDECAR_CONFIG"), mistakes)
     values: dict[str, Any] = {}
+    unread: set[str] = set()
     for setting in settings:
         text, where = _given(setting, args, environ, file)
         if text is None:
+            if setting.key in misshapen:
+                unread.add(setting.attribute)
             continue
         try:
             if setting.repeated:
@@ -352,7 +371,8 @@ def _resolve(
                 values[setting.attribute] = setting.read(text[0])
         except ValueError as error:
             mistakes.append(f"{where}: {error}")
-    return values, mistakes
+            unread.add(setting.attribute)
+    return values, mistakes, unread
 
 
 def _given(
@@ -374,30 +394,32 @@ def _given(
 
 def _file(
     settings: Sequence[_Setting], name: str | None, mistakes: list[str]
-) -> Mapping[str, list[str]]:
+) -> tuple[Mapping[str, list[str]], set[str]]:
+    """What the file gives by key, and the keys whose values have no shape that can be read."""
     if not name:
-        return {}
+        return {}, set()
     try:
         text = Path(name).read_text("utf-8")
         bound_depth(text)
         content = yaml.load(text, Loader=yaml.CSafeLoader)
     except OSError as error:
         mistakes.append(f"--config: cannot read {name}: {error.strerror}")
-        return {}
+        return {}, set()
     except TooMuch as error:
         mark = error.problem_mark
         mistakes.append(f"--config: {name}:{mark.line + 1}:{mark.column + 1}: {error}")
-        return {}
+        return {}, set()
     except (yaml.YAMLError, ValueError) as error:  # also a date or a number that is none
         mistakes.append(f"--config: {name} is not YAML: {error}")
-        return {}
+        return {}, set()
     if content is None:
-        return {}
+        return {}, set()
     if not isinstance(content, dict):
         mistakes.append(f"--config: {name}: settings by name are expected, as in listen: HOST:PORT")
-        return {}
+        return {}, set()
     known = {setting.key: setting for setting in settings}
     values: dict[str, list[str]] = {}
+    misshapen: set[str] = set()
     for key, value in content.items():
         setting = known.get(str(key))
         if setting is None:
@@ -409,8 +431,20 @@ def _file(
         elif _plain([value]):
             values[setting.key] = [str(value)]
         else:
-            mistakes.append(f"--config: {name}: {key} has a value of the wrong shape")
-    return values
+            misshapen.add(setting.key)
+            mistakes.append(
+                f"--config: {name}: {key} has a value of the wrong shape{_instead(setting, value)}"
+            )
+    return values, misshapen
+
+
+def _instead(setting: _Setting, value: Any) -> str:
+    """What to write for a number with a point: times have units, and the rest is text."""
+    if not isinstance(value, float):
+        return ""
+    if setting.metavar != "TIME":
+        return f"; {value} is a number: write it in quotes"
+    return f"; write {value * 1000:.0f}ms" if 0.001 <= value <= 1e6 else "; write 30s or 500ms"
 
 
 def _plain(values: Iterable[Any]) -> bool:
@@ -437,21 +471,3 @@ def _collide(one: Address, other: Address) -> bool:
     return one.port == other.port and (
         one.host == other.host or bool(_EVERYWHERE & {one.host, other.host})
     )
-
-
-def _unread(settings: Sequence[_Setting], mistakes: Sequence[str]) -> set[str]:
-    """The attributes of settings that were given and could not be read."""
-    return {
-        setting.attribute
-        for setting in settings
-        if _mentions(
-            mistakes,
-            f"--{setting.key}:",
-            f"{_variable(setting)}:",
-            f"{setting.key} in the settings",
-        )
-    }
-
-
-def _mentions(mistakes: Sequence[str], *flags: str) -> bool:
-    return any(mistake.startswith(flag) for mistake in mistakes for flag in flags)

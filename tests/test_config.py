@@ -71,6 +71,76 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         assert part in said, said
 
 
+GOOD = {"upstream": "http://h:1", "policies": "/"}
+
+
+def mistakes(
+    given: dict[str, str], how: str, tmp_path: Path, arguments: tuple[str, ...] = ()
+) -> list[str]:
+    flags: list[str] = [*arguments]
+    environ: dict[str, str] = {}
+    if how == "flag":
+        flags += [part for key, value in given.items() for part in (f"--{key}", value)]
+    elif how == "environment":
+        environ = {f"SIDECAR_{k.upper().replace('-', '_')}": v for k, v in given.items()}
+    else:
+        file = tmp_path / "settings.yaml"
+        file.write_text("".join(f"{key}: {value}\n" for key, value in given.items()))
+        flags += ["--config", str(file)]
+    with pytest.raises(Misuse) as caught:
+        settings(flags, environ)
+    return list(caught.value.mistakes)
+
+
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"upstream": "nowhere"}, "is not http://HOST:PORT"),
+        ({"policies": "/no/such"}, "does not exist"),
+        ({"policies": None, "control-plane": "nowhere"}, "is not HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_read_is_not_also_missing(
+    how: str, bad: dict[str, str | None], says: str, tmp_path: Path
+) -> None:
+    given = {key: value for key, value in {**GOOD, **bad}.items() if value is not None}
+    [mistake] = mistakes(given, how, tmp_path)
+    assert says in mistake
+
+
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+def test_another_settings_mistake_hides_nothing_that_is_missing(how: str, tmp_path: Path) -> None:
+    found = mistakes({"upstream-ca": "/no/such", "policies": "/"}, how, tmp_path)
+    assert any("does not exist" in mistake for mistake in found)
+    assert "--upstream: the service behind is missing; give http://HOST:PORT" in found
+
+
+def test_a_shape_that_cannot_be_read_is_not_also_missing(tmp_path: Path) -> None:
+    [mistake] = mistakes({**GOOD, "upstream": "[a]"}, "file", tmp_path)
+    assert mistake.endswith("upstream has a value of the wrong shape")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("header-timeout", "0.5", "write 500ms"),
+        ("header-timeout", ".inf", "write 30s or 500ms"),
+        ("namespace", "1.5", "1.5 is a number: write it in quotes"),
+    ],
+)
+def test_numbers_with_a_point_in_the_file(
+    key: str, value: str, instead: str, tmp_path: Path
+) -> None:
+    [mistake] = mistakes({**GOOD, key: value}, "file", tmp_path)
+    assert mistake.endswith(f"{key} has a value of the wrong shape; {instead}")
+
+
+def test_two_sources_of_policy_are_too_many_even_when_one_is_bad(tmp_path: Path) -> None:
+    found = mistakes({**GOOD, "policies": "/no/such", "control-plane": "h:1"}, "flag", tmp_path)
+    assert any("give one of the two, not both" in mistake for mistake in found)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

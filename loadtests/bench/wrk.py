@@ -16,7 +16,15 @@ _MARK: Final = "RESULT "
 
 
 class LoadFailed(Exception):
-    """Not every request was answered as it should; a timing of failures is worth nothing."""
+    """Not every request was answered as it should; a timing of failures is worth nothing.
+
+    `unexpected` of `requests` were not; a run without a result counts as one.
+    """
+
+    def __init__(self, why: str, requests: int = 0, unexpected: int = 1) -> None:
+        super().__init__(why)
+        self.requests = requests
+        self.unexpected = unexpected
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,9 @@ def parse(output: str) -> Load:
     failed = {kind: found[kind] for kind in kinds if found[kind]}
     if failed:
         what = ", ".join(f"{count} {kind} errors" for kind, count in failed.items())
-        raise LoadFailed(f"{what} in {found['requests']} requests")
+        raise LoadFailed(
+            f"{what} in {found['requests']} requests", found["requests"], sum(failed.values())
+        )
     if not found["requests"]:
         raise LoadFailed("no request was answered")
     return Load(

@@ -1,4 +1,4 @@
-"""What one decision costs in process: `python loadtests/micro/decide.py [--profile]`.
+"""What one decision costs in process: `python -m loadtests.micro.decide [--profile]`.
 
 Each loop asserts its answer, so that what is timed is what is meant. Times are CPU time of this
 process; on a noisy machine only ratios within one run count, so the raw RS256 check is timed too.

@@ -49,6 +49,13 @@ class Soak:
     readings: list[Reading] = dataclasses.field(default_factory=list)
     loads: list[wrk.Load] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
+    failed: list[wrk.LoadFailed] = dataclasses.field(default_factory=list)
+
+    def kept(self) -> tuple[int, int]:
+        """Requests of the kept connections, and those answered otherwise than they should be."""
+        requests = sum(load.requests for load in self.loads)
+        requests += sum(failed.requests for failed in self.failed)
+        return requests, sum(failed.unexpected for failed in self.failed)
 
 
 async def churn(callers: Callers, end: float) -> None:
@@ -82,6 +89,7 @@ async def keep(ground: Ground, proxy: Proxy, end: float, soak: Soak) -> None:
                 )
             )
         except wrk.LoadFailed as error:
+            soak.failed.append(error)
             soak.failures.append(f"wrk: {error}")
 
 
@@ -115,7 +123,8 @@ async def run(ground: Ground, proxy: Proxy, callers: Callers, seconds: float) ->
 def show(soak: Soak, callers: Callers, flatness: Flatness | None) -> None:
     tally = callers.tally
     say("| caller | calls | unexpected |\n|---|---|---|")
-    say(f"| kept connections | {sum(load.requests for load in soak.loads):,} | 0 |")
+    requests, unexpected = soak.kept()
+    say(f"| kept connections | {requests:,} | {unexpected:,} |")
     for kind, count in tally.calls.items():
         say(f"| {kind} | {count:,} | {tally.failures.get(kind, 0)} |")
     for failure in [*soak.failures, *(f"{k}: {why}" for k, why in tally.examples.items())]:

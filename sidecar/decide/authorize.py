@@ -1,7 +1,7 @@
 """The decision, step by step: (request, snapshot, evidence, now) -> Permit | Refuse | Need.
 
 Pure: the same in every door, in tests and in explanations. It only reads; the token cache that
-`evidence` brings is memoisation that no outcome can show.
+`evidence` brings, and the permit kept with a request, are memoisation that no outcome can show.
 """
 
 from __future__ import annotations

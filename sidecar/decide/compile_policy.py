@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
@@ -21,6 +22,7 @@ from sidecar.errors import BadRequest, Problem
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_NO_ISSUERS: Final[frozenset[str]] = frozenset()
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 # Headers that framing, routing or identity depend on: no rule may write them.
 _RESERVED: Final = frozenset(
@@ -96,7 +98,7 @@ def _compile_rule(
         auth=rule.auth or "token",
         when=when,
         scopes=tuple(dict.fromkeys(rule.require.scopes)),
-        issuers=frozenset(rule.require.issuers),
+        issuers=frozenset(rule.require.issuers) if rule.require.issuers else _NO_ISSUERS,
         set_headers=headers,
         reads_caller=bool(rule.require.scopes or rule.require.issuers)
         or any(name.startswith(_CALLER) for program in reads for name in program.footprint),
@@ -139,8 +141,13 @@ def _methods(
                 problems, document, f"{pointer}.match.methods[{place}]",
                 f"{method} is always refused, so no rule can match it",
             )  # fmt: skip
-    methods = set(rule.match.methods)
-    return frozenset(methods | {"HEAD"} if "GET" in methods else methods)
+    return _with_head(tuple(rule.match.methods))
+
+
+@lru_cache(maxsize=256)
+def _with_head(methods: tuple[str, ...]) -> frozenset[str]:
+    """GET includes HEAD. The same few sets serve thousands of rules."""
+    return frozenset({*methods, "HEAD"} if "GET" in methods else methods)
 
 
 def _check_effect(document: Document, rule: Rule, pointer: str, problems: list[Problem]) -> None:

@@ -77,11 +77,12 @@ def preflight(request: Request, cors: Cors) -> Answer | None:
 
 
 def response_headers(request: Request, cors: Cors) -> Headers:
-    """What an answer to `request` says besides; empty where no page of another origin asks."""
+    """What every answer to `request` says besides: with no page of another origin, that it varies.
+
+    A cache that is not told so would hand the answer without these headers to such a page.
+    """
     origin = origin_of(request)
-    if origin is None:
-        return []
-    headers = cors.origin_headers(origin)
+    headers = cors.origin_headers(origin) if origin is not None else []
     if headers and cors.expose:
         headers.append((b"access-control-expose-headers", ", ".join(cors.expose).encode("ascii")))
     return [*headers, _VARY]

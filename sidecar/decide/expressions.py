@@ -16,7 +16,6 @@ from typing import Any, Final, Literal
 
 from cel.expr import checked_pb2, syntax_pb2
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_optional
 from google.protobuf import any_pb2
 
 _STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
@@ -119,26 +118,27 @@ class Program:
 
 
 @functools.cache
-def _lean() -> Any:
-    """Enough for most expressions. What compiles here means the same in the full environment."""
-    return cel.NewEnv(variables=VARIABLES, extensions=[ext_optional.ExtOptional()])
+def _environment(size: int) -> Any:
+    """0: no extension; 1: optional values; 2: all that an expression may use.
 
+    What compiles in a smaller environment means the same in a larger one. Each extension takes
+    2.6 MiB, so none is loaded before an expression needs it.
+    """
+    extensions = []
+    if size > 0:
+        from cel_expr_python.ext import ext_optional
 
-@functools.cache
-def _full() -> Any:
-    """All that an expression may use. An extension takes 2.6 MiB, so none is loaded without use."""
-    from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_strings
+        extensions.append(ext_optional.ExtOptional())
+    if size > 1:
+        from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_strings
 
-    return cel.NewEnv(
-        variables=VARIABLES,
-        extensions=[
-            ext_optional.ExtOptional(),
+        extensions += [
             ext_strings.ExtStrings(),
             ext_math.ExtMath(),
             ext_encoders.ExtEncoders(),
             ext_bindings.ExtBindings(),
-        ],
-    )
+        ]
+    return cel.NewEnv(variables=VARIABLES, extensions=extensions)
 
 
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -165,11 +165,12 @@ def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program
 
 
 def _compiled(source: str) -> tuple[Any, Any]:
-    """The environment that knows all that `source` uses, and its program there."""
-    with contextlib.suppress(Exception):  # whatever is wrong, the full environment says it
-        return _lean(), _lean().compile(source)
+    """The smallest environment that knows all that `source` uses, and its program there."""
+    for size in (0, 1):
+        with contextlib.suppress(Exception):  # whatever is wrong, the largest one says it
+            return _environment(size), _environment(size).compile(source)
     try:
-        return _full(), _full().compile(source)
+        return _environment(2), _environment(2).compile(source)
     except Exception as error:  # noqa: BLE001  (mapped here, once)
         raise _invalid(error) from None
 

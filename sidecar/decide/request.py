@@ -36,7 +36,7 @@ NO_HEADERS: Final[Headers] = []
 
 
 class Request:
-    """One request, canonical. Doors build it once; nothing changes it afterwards.
+    """One request, canonical. Doors build it once; nothing of what it says changes afterwards.
 
     `path` is canonical and percent-encoded, `segments` are its decoded parts (`/a/b/` is
     `["a", "b", ""]`), `query` the raw bytes after `?` (None without one), `host` lower case without

@@ -1,6 +1,6 @@
 """Health, metrics and inspection, on ports of their own: never on the traffic port.
 
-`health_app` is what a kubelet and Prometheus see; `admin_app` adds what only operators should.
+`health_pages` is what a kubelet and Prometheus see; `admin_pages` adds what only operators should.
 """
 
 from __future__ import annotations
@@ -9,90 +9,68 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-Page = Callable[[], Awaitable[bytes]]
+from sidecar.decide.challenge import Answer
+from sidecar.edge.pages import Pages
+
+Metrics = Callable[[], Awaitable[bytes]]
 """What Prometheus is to see."""
 State = Callable[[], Mapping[str, Any]]
 Decisions = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 Ready = Callable[[], str]
 """Why the sidecar is not ready; empty when it is."""
 
-_JSON: Final = "application/json"
+_TEXT: Final = b"text/plain; charset=utf-8"
 
 
-def health_app(page: Page, ready: Ready) -> web.Application:
+def health_pages(metrics: Metrics, ready: Ready) -> Pages:
     """`/healthz` answers while the process does, `/readyz` once there is a snapshot."""
-    app = web.Application()
-    app.router.add_get("/healthz", _healthz)
-    app.router.add_get("/readyz", _readyz(ready))
-    app.router.add_get("/metrics", _metrics(page))
-    return app
 
+    async def healthz() -> Answer:
+        return _text(200, "ok\n")
 
-def admin_app(
-    page: Page,
-    ready: Ready,
-    snapshot: State,
-    config: State,
-    decisions: Decisions,
-) -> web.Application:
-    """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first)."""
-    app = health_app(page, ready)
-    app.router.add_get("/snapshot", _state(snapshot))
-    app.router.add_get("/config", _state(config))
-    app.router.add_get("/decisions", _decisions(decisions))
-    return app
-
-
-async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Start serving; OSError where the address cannot be had. `runner.addresses` says where."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError:
-        await runner.cleanup()
-        raise
-    return runner
-
-
-async def _healthz(request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
-
-
-def _readyz(ready: Ready) -> Callable[[web.Request], Any]:
-    async def handler(request: web.Request) -> web.Response:
+    async def readyz() -> Answer:
         why_not = ready()
-        if why_not:
-            return web.Response(status=503, text=f"not ready: {why_not}\n")
-        return web.Response(text="ready\n")
+        return _text(503, f"not ready: {why_not}\n") if why_not else _text(200, "ready\n")
 
-    return handler
+    async def page() -> Answer:
+        return _answer(200, CONTENT_TYPE_LATEST.encode("ascii"), await metrics())
 
-
-def _metrics(page: Page) -> Callable[[web.Request], Any]:
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response(body=await page(), headers={"content-type": CONTENT_TYPE_LATEST})
-
-    return handler
+    return {"/healthz": healthz, "/readyz": readyz, "/metrics": page}
 
 
-def _state(state: State) -> Callable[[web.Request], Any]:
-    async def handler(request: web.Request) -> web.Response:
-        return _json(state())
+def admin_pages(
+    metrics: Metrics, ready: Ready, snapshot: State, config: State, decisions: Decisions
+) -> Pages:
+    """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first)."""
 
-    return handler
-
-
-def _decisions(decisions: Decisions) -> Callable[[web.Request], Any]:
-    async def handler(request: web.Request) -> web.Response:
+    async def latest() -> Answer:
         return _json({"decisions": await decisions()})
 
-    return handler
+    return {
+        **health_pages(metrics, ready),
+        "/snapshot": _state(snapshot),
+        "/config": _state(config),
+        "/decisions": latest,
+    }
 
 
-def _json(content: Mapping[str, Any]) -> web.Response:
+def _state(state: State) -> Callable[[], Awaitable[Answer]]:
+    async def page() -> Answer:
+        return _json(state())
+
+    return page
+
+
+def _json(content: Mapping[str, Any]) -> Answer:
     body = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    return web.Response(body=body, content_type=_JSON)
+    return _answer(200, b"application/json", body)
+
+
+def _text(status: int, text: str) -> Answer:
+    return _answer(status, _TEXT, text.encode())
+
+
+def _answer(status: int, kind: bytes, body: bytes) -> Answer:
+    return Answer(status, [(b"content-type", kind), (b"cache-control", b"no-store")], body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sidecar.decide.challenge import Answer, problem
@@ -11,6 +11,8 @@ from sidecar.errors import BadRequest
 
 _CODES: Final[Mapping[int, str]] = {
     400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
     408: "request_timeout",
     414: "uri_too_long",
     417: "expectation_failed",
@@ -52,6 +54,21 @@ def upstream_failed(failure: Failure, decision_id: str) -> Answer:
     """502, 503 or 504."""
     status, detail = _FAILURES[failure]
     return _answer(status, detail, decision_id)
+
+
+def no_page(pages: Iterable[str]) -> Answer:
+    """At the health and admin ports: what there is instead."""
+    return _answer(404, f"There is nothing here; there is {' '.join(sorted(pages))}.")
+
+
+def read_only() -> Answer:
+    answer = _answer(405, "What is here can only be read.")
+    answer.headers.append((b"allow", b"GET, HEAD"))
+    return answer
+
+
+def broken_page() -> Answer:
+    return _answer(500, "This page could not be made; the log says why.")
 
 
 def request_timeout() -> Answer:

@@ -5,11 +5,12 @@ The states, and what arriving bytes are then:
     HEAD    the beginning of a request                       -> HOLD, or LINGER after a bad one
     HOLD    kept, up to a bound: a request is being decided,
             waits for an upstream connection or is answered   -> BODY, HEAD, DRAIN, LINGER
-    BODY    more of the body, passed on                       -> HOLD when it is whole
-    DRAIN   the rest of a refused request's body, dropped     -> HEAD
+    BODY    more of the body, passed on                       -> HOLD when it is whole, or LINGER
+    DRAIN   the rest of a body whose request we answered
+            ourselves, dropped                                -> HEAD, or LINGER beyond a bound
     LINGER  dropped, so that the client can read our last
             answer before the connection is reset             -> CLOSED
-    CLOSED  nothing
+    CLOSED  nothing; every state leads here when a side ends, and HOLD when a tunnel takes over
 
 A warm request is handled within one call of `data_received`: no task, no future, no timer.
 """
@@ -25,9 +26,8 @@ from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import NO_HEADERS, Request
 from sidecar.edge import answers
 from sidecar.edge.authorizer import Decision
-from sidecar.edge.bodies import Body, LengthBody, body_of, trailers_of
+from sidecar.edge.bodies import LengthBody, body_of, trailers_of
 from sidecar.edge.exchange import Exchange
-from sidecar.edge.forward import CONTINUE
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import (
     RequestHead,
@@ -35,9 +35,10 @@ from sidecar.edge.http1 import (
     request_head_end,
     skip_empty_line,
 )
-from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, HEAD, HOLD, LINGER, Lifetime
+from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, HEAD, HOLD, LINGER
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.tunnel import Tunnel
+from sidecar.edge.uploading import Uploading
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadMessage, BadRequest
 
@@ -47,25 +48,21 @@ if TYPE_CHECKING:
 _TURNS: Final = 16  # pipelined requests begun before other connections get their turn
 
 
-class ClientConnection(Lifetime):
+class ClientConnection(Uploading):
     """The client's side. Exchanges call its public methods; so does the proxy's sweeper."""
 
     __slots__ = (
-        "_address", "_body", "_exchange", "_head", "_open", "_payload", "_persist", "_pumping",
-        "_scanned", "_task", "_trailers", "_trusted",
+        "_address", "_open", "_payload", "_persist", "_pumping", "_scanned", "_task", "_trailers",
+        "_trusted",
     )  # fmt: skip
-
-    _head: RequestHead
 
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy)
         self._address = ""
         self._trusted = False  # the peer is a proxy of ours
         self._scanned = 0  # of the input, for the end of a head
-        self._body: Body | None = None  # of the request at hand, until it has ended
         self._payload = b""  # of the body, from the read that brought the head
         self._trailers = NO_HEADERS  # likewise
-        self._exchange: Exchange | None = None
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
         self._pumping = False
@@ -300,60 +297,7 @@ class ClientConnection(Lifetime):
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
 
-    # -- request bodies
-
-    def upload_ready(self) -> None:
-        """The upstream has the head and what came along; now the rest of the body."""
-        self._state = BODY
-        body = self._body
-        if (
-            self._head.block.expect_continue
-            and not self._input
-            and body is not None
-            and body.fresh()
-        ):
-            self.write(CONTINUE)
-        if not self._full:
-            self._watch_pace()
-        self._adjust()
-        data, self._input = self._input, b""
-        if data:
-            self._upload(data)
-        if self._eof and self._state is BODY:
-            self._bad_body("body ended early")
-
-    def upload_writable(self, writable: bool) -> None:
-        """Whether the upstream keeps up."""
-        self._throttled = not writable
-        self._adjust()
-        if self._state is BODY and not self._full:
-            self._rearm()
-
-    def _upload(self, data: bytes) -> None:
-        body, exchange = self._body, self._exchange
-        if body is None or exchange is None:
-            return
-        self._pace += len(data)
-        try:
-            payload, rest, done = body.feed(data)
-        except BadMessage as error:
-            self._bad_body(error.reason)
-            return
-        if done:
-            self._body = None
-            self._input = rest
-            self._state = HOLD
-            if not self._full:
-                self.deadline = NEVER
-            if not self._reading:
-                self._adjust()
-        if payload or done:
-            exchange.upload(payload, done, trailers_of(body) if done else NO_HEADERS)
-
-    def _bad_body(self, reason: str) -> None:
-        """The upstream never sees a complete request; the client learns why if it still can."""
-        self._proxy.stats.bad_request(reason)
-        self._break_off(400, answers.bad_request(BadRequest(reason)))
+    # -- ends
 
     def _break_off(self, status: int, answer: Answer) -> None:
         self._body = None
@@ -373,23 +317,6 @@ class ClientConnection(Lifetime):
             self._open = False
             self._proxy.stats.in_flight -= 1
             self.cutoff = NEVER
-
-    def _drain(self, data: bytes) -> None:
-        """Drop the rest of a refused request's body; beyond the bound the connection ends."""
-        body = self._body
-        self._dropped += len(data)
-        self._pace += len(data)
-        if body is None or self._dropped > self._proxy.limits.drain:
-            self._linger()
-            return
-        try:
-            _, self._input, done = body.feed(data)
-        except BadMessage:
-            self._linger()
-            return
-        if done:
-            self._body = None
-            self._next()
 
     # -- responses
 
@@ -462,13 +389,14 @@ class ClientConnection(Lifetime):
         answer = answers.upstream_failed(failure, decision.id)
         answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
-        self._answer(answer)
+        # After an answer that could be read two ways nothing more is said on either connection.
+        self._answer(answer, last=failure is Failure.BAD_RESPONSE)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Answer, *, last: bool = False) -> None:
         """Answer by ourselves; keep the connection if the rest of the request is cheap to read."""
         self._settled()
         head, body = self._head, self._body
-        keep_alive = head.block.keep_alive and not self._proxy.draining
+        keep_alive = head.block.keep_alive and not self._proxy.draining and not last
         if body is not None:
             # RFC 9110 section 10.1.1: after a refusal the expected body may or may not follow.
             unsure = head.block.expect_continue and body.fresh() and not self._input

@@ -136,7 +136,7 @@ class Exchange:
         framed = head.block.framing is not NONE
         self._first = first + self._framed(payload, done, trailers) if framed else first
         self._request_done = done
-        upstream = self._pool.take(self, done and head.method in _IDEMPOTENT)
+        upstream = self._pool.take(self)
         if upstream is not None:
             self.upstream_ready(upstream)
 

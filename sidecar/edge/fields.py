@@ -64,19 +64,24 @@ class Memo(dict[bytes, T]):
         self._bound = bound
         self._once: set[int] = set()
 
-    def offer(self, key: bytes, value: T) -> None:
-        """Remember `value`, the second time round."""
+    def awaits(self, key: bytes) -> bool:
+        """Whether `key` came once already, so that the next offer is kept."""
+        return hash(key) in self._once
+
+    def offer(self, key: bytes, value: T) -> bool:
+        """Remember `value`, the second time round. Whether it is remembered now."""
         if len(key) > LONGEST_BLOCK_KEPT:
-            return
+            return False
         mark = hash(key)
         if mark in self._once:
             if len(self) >= self._bound:
                 self.clear()
             self[key] = value
-        else:
-            if len(self._once) >= 4 * self._bound:
-                self._once.clear()
-            self._once.add(mark)
+            return True
+        if len(self._once) >= 4 * self._bound:
+            self._once.clear()
+        self._once.add(mark)
+        return False
 
 
 class _Names(dict[bytes, tuple[bytes, int]]):

@@ -75,7 +75,7 @@ def _origin_lines(authority: str, chain: str, scheme: str) -> bytes:
 
 
 def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
-    """The caller's lines that go upstream, framing said anew; remembered with the block."""
+    """The caller's lines that go upstream, framing said anew; remembered with a shared block."""
     if block.kept_for is not names:
         lines = [
             prefix + value + b"\r\n" for name, value in block.headers if (prefix := names[name])
@@ -84,7 +84,10 @@ def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
             lines.append(b"content-length: %d\r\n" % block.length)
         elif block.framing is CHUNKED:
             lines.append(b"transfer-encoding: chunked\r\n")
-        block.kept = b"".join(lines)
+        kept = b"".join(lines)
+        if not block.shared:
+            return kept
+        block.kept = kept
         block.kept_for = names
     return block.kept
 
@@ -228,8 +231,13 @@ def response_trailers(trailers: Headers) -> bytes:
 def interim_head(head: ResponseHead) -> bytes:
     """A 1xx response on its way to an HTTP/1.1 client."""
     names = _RESPONSE_NAMES
+    away = named_away(head.options) | _CORS
     lines = [b"HTTP/1.1 " + head.line]
-    lines += [prefix + value for name, value in head.headers if (prefix := names[name])]
+    lines += [
+        prefix + value
+        for name, value in head.headers
+        if (prefix := names[name]) and name not in away
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

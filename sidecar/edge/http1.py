@@ -55,12 +55,13 @@ class RequestBlock:
     `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
     `handshake` is there when, said with GET, they ask for a WebSocket. Such a request is the last
     of its connection: what comes behind it are frames, which must never be read as a request.
-    `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`.
+    `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`,
+    if it is `shared`: remembered for heads to come.
     """
 
     __slots__ = (
         "authority", "expect_continue", "forwarded", "framing", "handshake", "headers", "host",
-        "keep_alive", "kept", "kept_for", "length", "options",
+        "keep_alive", "kept", "kept_for", "length", "options", "shared",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
@@ -71,6 +72,7 @@ class RequestBlock:
         self.keep_alive = framed.persists(version)
         self.kept = b""
         self.kept_for: object = None
+        self.shared = False
         self.length = 0
         if framed.coding is not None:
             if version == 0:
@@ -130,11 +132,17 @@ class RequestHead:
             if target == b"*":
                 if method != "OPTIONS":
                     raise BadRequest("* as the target of another method than OPTIONS")
+            else:
+                target = _absolute_form(target, block.authority)
+                if not target and method == "OPTIONS":
+                    target = b"*"  # RFC 9112 section 3.2.4
+                elif target[:1] != b"/":
+                    target = b"/" + target
+            if target == b"*":
                 self.path: str = "*"
                 self.segments: list[str] = []
                 self.query: bytes | None = None
                 return
-            target = _absolute_form(target, block.authority)
         self.path, self.segments, self.query = canonical_target(target)
 
     def request(self, scheme: str, address: str, chain: str = "") -> Request:
@@ -269,12 +277,13 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
     """
     known = _request_heads.get(head)
     if known is None or len(known.block.headers) > max_headers:
-        known = _request_head(head, max_headers)
+        # Kept as a whole from now on, its block need not be kept once more.
+        known = _request_head(head, max_headers, keep_block=not _request_heads.awaits(head))
         _request_heads.offer(head, known)
     return known
 
 
-def _request_head(head: bytes, max_headers: int) -> RequestHead:
+def _request_head(head: bytes, max_headers: int, *, keep_block: bool) -> RequestHead:
     cut = head.find(b"\r\n")
     line = head[:cut]
     raw = head[cut + 2 : -2]
@@ -285,7 +294,8 @@ def _request_head(head: bytes, max_headers: int) -> RequestHead:
         block = _request_blocks.get(raw)
         if block is None or len(block.headers) > max_headers:
             block = _request_block(raw, 1, max_headers)
-            _request_blocks.offer(raw, block)
+            if keep_block:
+                block.shared = _request_blocks.offer(raw, block)
         method = _METHODS.get(start[0]) or _method(start[0])
         return RequestHead(method, 1, block, start[1])
     if not _sound(head, 0, len(head)):  # first, as where the head comes in pieces
@@ -350,7 +360,7 @@ def _method(raw: bytes) -> str:
 
 
 def _absolute_form(target: bytes, authority: str) -> bytes:
-    """The origin form of an absolute target that names the same authority as Host."""
+    """Path and query of an absolute target that names the same authority as Host."""
     scheme, mark, rest = target.partition(b"://")
     if not mark or scheme.lower() not in (b"http", b"https"):
         raise BadRequest("target is neither a path nor an http URI")
@@ -359,10 +369,10 @@ def _absolute_form(target: bytes, authority: str) -> bytes:
         at = rest.find(stop, 0, cut)
         if at >= 0:
             cut = at
-    if _authority(rest[:cut])[0] != authority:
+    default = ":80" if len(scheme) == 4 else ":443"  # RFC 9110 section 4.2.3: as good as none
+    if _authority(rest[:cut])[0].removesuffix(default) != authority.removesuffix(default):
         raise BadRequest("absolute form names another authority than Host")
-    tail = rest[cut:]
-    return tail if tail[:1] == b"/" else b"/" + tail
+    return rest[cut:]
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""What the proxy bounds, and what it counts. Every bound has its counter (DESIGN section 8.7)."""
+"""What the proxy bounds, and what it counts; docs/operations.md says what happens at each bound."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ from sidecar.edge.tunnels import Reviewer, Tunnels
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 
+_TURN: float = 0.005  # seconds, when draining, in which the kernel hands over who waits there
+_TURNS: int = 40
 _SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
 
 
@@ -112,8 +114,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         if self._servers:
-            await asyncio.sleep(0)  # to the end of this turn, and through one more: it accepts
-            await asyncio.sleep(0)
+            await self._accept_all()
         for server in self._servers:
             server.close()
         await self._empties(min(seconds, _SILENCE))
@@ -126,6 +127,14 @@ class Proxy:
         for connection in list(self._connections):
             connection.abort()
         return done
+
+    async def _accept_all(self) -> None:
+        """Take the connections that wait in the kernel: closing the listener would reset them."""
+        for _ in range(_TURNS):
+            before = self.stats.accepted
+            await asyncio.sleep(_TURN)
+            if self.stats.accepted == before:
+                return
 
     async def _empties(self, seconds: float) -> bool:
         """Wait until nobody is there, `seconds` at most; whether that is so."""

@@ -67,6 +67,7 @@ class Tunnels:
         self._all: set[Tunnel] = set()
         self._draining = False
         self._to_review: deque[Tunnel] = deque()
+        self._reviewing = False  # a slice of it is due
         self._unsure: set[Tunnel] = set()  # looked at again at `_again`
         self._again = NEVER
         self._waiting: dict[Tunnel, None] = {}  # in order, for `_task`, which fetches facts
@@ -151,11 +152,10 @@ class Tunnels:
         self._enqueue(self._all)
 
     def _enqueue(self, tunnels: set[Tunnel]) -> None:
-        if tunnels:
-            pending = bool(self._to_review)
-            self._to_review.extend(tunnels)
-            if not pending:
-                asyncio.get_running_loop().call_soon(self._review_some)
+        self._to_review.extend(tunnels)
+        if self._to_review and not self._reviewing:
+            self._reviewing = True
+            asyncio.get_running_loop().call_soon(self._review_some)
 
     def _review_some(self) -> None:
         until = time.perf_counter() + SLICE
@@ -166,6 +166,7 @@ class Tunnels:
                 self._look(tunnel)
             if time.perf_counter() >= until:
                 break
+        self._reviewing = bool(queue)
         if queue:
             asyncio.get_running_loop().call_soon(self._review_some)
 

@@ -55,15 +55,15 @@ class UpstreamPool:
         self._tls_failure = ""  # the last one, which is said once
         sweeper.watch(self.sweep)
 
-    def take(self, taker: Taker, repeatable: bool) -> UpstreamConnection | None:
+    def take(self, taker: Taker) -> UpstreamConnection | None:
         """An idle connection, now. None: `taker` is in line and will be called.
 
-        A request that is not `repeatable` cannot be sent again should the upstream have closed the
-        connection meanwhile, so for that one we ask the kernel whether the news is already there.
+        The kernel is asked whether something waits to be read there: an end, after which a request
+        may not be sent again, or bytes out of turn, which must not become somebody's answer.
         """
         while self._idle:
             upstream = self._idle[-1]
-            if upstream.transport.is_closing() or not (repeatable or upstream.quiet()):
+            if upstream.transport.is_closing() or not upstream.quiet():
                 upstream.discard()
                 continue
             self._idle.pop()

@@ -7,10 +7,12 @@ or a late byte end it: only a connection whose last exchange was whole on both s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
 import ssl
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.decide.request import Headers
 from sidecar.edge.bodies import Body, body_of, trailers_of
@@ -67,7 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to the upstream. `taker` is None while it is idle."""
 
     __slots__ = (
-        "_body", "_complete", "_head", "_held", "_interims", "_method", "_paused", "_pool",
+        "_body", "_complete", "_head", "_held", "_interims", "_method", "_paused", "_poll", "_pool",
         "_scanned", "_whole", "answered", "closed", "deadline", "generation", "reused", "taker",
         "transport",
     )  # fmt: skip
@@ -76,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, pool: UpstreamPool, generation: int = 0) -> None:
         self._pool = pool
+        self._poll: Any = None  # asks the kernel what waits to be read
         self.generation = generation  # the pool's, when this was opened
         self.taker: Taker | None = None
         self.deadline = NEVER
@@ -144,9 +147,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read: neither an end of the stream nor bytes out of turn."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return self._poll is None or not self._poll.poll(0)
 
     def hand_over(self) -> asyncio.Transport:
         """Leave the transport to somebody else; the pool neither counts nor ends it any more."""
@@ -170,12 +171,34 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         limits = self._pool.limits
         self.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError) and not self.closed:
             self._fail(Failure.TLS)  # it refused our certificate, say, or sent what is no TLS
+        elif isinstance(exc, OSError):
+            self._read_on()
         self._ended(rightly=exc is None and self._body is not None and self._body.end())
+
+    def _read_on(self) -> None:
+        """Take what had come before a write failed.
+
+        An upstream that answers before it has the whole request, and closes, makes our next write
+        fail; loops then end the transport, though the answer waits to be read.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or self.transport.get_extra_info("ssl_object") is not None:
+            return  # the socket holds ciphertext
+        with contextlib.suppress(OSError):
+            while self.taker is not None and not self.closed:
+                data = os.read(sock.fileno(), 256 * 1024)
+                if not data:
+                    return
+                self.data_received(data)
 
     def eof_received(self) -> None:
         self._ended(rightly=self._body is not None and self._body.end())

@@ -13,16 +13,18 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from sidecar.decide.keys import KeySet, parse_jwks
 from sidecar.decide.tokens import Issuer, KeyState
 from sidecar.errors import FetchFailed
 from sidecar.facts.shared_keys import SharedKeys
+
+if TYPE_CHECKING:
+    import aiohttp
 
 TIMEOUT: Final = 5.0  # seconds for one fetch, connecting included
 MAX_BODY: Final = 1024 * 1024  # bytes of a JWK Set or discovery document
@@ -203,6 +205,8 @@ class KeyStore:
         return uri
 
     async def _get(self, address: str) -> bytes:
+        import aiohttp  # 15 MiB that issuers whose keys are in their documents do not need
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT), trust_env=False, auto_decompress=False

@@ -8,13 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from aiohttp import web
 from prometheus_client.core import Metric
 
 from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.snapshot import Snapshot
-from sidecar.edge import admin
+from sidecar.edge.pages import Pages, PageServer
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.metrics import counter, gauge, labelled_gauge
@@ -25,21 +24,21 @@ class Servers:
 
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}  # with the ports that were chosen for port 0
-        self._runners: list[web.AppRunner] = []
+        self._running: list[PageServer] = []
 
-    async def start(self, name: str, address: Address, app: web.Application) -> None:
+    async def start(self, name: str, address: Address, pages: Pages) -> None:
         """Raises Misuse: who should change what. `name` is the setting's."""
 
         async def bind(host: str, port: int) -> None:
-            runner = await admin.serve(app, host, port)
-            self._runners.append(runner)
-            self.addresses[name] = str(Address(*runner.addresses[0][:2]))
+            server = PageServer(pages)
+            self._running.append(server)
+            self.addresses[name] = str(Address(*await server.start(host, port)))
 
         await _listening(f"--{name}", address, bind)
 
     async def close(self) -> None:
-        for runner in self._runners:
-            await runner.cleanup()
+        for server in self._running:
+            await server.close()
 
 
 def snapshot_state(snapshot: Snapshot | None, adopted: float) -> dict[str, Any] | None:

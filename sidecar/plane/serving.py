@@ -29,6 +29,7 @@ from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 from sidecar.plane import traffic_tls
+from sidecar.plane.descriptors import raise_limit
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics, counter, gauge
@@ -47,6 +48,7 @@ class Serving:
         rates: RateTable | None = None,
     ) -> None:
         self.settings = settings
+        raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
         self.authorizer = Authorizer(keys, self.metrics, log, rates=rates)

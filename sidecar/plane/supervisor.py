@@ -62,6 +62,7 @@ class Supervisor:
         self._adopting = asyncio.Lock()
         self._port: HeldPort | None = None
         self._servers = inspection.Servers()
+        self._draining = False
         self._tasks = Tasks()
 
     @property
@@ -79,17 +80,18 @@ class Supervisor:
         self._port = await HeldPort.hold(settings.listen.host, settings.listen.port)
         await self.crew.start(self._port.port)
         await self._servers.start(
-            "health", settings.health, admin.health_app(self._page, self._ready)
+            "health", settings.health, admin.health_pages(self._page, self._ready)
         )
         await self._servers.start(
             "admin", settings.admin,
-            admin.admin_app(
+            admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
                 lambda: inspection.config_state(settings), self.crew.decisions,
             ),
         )  # fmt: skip
 
     async def stop(self) -> None:
+        self._draining = True
         await self.crew.drain(self.settings.drain)  # with keys and policy until the last request
         await self._tasks.cancel()
         await self.source.close()
@@ -142,6 +144,8 @@ class Supervisor:
     # What others see.
 
     def _ready(self) -> str:
+        if self._draining:
+            return "draining"
         if self.snapshot is None:
             return "no policy has been received yet"
         return self.crew.not_ready()

@@ -93,7 +93,10 @@ def test_answers_name_the_origin_that_may_read_them() -> None:
     assert response_headers(asked("GET", origin="https://evil.example"), CORS) == [
         (b"vary", b"origin")
     ]
-    assert response_headers(asked("GET"), CORS) == []
+    assert response_headers(asked("GET"), CORS) == [(b"vary", b"origin")]
+    twice = asked("GET", origin=APP)
+    twice.headers.append((b"origin", APP.encode()))
+    assert response_headers(twice, CORS) == [(b"vary", b"origin")]
 
 
 def test_anyone_without_cookies() -> None:

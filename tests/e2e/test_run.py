@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -358,3 +359,25 @@ def test_a_stop_finishes_what_is_in_flight(upstream: str, tmp_path: Path) -> Non
     assert answer.getheader("connection") == "close"
     connection.close()
     assert running.process.wait(timeout=30) == 0
+
+
+def test_ten_thousand_idle_connections(running: Sidecar) -> None:
+    """Held under 200 MiB, and the next client is served as ever."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 11_000:
+        pytest.skip(f"this system admits {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    idle: list[socket.socket] = []
+    try:
+        while len(idle) < 10_000:
+            idle.append(socket.create_connection(("127.0.0.1", running.port), timeout=10))
+        for client in idle[::100]:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        assert running.metric("sidecar_connections_open") >= 10_000
+        assert running.resident() < 200 * MIB
+        assert get(f"{running.url}/")[0] == 200
+    finally:
+        for client in idle:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

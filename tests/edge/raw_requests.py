@@ -362,4 +362,13 @@ RAW: Final[list[tuple[str, bytes, Outcome]]] = [
     ("length hidden by CR", _post(b"X: y\rContent-Length: 5", body=b"hello"), _BAD),
     ("good then bad", _get() + _get(b"X : y"), (*_ROOT, 400)),
     ("nothing after close", _get(b"Connection: close") + _get(target=b"/2"), _ROOT),
+    # -- absolute form that names the same in other words
+    ("absolute form with the default port", _get(target=b"http://a.example:80/x"),
+     ("GET /x a.example ",)),
+    ("absolute form with another port", _get(target=b"http://a.example:81/x"), _BAD),
+    ("absolute form with the port of https", _get(target=b"http://a.example:443/x"), _BAD),
+    ("OPTIONS of an absolute form without path", _start(b"OPTIONS http://a.example HTTP/1.1"),
+     ("OPTIONS * a.example ",)),
+    ("OPTIONS of an absolute form with a query", _start(b"OPTIONS http://a.example?q HTTP/1.1"),
+     ("OPTIONS /?q a.example ",)),
 ]  # fmt: skip

@@ -314,7 +314,7 @@ async def test_cors_is_answered_before_anything_is_decided(make: Make) -> None:
         assert (b"access-control-allow-origin", b"https://app.example") in decision.cors
     plain = authorizer.decide(request("/"))
     assert plain is not None
-    assert plain.cors == []
+    assert plain.cors == [(b"vary", b"origin")]
 
 
 def test_without_cors_an_options_request_is_decided(make: Make) -> None:

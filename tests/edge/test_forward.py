@@ -401,3 +401,9 @@ def test_who_wants_trailers(te: bytes, wanted: bool) -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: te\r\nTE: " + te + b"\r\n\r\n"
     )
     assert head.block.wants_trailers() is wanted
+
+
+def test_what_connection_names_is_not_in_an_interim_head_either() -> None:
+    raw = b"HTTP/1.1 103 Early\r\nConnection: x-hop\r\nX-Hop: 1\r\nLink: </a>\r\n\r\n"
+    head = parse_response_head(raw, "GET")
+    assert forward.interim_head(head) == b"HTTP/1.1 103 Early\r\nlink: </a>\r\n\r\n"

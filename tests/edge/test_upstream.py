@@ -386,3 +386,35 @@ async def test_closing_the_pool_fails_who_is_under_way(rig: Rig) -> None:
     assert (await client.response())[0] == 502
     client.send(request())
     assert (await client.response())[0] == 503
+
+
+async def test_an_answer_before_the_upload_is_over_is_not_lost(rig: Rig) -> None:
+    """The upstream answers, closes with bytes unread (a reset), and we write on meanwhile."""
+    for _ in range(20):
+        client = await rig.client(request(b"POST", rest=b"Content-Length: 5000000\r\n\r\n"))
+        upstream = await rig.upstream.accept()
+        await upstream.head()
+        upstream.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(b"x" * 1_000_000)
+        upstream.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge")
+        upstream.close()
+        assert await client.response() == (413, b"large")
+
+
+async def test_bytes_out_of_turn_are_nobodys_answer(rig: Rig) -> None:
+    """Also where they wait in the kernel when the next request comes."""
+    client = await rig.client(request())
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    upstream.send(OK)
+    assert await client.response() == (200, b"ok")
+    [idle] = rig.pool._idle
+    idle.transport.pause_reading()  # as if the loop had not come to it yet
+    upstream.send(b"HTTP/1.1 200 EVIL\r\nContent-Length: 4\r\n\r\nevil")
+    await upstream.flush()
+    await rig.becomes(lambda: not idle.quiet())
+    client.send(request())
+    fresh = await rig.upstream.accept()
+    await fresh.head()
+    fresh.send(OK)
+    assert await client.response() == (200, b"ok")

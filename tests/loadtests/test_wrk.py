@@ -22,8 +22,9 @@ def test_a_result() -> None:
 
 @pytest.mark.parametrize("kind", ["connect", "read", "write", "timeout", "status"])
 def test_any_error_is_a_failure(kind: str) -> None:
-    with pytest.raises(LoadFailed, match=f"3 {kind} errors in 4000 requests"):
+    with pytest.raises(LoadFailed, match=f"3 {kind} errors in 4000 requests") as caught:
         parse(GOOD.replace(f'"{kind}": 0', f'"{kind}": 3'))
+    assert (caught.value.requests, caught.value.unexpected) == (4000, 3)
 
 
 def test_nothing_answered_is_a_failure() -> None:

@@ -195,7 +195,7 @@ async def test_keys_come_unasked_and_when_asked_for(
 ) -> None:
     behaviour = (
         "if isinstance(message, Keys) and first:\n"
-        "        send(NeedKeys(message.keys.issuer)); send(NeedKeys(message.keys.issuer))\n"
+        "        send(NeedKeys(message.keys.issuer))\n"
         "        first = False\n"
         "    if isinstance(message, KeysAnswered):\n"
         "        send(Failed(['answered ' + message.issuer]))"
