@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -19,6 +18,7 @@ from sidecar.decide.documents import Document
 from sidecar.edge import admin
 from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection
+from sidecar.plane.garbage import settle
 from sidecar.plane.serving import Serving
 from sidecar.plane.source import PolicySource
 from sidecar.plane.tasks import Tasks
@@ -82,8 +82,7 @@ class DataPlane:
                 lambda: inspection.config_state(settings), self._decisions,
             ),
         )  # fmt: skip
-        gc.collect()
-        gc.freeze()
+        settle()
 
     async def stop(self) -> None:
         self._draining = True

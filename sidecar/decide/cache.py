@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -23,7 +24,8 @@ class ExpiringCache(Generic[V]):
         self.hits = 0
         self.misses = 0
         self.evictions = 0
-        self._entries: dict[bytes, tuple[float, V, int]] = {}
+        # Not a dict: finding its oldest entry means stepping over all that went before.
+        self._entries: OrderedDict[bytes, tuple[float, V, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -98,7 +98,7 @@ def canonical_target(target: bytes) -> tuple[str, list[str], bytes | None]:
     if mark and not _QUERY.fullmatch(query):
         raise BadRequest("query holds a byte that no URI may hold")
     # Remembered up to a length: the memory is bounded in bytes as well as in entries.
-    path, segments = _known_path(raw) if len(raw) <= 256 else _split(raw)
+    path, segments = known_path(raw) if len(raw) <= 256 else _split(raw)
     return path, segments, query if mark else None
 
 
@@ -110,7 +110,7 @@ def _split(raw: bytes) -> tuple[str, list[str]]:
     return path, decoded_segments(path)
 
 
-_known_path: Final = lru_cache(maxsize=4096)(_split)
+known_path: Final = lru_cache(maxsize=4096)(_split)
 
 
 def canonical_path(raw: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sidecar.edge import forward, http1
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
 from sidecar.edge.rotation import Rotation
@@ -37,6 +38,14 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     yield counter("sidecar_upstream_connections_reused", "Used again.", stats.upstream_reused)
     yield counter("sidecar_upstream_retries", "Sent again, safely.", stats.retries)
     yield _by("sidecar_upstream_errors", "Without an answer.", "kind", stats.upstream_errors)
+
+
+def remembered_family() -> Metric:
+    """The tables that spare a request the work of an equal one before."""
+    family = GaugeMetricFamily("sidecar_remembered_entries", "In each table.", labels=["table"])
+    for table, entries in {**http1.remembered(), **forward.remembered()}.items():
+        family.add_metric([table], entries)
+    return family
 
 
 def tls_families(handshakes: Handshakes | None, rotations: Sequence[Rotation]) -> Iterable[Metric]:

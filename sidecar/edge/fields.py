@@ -7,6 +7,7 @@ have equal meanings, so remembering shows in nothing but time.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, TypeVar
 
 from sidecar.decide.request import Headers
@@ -17,7 +18,6 @@ T = TypeVar("T")
 
 NAMES_KEPT: Final = 2048  # names that callers made up; well-known ones come on top
 LONGEST_NAME_KEPT: Final = 64
-BLOCKS_KEPT: Final = 2048
 LONGEST_BLOCK_KEPT: Final = 2048
 
 # Everything a head may hold but for CR and LF, which only ever come as the pairs that end lines.
@@ -54,14 +54,16 @@ _USUAL: Final = (
 
 
 class Memo(dict[bytes, T]):
-    """What byte strings mean that came at least twice of late. Bounded in entries and in bytes.
+    """What byte strings mean that came at least twice of late; at the bound the oldest goes.
 
-    What comes once only (a block with a request id in it, say) costs a hash, not memory.
+    Bounded in entries and in bytes. What comes once only (a block with a request id in it, say)
+    costs a hash, not memory. One goes at a time, so that no request pays for freeing many.
     """
 
-    def __init__(self, bound: int = BLOCKS_KEPT) -> None:
+    def __init__(self, bound: int) -> None:
         super().__init__()
-        self._bound = bound
+        self.bound = bound
+        self._order: deque[bytes] = deque()
         self._once: set[int] = set()
 
     def awaits(self, key: bytes) -> bool:
@@ -74,11 +76,13 @@ class Memo(dict[bytes, T]):
             return False
         mark = hash(key)
         if mark in self._once:
-            if len(self) >= self._bound:
-                self.clear()
+            if key not in self:
+                if len(self) >= self.bound:
+                    del self[self._order.popleft()]
+                self._order.append(key)
             self[key] = value
             return True
-        if len(self._once) >= self._bound:  # full within minutes, so that memory is soon flat
+        if len(self._once) >= self.bound:
             self._once.clear()
         self._once.add(mark)
         return False

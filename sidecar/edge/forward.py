@@ -74,6 +74,14 @@ def _origin_lines(authority: str, chain: str, scheme: str) -> bytes:
     return lines.encode("ascii")
 
 
+def remembered() -> dict[str, int]:
+    """Entries by table of what came before; every one of them is bounded."""
+    return {
+        "identities": identity_lines.cache_info().currsize,
+        "origins": _origin_lines.cache_info().currsize,
+    }
+
+
 def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
     """The caller's lines that go upstream, framing said anew; remembered with a shared block."""
     if block.kept_for is not names:

@@ -21,8 +21,18 @@ from sidecar.decide.request import (
     Request,
     canonical_authority,
     canonical_target,
+    known_path,
 )
-from sidecar.edge.fields import BAD_BYTE, TCHAR, TEXT, Framed, Memo, TooMany, parse_lines
+from sidecar.edge.fields import (
+    BAD_BYTE,
+    NAMES,
+    TCHAR,
+    TEXT,
+    Framed,
+    Memo,
+    TooMany,
+    parse_lines,
+)
 from sidecar.edge.names import decided_on
 from sidecar.edge.websocket import Handshake, handshake
 from sidecar.errors import BadMessage, BadRequest, BadResponse
@@ -266,8 +276,10 @@ def _sound(data: bytes, scanned: int, limit: int) -> bool:
 
 # --- requests ----------------------------------------------------------------------------------
 
+# Small where entries soon go stale or are of little use: a table that fills for hours looks like a
+# leak to whoever watches the memory.
 _request_heads: Final[Memo[RequestHead]] = Memo(4096)
-_request_blocks: Final[Memo[RequestBlock]] = Memo()  # of HTTP/1.1
+_request_blocks: Final[Memo[RequestBlock]] = Memo(512)  # of HTTP/1.1
 
 
 def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHead:
@@ -385,9 +397,22 @@ def _authority(raw: bytes) -> tuple[str, str]:
     return _cached_authority(raw) if len(raw) <= 262 else canonical_authority(raw)
 
 
+def remembered() -> dict[str, int]:
+    """Entries by table of what came before; every one of them is bounded."""
+    return {
+        "request_heads": len(_request_heads),
+        "request_blocks": len(_request_blocks),
+        "response_heads": len(_response_heads),
+        "header_names": len(NAMES),
+        "authorities": _cached_authority.cache_info().currsize,
+        "paths": known_path.cache_info().currsize,
+    }
+
+
 # --- responses ---------------------------------------------------------------------------------
 
-_response_heads: Final[Memo[ResponseHead]] = Memo()  # of responses to anything but HEAD
+# Of responses to anything but HEAD. Their Date is another one each second.
+_response_heads: Final[Memo[ResponseHead]] = Memo(256)
 
 
 def parse_response_head(

@@ -18,7 +18,12 @@ from sidecar.decide.documents import Document
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.authorizer import Authorizer, Keys
-from sidecar.edge.families import insecure_families, proxy_families, tls_families
+from sidecar.edge.families import (
+    insecure_families,
+    proxy_families,
+    remembered_family,
+    tls_families,
+)
 from sidecar.edge.forwarded import TrustedProxies, network
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
@@ -30,6 +35,7 @@ from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
+from sidecar.plane.garbage import Garbage
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics, counter, gauge
@@ -62,6 +68,8 @@ class Serving:
             strip=self.authorizer.rule_headers,
             read=self.authorizer.headers_read,
         )
+        stats = self.proxy.stats
+        self.proxy.sweeper.watch(Garbage(lambda: stats.in_flight > 0).sweep)
         self.metrics.register(self._families)
         self._tasks = Tasks()
 
@@ -118,6 +126,7 @@ class Serving:
         yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from proxy_families(self.proxy.stats)
+        yield remembered_family()
         yield from tls_families(self.proxy.handshakes, self.tls)
         yield insecure_families(
             insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify

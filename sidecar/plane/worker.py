@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
@@ -33,6 +32,7 @@ from sidecar.errors import ChannelBroken, Misuse
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel
+from sidecar.plane.garbage import settle
 from sidecar.plane.serving import Serving
 from sidecar.plane.shared import SharedTable, Turn
 from sidecar.plane.tasks import Tasks
@@ -134,8 +134,7 @@ class Worker:
             await self._send(messages.Failed(list(error.mistakes)))
             self._ending.set()
             return
-        gc.collect()
-        gc.freeze()
+        settle()
         await self._send(messages.Serving())
 
     def _say(self, message: messages.FromWorker) -> None:

@@ -19,19 +19,26 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
 
 
 def test_what_comes_once_is_not_remembered() -> None:
-    memo: Memo[int] = Memo()
-    for number in range(10 * fields.BLOCKS_KEPT):
+    memo: Memo[int] = Memo(100)
+    for number in range(1000):
         memo.offer(b"%d" % number, number)
     assert not memo
 
 
 def test_what_comes_twice_is_within_bounds() -> None:
-    memo: Memo[int] = Memo()
+    memo: Memo[int] = Memo(100)
     long = b"x" * (fields.LONGEST_BLOCK_KEPT + 1)
-    for number in range(3 * fields.BLOCKS_KEPT):
+    for number in range(300):
         for _ in range(2):
             memo.offer(b"%d" % number, number)
             memo.offer(long, 0)
-    assert 0 < len(memo) <= fields.BLOCKS_KEPT
+        assert len(memo) == min(number + 1, 100)
     assert long not in memo
-    assert memo[b"%d" % number] == number
+    assert memo[b"299"] == 299
+
+
+def test_at_the_bound_the_oldest_goes_and_what_is_offered_again_counts_once() -> None:
+    memo: Memo[int] = Memo(2)
+    for key in (b"a", b"a", b"b", b"b", b"a", b"a", b"c", b"c", b"c"):
+        memo.offer(key, 1)
+    assert set(memo) == {b"b", b"c"}

@@ -1,0 +1,81 @@
+"""When everything is looked at: in a pause, or after too long without one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.plane import garbage
+from sidecar.plane.garbage import LONGEST, YOUNG, Garbage, settle
+
+
+@pytest.fixture
+def full() -> Iterator[list[int]]:
+    """The generations of the collections that happen, oldest first; without automatic ones."""
+    seen: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.disable()
+    gc.callbacks.append(note)
+    try:
+        yield seen
+    finally:
+        gc.callbacks.remove(note)
+        gc.enable()
+
+
+def _age() -> None:
+    """As many collections of the middle generation as make a full one due."""
+    for _ in range(YOUNG):
+        gc.collect(1)
+
+
+def test_nothing_is_collected_before_it_is_due(full: list[int]) -> None:
+    gc.collect()
+    full.clear()
+    Garbage(lambda: False).sweep(0.0)
+    assert full == []
+
+
+def test_what_is_due_waits_for_a_pause(full: list[int]) -> None:
+    busy = [True]
+    sweeper = Garbage(lambda: busy[0])
+    gc.collect()
+    sweeper.sweep(0.0)
+    _age()
+    full.clear()
+    sweeper.sweep(1.0)
+    sweeper.sweep(LONGEST - 1)
+    assert full == []
+    busy[0] = False
+    sweeper.sweep(LONGEST - 0.5)
+    assert full == [2]
+    sweeper.sweep(LONGEST)
+    assert full == [2]
+
+
+def test_but_not_for_ever(full: list[int]) -> None:
+    sweeper = Garbage(lambda: True)
+    gc.collect()
+    sweeper.sweep(0.0)
+    _age()
+    full.clear()
+    sweeper.sweep(LONGEST)
+    assert full == [2]
+
+
+def test_settling_leaves_full_collections_to_the_sweeper(full: list[int]) -> None:
+    before = gc.get_threshold()
+    try:
+        settle()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold()[2] > 1000 * garbage.YOUNG
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
