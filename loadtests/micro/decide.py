@@ -87,7 +87,7 @@ def timed(work: Callable[[], object], count: int) -> float:
 def main() -> None:
     credential = token()
     small, large = snapshot(), snapshot(10_000)
-    evidence = Evidence({}, ExpiringCache(10_000))
+    evidence = Evidence({}, ExpiringCache(10_000), ExpiringCache(10_000))
 
     def permitted(asked: Request, held: Snapshot) -> Callable[[], None]:
         """A request with a known token, but one that nobody made before."""
@@ -105,7 +105,7 @@ def main() -> None:
         assert type(authorize(anonymous, small, evidence, NOW)) is Refuse
 
     def first_sight() -> None:
-        fresh = Evidence({}, ExpiringCache(10))
+        fresh = Evidence({}, ExpiringCache(10), ExpiringCache(10))
         plain.memo = None
         assert type(authorize(plain, small, fresh, NOW)) is Permit
 

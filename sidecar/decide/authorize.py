@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.decide.bindings import Bindings
-from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.cache import ExpiringCache, Key, Reads
 from sidecar.decide.credentials import find, same_origin
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
@@ -54,10 +54,12 @@ WEIGHT: Final = 2048  # bytes that a remembered token takes beside its text, rou
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, tokens verified before, who fails a lot."""
+    """What is known beyond the request: keys by issuer, who fails a lot, and two memories, of
+    tokens verified and of permits given before."""
 
     keys: Mapping[str, KeyState]
-    tokens: ExpiringCache[Verified]
+    tokens: ExpiringCache[bytes, Verified]
+    decisions: ExpiringCache[Key, Permit]
     failing: Failing = _nobody_fails
 
 
@@ -97,13 +99,16 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
         if _current(known.verified, evidence):
             evidence.tokens.hits += 1
             return known.permit
-    candidates = snapshot.routes.candidates(
-        request.method, request.host, request.path, request.segments
-    )
-    if _credential_matters(candidates):
-        independent = _without_caller(candidates, request, now)
-        if independent is not None:
-            return independent
+    found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
+    about: _About | None = found.about
+    if about is None:
+        found.about = about = _About(found.rules)
+    candidates = found.rules
+    if about.credential_matters:
+        if about.without_caller is not None:
+            independent = _without_caller(about.without_caller, candidates, request, now)
+            if independent is not None:
+                return independent
         caller = _look(request, snapshot, evidence, now)
         if isinstance(caller, NeedKeys):
             return Need((caller,))
@@ -121,35 +126,47 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
     bindings = Bindings(request, verified, now)
+    key = None if bad else about.reads.key(found, verified, bindings)
+    if key is not None:
+        permit = evidence.decisions.get(key, now)
+        if permit is not None:
+            _remember(request, snapshot, verified, permit)
+            return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
     if verdict.satisfied is not None:
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return _refuse(snapshot, caller, verdict)
         outcome = _permit(snapshot, verdict, bindings, caller)
-        if type(outcome) is Permit and not bad:
-            _remember(request, snapshot, candidates, verified, outcome)
+        if type(outcome) is Permit and not bad and about.reads.settled:
+            expires = _remember(request, snapshot, verified, outcome)
+            if key is not None:
+                evidence.decisions.put(key, outcome, expires, WEIGHT)
         return outcome
     return _refuse(snapshot, caller, verdict)
 
 
+class _About:
+    """What holds for some candidates whoever comes. `without_caller` is the `none` rule that may
+    permit before any credential is looked at."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.reads = Reads(list(candidates))
+        self.credential_matters = _credential_matters(candidates)
+        self.without_caller = _first_without_caller(candidates)
+
+
 def _remember(
-    request: Request,
-    snapshot: Snapshot,
-    candidates: Sequence[Candidate],
-    verified: Verified | None,
-    permit: Permit,
-) -> None:
-    """Keep the permit with the request, if nothing but time, keys and policy can change it.
+    request: Request, snapshot: Snapshot, verified: Verified | None, permit: Permit
+) -> float:
+    """Keep a permit with the request that nothing but time, keys and policy can change; till when.
 
     That the very same request comes again is the rule where clients keep their headers: then all
     that is left to check is what may have changed meanwhile.
     """
-    for rule, _ in candidates:
-        if rule.volatile:
-            return
     expires = permit.expires if verified is None else min(permit.expires, verified.expires)
     request.memo = _Remembered(snapshot.mark, verified, permit, expires)
+    return expires
 
 
 def _credential_matters(candidates: Sequence[Candidate]) -> bool:
@@ -163,8 +180,8 @@ def _credential_matters(candidates: Sequence[Candidate]) -> bool:
     return looked
 
 
-def _without_caller(candidates: Sequence[Candidate], request: Request, now: float) -> Permit | None:
-    """The permit of a `none` rule that no credential could change; so it is not even looked at."""
+def _first_without_caller(candidates: Sequence[Candidate]) -> CompiledRule | None:
+    """The `none` rule whose permit no credential could change, if its own condition holds."""
     first = None
     for rule, _ in candidates:
         if rule.effect != "allow":
@@ -174,8 +191,13 @@ def _without_caller(candidates: Sequence[Candidate], request: Request, now: floa
             if rule.auth != "none" or rule.reads_caller:
                 return None
             first = rule
-    if first is None:
-        return None
+    return first
+
+
+def _without_caller(
+    first: CompiledRule, candidates: Sequence[Candidate], request: Request, now: float
+) -> Permit | None:
+    """The permit of that rule; so the credential is not even looked at."""
     bindings = Bindings(request, None, now)
     verdict = evaluate(candidates, bindings, None)
     if verdict.satisfied is None or verdict.satisfied[0] is not first:

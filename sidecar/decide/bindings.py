@@ -14,7 +14,7 @@ from sidecar.decide.routes import Pattern
 from sidecar.decide.tokens import Verified
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """A value that cannot be read as one: the expression that reads it fails."""
 
 
@@ -41,14 +41,18 @@ class Bindings:
     def _activation(self, program: Program, pattern: Pattern) -> Any | None:
         try:
             return program.activation(
-                {name: self._value(name, keys, pattern) for name, keys in program.footprint.items()}
+                {name: self.read(name, keys, pattern) for name, keys in program.footprint.items()}
             )
-        except _Unreadable:
+        except Unreadable:
             return None
         except Exception:  # noqa: BLE001  (the CEL library raises bare errors on odd values)
             return None
 
-    def _value(self, name: str, keys: frozenset[str] | None, pattern: Pattern) -> Any:
+    def read(self, name: str, keys: frozenset[str] | None, pattern: Pattern) -> Any:
+        """What `name` of a footprint is; of a map the `keys` that are there, None: all of them.
+
+        Raises Unreadable. The CEL library's own errors come from elsewhere.
+        """
         if name == "token":
             return self._claims(keys)
         if name == "request.params":
@@ -71,10 +75,10 @@ class Bindings:
         claims, opaque = self._verified.claims, self._verified.opaque
         if keys is None:
             if opaque:
-                raise _Unreadable
+                raise Unreadable
             return claims
         if opaque and not opaque.isdisjoint(keys):
-            raise _Unreadable
+            raise Unreadable
         return _subset(claims, keys)
 
 
@@ -90,11 +94,11 @@ def _headers(request: Request, keys: frozenset[str] | None) -> dict[str, str]:
         if keys is not None and name not in keys:
             continue
         if name in found:
-            raise _Unreadable
+            raise Unreadable
         try:
             found[name] = value.decode("utf-8")
         except UnicodeDecodeError:
-            raise _Unreadable from None
+            raise Unreadable from None
     return found
 
 
@@ -109,7 +113,7 @@ def _query(request: Request, keys: frozenset[str] | None) -> dict[str, str]:
         if keys is not None and key not in keys:
             continue
         if key in found:
-            raise _Unreadable
+            raise Unreadable
         found[key] = _decoded(value)
     return found
 
@@ -118,11 +122,11 @@ def _decoded(part: bytes) -> str:
     text = part.replace(b"+", b" ")
     for place in range(len(text)):
         if text[place] == 0x25 and not _is_hex(text[place + 1 : place + 3]):
-            raise _Unreadable
+            raise Unreadable
     try:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:
-        raise _Unreadable from None
+        raise Unreadable from None
 
 
 def _is_hex(digits: bytes) -> bool:
@@ -140,7 +144,7 @@ def _size(request: Request, keys: frozenset[str] | None) -> int:
 def _content_type(request: Request, keys: frozenset[str] | None) -> str:
     values = request.values(b"content-type")
     if len(values) > 1:
-        raise _Unreadable
+        raise Unreadable
     return values[0].partition(b";")[0].strip().lower().decode("latin-1") if values else ""
 
 

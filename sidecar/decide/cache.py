@@ -1,14 +1,28 @@
-"""Bounded memory of what was verified. Filling it is memoisation that no outcome can show."""
+"""Bounded memory of what was verified and decided. No outcome can show that it is there.
+
+What a decision depends on is found at compile time (an expression's footprint), so equal keys mean
+equal decisions: DESIGN section 3, Cache.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from collections.abc import Hashable
+from typing import Any, Final, Generic, TypeVar
 
+from sidecar.decide.bindings import Bindings, Unreadable
+from sidecar.decide.routes import ANY, Candidates, Pattern
+from sidecar.decide.snapshot import CompiledRule
+from sidecar.decide.tokens import Verified
+
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+MOST_READS: Final = 32  # parts of a key
+LONGEST_VALUE: Final = 512  # characters of one of them
 
-class ExpiringCache(Generic[V]):
+
+class ExpiringCache(Generic[K, V]):
     """Key to (expiry, value), bounded in entries and in weight; at a bound the oldest go.
 
     Time is an argument (seconds since the epoch). Expired entries are dropped when met, and by age
@@ -25,12 +39,12 @@ class ExpiringCache(Generic[V]):
         self.misses = 0
         self.evictions = 0
         # Not a dict: finding its oldest entry means stepping over all that went before.
-        self._entries: OrderedDict[bytes, tuple[float, V, int]] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[float, V, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: bytes, now: float) -> V | None:
+    def get(self, key: K, now: float) -> V | None:
         """The value, unless it was never put or its time has come."""
         entry = self._entries.get(key)
         if entry is not None:
@@ -41,7 +55,7 @@ class ExpiringCache(Generic[V]):
         self.misses += 1
         return None
 
-    def put(self, key: bytes, value: V, expires: float, weight: int = 0) -> None:
+    def put(self, key: K, value: V, expires: float, weight: int = 0) -> None:
         """Remember until `expires`; what alone outweighs the bound is not remembered."""
         self.drop(key)
         if weight > self.heaviest:
@@ -52,8 +66,70 @@ class ExpiringCache(Generic[V]):
         self._entries[key] = (expires, value, weight)
         self.weight += weight
 
-    def drop(self, key: bytes) -> None:
+    def drop(self, key: K) -> None:
         """Forget one entry."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.weight -= entry[2]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+        self.weight = 0
+
+
+Key = tuple[Any, ...]
+
+
+class Reads:
+    """What a permit to some candidates depends on, beside the caller, time, keys and policy.
+
+    `settled`: on nothing but the bytes of the request.
+    """
+
+    __slots__ = ("_few", "_reads", "settled")
+
+    def __init__(self, rules: list[tuple[CompiledRule, Pattern]]) -> None:
+        self.settled = not any(rule.volatile for rule, _ in rules)
+        reads: dict[tuple[str, frozenset[str] | None, Pattern], None] = {}
+        for rule, pattern in rules:
+            for program in rule.programs():
+                for name, keys in program.footprint.items():
+                    if name not in _OF_THE_CALLER:
+                        reads[(name, keys, pattern if name == "request.params" else ANY)] = None
+        self._reads = list(reads)
+        whole = any(keys is None and name in _MAPS for name, keys, _ in self._reads)
+        self._few = self.settled and not whole and len(self._reads) <= MOST_READS
+
+    def key(
+        self,
+        candidates: Candidates[CompiledRule],
+        verified: Verified | None,
+        bindings: Bindings,
+    ) -> Key | None:
+        """Equal for requests that get the same permit. None where more counts than a key holds."""
+        if not self._few:
+            return None
+        if not self._reads:
+            return (candidates, verified)
+        key: list[Any] = [candidates, verified]
+        for name, keys, pattern in self._reads:
+            try:
+                value = bindings.read(name, keys, pattern)
+            except Unreadable:
+                return None
+            if isinstance(value, dict):
+                for wanted in sorted(keys or ()):
+                    each = value.get(wanted)  # always text, so that None is: not there
+                    if each is not None and len(each) > LONGEST_VALUE:
+                        return None
+                    key.append(each)
+            elif isinstance(value, str) and len(value) > LONGEST_VALUE:
+                return None
+            else:
+                key.append(value)
+        return tuple(key)
+
+
+_OF_THE_CALLER: Final = frozenset(("token", "subject.id", "subject.anonymous"))
+_MAPS: Final = frozenset(("request.headers", "request.query", "request.params"))

@@ -43,9 +43,7 @@ def find(request: Request, locations: Sequence[Location]) -> Credential | None:
             # RFC 9110 section 5.3: no list, so two can be read two ways, whatever their schemes.
             return Credential(b"", malformed="given twice")
         for value in values:
-            for credential in (
-                _cookies(value, location) if location.cookie else _header(value, location)
-            ):
+            for credential in _presented(value, location):
                 if found is not None:
                     return Credential(b"", found.cookie or credential.cookie, "given twice")
                 found = credential
@@ -55,23 +53,32 @@ def find(request: Request, locations: Sequence[Location]) -> Credential | None:
 def _in_header(request: Request, location: Location) -> Credential | None:
     """The same where there is but one place to look, as nearly always."""
     name = location.name
-    values = [value for key, value in request.headers if key == name]
-    if len(values) != 1:
-        return Credential(b"", malformed="given twice") if values else None
-    found = _header(values[0], location)
-    return found[0] if found else None
+    presented: bytes | None = None
+    for key, value in request.headers:
+        if key == name:
+            if presented is not None:
+                return Credential(b"", malformed="given twice")
+            presented = value
+    return None if presented is None else _header(presented, location)
 
 
-def _header(value: bytes, location: Location) -> list[Credential]:
+def _presented(value: bytes, location: Location) -> list[Credential]:
+    if location.cookie:
+        return _cookies(value, location)
+    credential = _header(value, location)
+    return [] if credential is None else [credential]
+
+
+def _header(value: bytes, location: Location) -> Credential | None:
     scheme, _, token = value.partition(b" ")
     if scheme.lower() == b"bearer":
         token = token.strip(b" ")
     elif location.name == b"authorization" or not value:
         # Another scheme (Basic, Digest) is not a credential that this service asks for.
-        return []
+        return None
     else:
         token = value
-    return [Credential(token)]
+    return Credential(token)
 
 
 def _cookies(value: bytes, location: Location) -> list[Credential]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sidecar.decide.request import canonical_path, decoded_segments
 from sidecar.errors import BadRequest
@@ -116,13 +116,28 @@ class Route(Generic[T]):
     slash: bool = False  # also matches with a trailing slash (deny, guard)
 
 
+class Candidates(Generic[T]):
+    """The rules that can apply, in order, each with its first pattern that matches.
+
+    One object for all paths to which the same ones apply by the same patterns. `about` is what a
+    decision found out about them, once.
+    """
+
+    __slots__ = ("about", "rules")
+
+    def __init__(self, rules: list[tuple[T, Pattern]]) -> None:
+        self.rules = rules
+        self.about: Any = None
+
+
 @dataclass(slots=True)
 class RouteIndex(Generic[T]):
     """Immutable once built."""
 
     _root: _Node[Route[T]] = field(default_factory=_Node)
     _size: int = 0
-    _found: dict[tuple[str, str, str], list[tuple[T, Pattern]]] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str], Candidates[T]] = field(default_factory=dict)
+    _sets: dict[tuple[tuple[T, Pattern], ...], Candidates[T]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, routes: Sequence[Route[T]]) -> RouteIndex[T]:
@@ -159,12 +174,17 @@ class RouteIndex(Generic[T]):
 
     def candidates(
         self, method: str, host: str, path: str, segments: Sequence[str]
-    ) -> list[tuple[T, Pattern]]:
+    ) -> Candidates[T]:
         """The same as `find`; remembered by the path whose decoded parts `segments` are."""
         key = (method, host, path)
         known = self._found.get(key)
         if known is None:
-            known = self.find(method, host, segments)
+            rules = self.find(method, host, segments)
+            known = self._sets.get(tuple(rules))
+            if known is None:
+                if len(self._sets) >= _KEPT:
+                    self._sets.clear()
+                known = self._sets[tuple(rules)] = Candidates(rules)
             if len(path) + len(host) <= _LONGEST_KEPT:
                 if len(self._found) >= _KEPT:
                     self._found.clear()

@@ -33,6 +33,11 @@ class CompiledRule:
     volatile: bool
     """Whether an expression in it may change its value for the same request and caller."""
 
+    def programs(self) -> list[Program]:
+        """All its expressions."""
+        headers = [program for _, program in self.set_headers]
+        return headers if self.when is None else [self.when, *headers]
+
 
 @dataclass(frozen=True, slots=True)
 class Service:

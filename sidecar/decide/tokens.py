@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sidecar.decide.keys import KeySet
@@ -60,7 +61,10 @@ class KeyState:
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`)."""
+    """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`).
+
+    Equal to itself only: another check of the same token is another one.
+    """
 
     identity: Identity
     claims: Mapping[str, Any]
@@ -92,7 +96,12 @@ class _Bad(Exception):
 
 def digest(token: bytes) -> bytes:
     """What a credential is remembered by."""
-    return hashlib.sha256(token).digest()
+    state = _SHA256.copy()  # half the price of asking the library for a new one
+    state.update(token)
+    return state.digest()
+
+
+_SHA256: Final = hashlib.sha256()
 
 
 def verify(
@@ -143,10 +152,11 @@ def _verify(
         raise _Bad(
             "key_unknown", "The token is signed with a key that its issuer does not publish."
         )
-    if not any(key.verifies(algorithm, signed, signature) for key in candidates[:MAX_TRIES]):
-        raise _Bad("signature_invalid", "The token's signature is not valid.")
-    opaque = frozenset(key for key, value in claims.items() if beyond_cel(value))
-    return Verified(identity, claims, opaque, expires, issuer, held)
+    for key in candidates[:MAX_TRIES]:
+        if key.verifies(algorithm, signed, signature):
+            opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
+            return Verified(identity, claims, opaque, expires, issuer, held)
+    raise _Bad("signature_invalid", "The token's signature is not valid.")
 
 
 def _envelope(token: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
@@ -158,12 +168,21 @@ def _envelope(token: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes, byte
     if len(parts) != 3:
         raise _Bad("malformed", "The token is not a JWT.")
     try:
-        header = json_object(base64url(parts[0]))
+        protected = parts[0]
+        header = _known_header(protected) if len(protected) <= 512 else _decoded(protected)
         claims = json_object(base64url(parts[1]))
         signature = base64url(parts[2])
     except ValueError:
         raise _Bad("malformed", "The token is not a well-formed JWT.") from None
     return header, claims, token[: len(parts[0]) + 1 + len(parts[1])], signature
+
+
+def _decoded(part: bytes) -> dict[str, Any]:
+    return json_object(base64url(part))
+
+
+# An issuer says the same in every token's header. Nobody changes what is remembered.
+_known_header: Final = lru_cache(maxsize=256)(_decoded)
 
 
 def _header(header: dict[str, Any], issuer: Issuer) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from sidecar.decide.authorize import Evidence, authorize
-from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
@@ -30,6 +30,7 @@ from sidecar.telemetry.metrics import Metrics
 
 ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
 TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
+DECISIONS: Final = 16_384  # permits remembered; about 1 KiB each
 
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _log: Final = logging.getLogger("sidecar.authorizer")
@@ -113,7 +114,9 @@ class Authorizer:
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
-        self.evidence = Evidence(keys.states, ExpiringCache[Verified](TOKENS), self._failing)
+        tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
+        decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
+        self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -129,6 +132,7 @@ class Authorizer:
         """Decide with this snapshot from the next request on: one reference is swapped."""
         self._keys.use(snapshot.issuers.values())
         self.snapshot = snapshot
+        self.evidence.decisions.clear()  # nobody can ask for them again
         self.adopted = self._clock()
         for changed in self._watchers:
             changed()

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import Metric
 
 from sidecar.config import RunSettings
+from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
 from sidecar.decide.snapshot import Snapshot
@@ -125,12 +126,20 @@ class Serving:
         yield counter("sidecar_token_cache_hits", "Tokens found verified.", tokens.hits)
         yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
+        yield from _decision_cache(self.authorizer.evidence.decisions)
         yield from proxy_families(self.proxy.stats)
         yield remembered_family()
         yield from tls_families(self.proxy.handshakes, self.tls)
         yield insecure_families(
             insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
         )
+
+
+def _decision_cache(decisions: ExpiringCache[Any, Any]) -> Iterable[Metric]:
+    yield gauge("sidecar_decision_cache_entries", "Permits remembered.", len(decisions))
+    yield counter("sidecar_decision_cache_hits", "Permits found.", decisions.hits)
+    yield counter("sidecar_decision_cache_misses", "Permits not found.", decisions.misses)
+    yield counter("sidecar_decision_cache_evictions", "Dropped at the bound.", decisions.evictions)
 
 
 def _pool(settings: RunSettings, tls: Rotation | None) -> UpstreamPool:

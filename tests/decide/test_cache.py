@@ -9,7 +9,7 @@ from sidecar.decide.cache import ExpiringCache
 
 
 def test_until_its_time_has_come() -> None:
-    cache: ExpiringCache[str] = ExpiringCache(10)
+    cache: ExpiringCache[bytes, str] = ExpiringCache(10)
     cache.put(b"k", "v", 100.0)
     assert cache.get(b"k", 99.9) == "v"
     assert cache.get(b"k", 100.0) is None
@@ -18,7 +18,7 @@ def test_until_its_time_has_come() -> None:
 
 
 def test_the_oldest_goes_at_either_bound() -> None:
-    cache: ExpiringCache[int] = ExpiringCache(3, heaviest=100)
+    cache: ExpiringCache[bytes, int] = ExpiringCache(3, heaviest=100)
     for number in range(4):
         cache.put(b"%d" % number, number, 10.0, 10)
     assert [cache.get(b"%d" % number, 0.0) for number in range(4)] == [None, 1, 2, 3]
@@ -32,7 +32,7 @@ def test_the_oldest_goes_at_either_bound() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.integers(0, 60)), max_size=60))
 def test_bounds_hold_whatever_comes(puts: list[tuple[int, int, int]]) -> None:
-    cache: ExpiringCache[int] = ExpiringCache(5, heaviest=100)
+    cache: ExpiringCache[bytes, int] = ExpiringCache(5, heaviest=100)
     for key, expires, weight in puts:
         cache.put(b"%d" % key, key, float(expires), weight)
         cache.get(b"%d" % (key // 2), 20.0)

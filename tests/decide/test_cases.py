@@ -1,4 +1,4 @@
-"""Every decision case, through the core: first sight of a token, and again from the cache."""
+"""Every decision case, through the core: first sight, the same request again, an equal one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def snapshot(text: str, labels: tuple[tuple[str, str], ...]) -> Snapshot:
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.id)
 def test_case(case: Case) -> None:
-    evidence = Evidence({}, ExpiringCache(100))
+    evidence = Evidence({}, ExpiringCache(100), ExpiringCache(100))
     request = case.request(NOW)
     held = snapshot(case.documents, tuple(case.labels.items()))
     outcome = authorize(request, held, evidence, NOW)
-    assert authorize(request, held, evidence, NOW) == outcome, "cached and uncached differ"
+    for again in (request, case.request(NOW)):
+        assert authorize(again, held, evidence, NOW) == outcome, "cached and uncached differ"
     assert not isinstance(outcome, Need)
     expect = dict(case.spec["expect"])
     if "permit" in expect:

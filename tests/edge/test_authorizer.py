@@ -15,7 +15,7 @@ from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request
-from sidecar.decide.routes import Pattern, RouteIndex
+from sidecar.decide.routes import Candidates, RouteIndex
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import KeyState
 from sidecar.edge.authorizer import ROUNDS, Authorizer
@@ -178,7 +178,7 @@ def test_without_a_snapshot_everything_is_503(make: Make) -> None:
 
 def test_a_defect_of_ours_refuses(make: Make) -> None:
     class Broken(RouteIndex[CompiledRule]):
-        def candidates(self, *_: object) -> list[tuple[CompiledRule, Pattern]]:
+        def candidates(self, *_: object) -> Candidates[CompiledRule]:
             raise KeyError("a defect")
 
     decision = make(adopt=replace(snapshot(), routes=Broken())).decide(request("/"))
