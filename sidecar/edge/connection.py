@@ -405,7 +405,11 @@ class ClientConnection(Uploading):
                 keep_alive = False
         self.write(
             answer_bytes(
-                answer, version=head.version, keep_alive=keep_alive, body=head.method != "HEAD"
+                answer,
+                version=head.version,
+                keep_alive=keep_alive,
+                body=head.method != "HEAD",
+                date=self._proxy.sweeper.date,
             )
         )
         if not keep_alive:

@@ -215,7 +215,13 @@ class Exchange:
         version = self._head.version
         self._framing = framing = client_framing(head, version)
         keep_alive = framing is not CLOSE and client.may_persist(self._request_done)
-        data = response_head(head, version=version, keep_alive=keep_alive, cors=self._decision.cors)
+        data = response_head(
+            head,
+            version=version,
+            keep_alive=keep_alive,
+            cors=self._decision.cors,
+            date=self._pool.sweeper.date,
+        )
         client.persist(keep_alive)
         if framing is CHUNKED:
             data = b"".join((data, chunk(payload), self._last_chunk() if done else b""))

@@ -39,6 +39,9 @@ _CORS: Final = frozenset(
 )  # fmt: skip
 
 
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+
 # --- towards the upstream ------------------------------------------------------------------------
 
 _UNSAFE: Final = re.compile(r"[^!-$&-~]")
@@ -187,14 +190,22 @@ def client_framing(head: ResponseHead, version: int) -> Framing:
 
 
 def response_head(
-    head: ResponseHead, *, version: int, keep_alive: bool, cors: Headers = NO_HEADERS
+    head: ResponseHead,
+    *,
+    version: int,
+    keep_alive: bool,
+    cors: Headers = NO_HEADERS,
+    date: bytes = b"",
 ) -> bytes:
     """The head that goes to a client of this minor version, blank line included.
 
     `cors` replaces what the upstream says to pages of other origins; empty leaves that alone.
+    `date` is a whole line for a response that came without one (RFC 9110 section 6.6.1).
     """
-    if cors:
-        lines = _response_lines(head, version, _CORS)
+    if cors or not head.dated:
+        lines = _response_lines(head, version, _CORS if cors else _NONE)
+        if not head.dated:
+            lines += date
         said = b"".join([name + b": " + value + b"\r\n" for name, value in cors])
         return lines + said + _persistence(version, keep_alive)
     if version != 1 or not keep_alive:
@@ -204,9 +215,7 @@ def response_head(
     return head.wire
 
 
-def _response_lines(
-    head: ResponseHead, version: int, left_out: frozenset[bytes] = frozenset()
-) -> bytes:
+def _response_lines(head: ResponseHead, version: int, left_out: frozenset[bytes] = _NONE) -> bytes:
     names = _RESPONSE_NAMES
     away = named_away(head.options) | left_out
     lines = [b"HTTP/1.1 " + head.line]
@@ -261,13 +270,16 @@ def switching_head(head: ResponseHead, handshake: Handshake) -> bytes:
     return b"".join((b"HTTP/1.1 ", head.line, b"\r\n", *lines, _UPGRADE_LINES, b"\r\n"))
 
 
-def answer(answer: Answer, *, version: int, keep_alive: bool, body: bool = True) -> bytes:
-    """An answer of our own as bytes. `body` False: to HEAD, which gets the head alone."""
+def answer(
+    answer: Answer, *, version: int, keep_alive: bool, body: bool = True, date: bytes = b""
+) -> bytes:
+    """An answer of our own as bytes. `body` False: to HEAD, which gets the head alone. `date` is a
+    whole line."""
     lines = [_status_line(answer.status)]
     lines += [name + b": " + value for name, value in answer.headers if value]
     if answer.status != 204:  # RFC 9110 section 8.6
         lines.append(b"content-length: %d" % len(answer.body))
-    lines.append(_persistence(version, keep_alive))
+    lines.append(date + _persistence(version, keep_alive))
     return b"\r\n".join(lines) + (answer.body if body else b"")
 
 

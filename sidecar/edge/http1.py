@@ -183,8 +183,8 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "framing", "headers", "keep_alive", "length", "line", "options", "status", "version",
-        "wire",
+        "dated", "framing", "headers", "keep_alive", "length", "line", "options", "status",
+        "version", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -199,6 +199,7 @@ class ResponseHead:
         self.length = framed.length
         self.keep_alive = framed.persists(version)
         self.wire = b""
+        self.dated = any([name == b"date" for name, _ in headers])
         chunked = framed.coding is not None
         if chunked and version == 0:
             raise BadResponse("transfer-encoding in HTTP/1.0")

@@ -78,7 +78,7 @@ class Lifetime(asyncio.Protocol):
         """An answer after which nothing more is read from this client."""
         if self._state is CLOSED:
             return
-        self.write(answer_bytes(answer, version=1, keep_alive=False))
+        self.write(answer_bytes(answer, version=1, keep_alive=False, date=self._proxy.sweeper.date))
         self._linger()
 
     def _linger(self) -> None:

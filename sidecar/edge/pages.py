@@ -16,6 +16,7 @@ from sidecar.decide.challenge import Answer
 from sidecar.edge import answers
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import NONE, RequestHead, parse_request_head, request_head_end
+from sidecar.edge.sweeper import date_line
 from sidecar.errors import BadRequest
 
 Pages = Mapping[str, Callable[[], Awaitable[Answer]]]
@@ -142,7 +143,9 @@ class _Connection(asyncio.Protocol):
 
     def _write(self, answer: Answer, version: int, *, keep_alive: bool, body: bool) -> None:
         self._transport.write(
-            answer_bytes(answer, version=version, keep_alive=keep_alive, body=body)
+            answer_bytes(
+                answer, version=version, keep_alive=keep_alive, body=body, date=date_line()
+            )
         )
         if not keep_alive:
             self._held = b""

@@ -194,7 +194,7 @@ class Rig:
         self.authorizer = Authorizer()
         self.clients: list[Peer] = []
         self.stats = ProxyStats()
-        self.sweeper = Sweeper(clock=lambda: self.time)
+        self.sweeper = Sweeper(clock=lambda: self.time, date=lambda: b"")
         self.proxy: Proxy
         self.pool: UpstreamPool
         self.port = 0

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sidecar.decide.challenge import problem
+from sidecar.decide.challenge import Answer, problem
 from sidecar.decide.outcomes import Identity, Obligations, Permit
 from sidecar.edge import forward
 from sidecar.edge import names as names_module
@@ -407,3 +407,27 @@ def test_what_connection_names_is_not_in_an_interim_head_either() -> None:
     raw = b"HTTP/1.1 103 Early\r\nConnection: x-hop\r\nX-Hop: 1\r\nLink: </a>\r\n\r\n"
     head = parse_response_head(raw, "GET")
     assert forward.interim_head(head) == b"HTTP/1.1 103 Early\r\nlink: </a>\r\n\r\n"
+
+
+DATE = b"date: Tue, 24 Nov 2026 23:05:40 GMT\r\n"
+
+
+def test_what_came_without_a_date_gets_one_and_no_other_does() -> None:
+    """RFC 9110 section 6.6.1."""
+    undated = parse_response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "GET")
+    plain = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n"
+    for date in (DATE, DATE.replace(b":40", b":41")):  # nothing of it is remembered
+        out = forward.response_head(undated, version=1, keep_alive=True, date=date)
+        assert out == plain + date + b"\r\n"
+    dated = parse_response_head(
+        b"HTTP/1.1 200 OK\r\nDATE: yesterday\r\nContent-Length: 0\r\n\r\n", "GET"
+    )
+    for keep_alive, cors in ((True, []), (False, []), (True, [(b"vary", b"origin")])):
+        out = forward.response_head(dated, version=1, keep_alive=keep_alive, cors=cors, date=DATE)
+        assert out.count(b"date: ") == 1
+        assert b"date: yesterday\r\n" in out
+
+
+def test_our_own_answers_bear_the_date_they_are_given() -> None:
+    out = forward.answer(Answer(204, [], b""), version=1, keep_alive=False, date=DATE)
+    assert out == b"HTTP/1.1 204 No Content\r\n" + DATE + b"connection: close\r\n\r\n"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from sidecar.edge.sweeper import Sweeper
 
@@ -27,3 +29,20 @@ async def test_it_ticks_until_it_is_stopped() -> None:
         await ticked.wait()
     sweeper.stop()
     sweeper.stop()
+
+
+async def test_the_date_is_there_from_the_start_and_goes_on() -> None:
+    sweeper = Sweeper(interval=0.001)
+    assert sweeper.date == b""
+    before = datetime.now(UTC).replace(microsecond=0)
+    sweeper.start()
+    name, _, value = sweeper.date.partition(b": ")
+    assert (name, value[-6:]) == (b"date", b" GMT\r\n")
+    assert before <= parsedate_to_datetime(value.decode()) <= datetime.now(UTC)
+    sweeper.date = b""
+    ticked = asyncio.Event()
+    sweeper.watch(lambda now: ticked.set())
+    async with asyncio.timeout(5):
+        await ticked.wait()
+    sweeper.stop()
+    assert sweeper.date.startswith(b"date: ")
