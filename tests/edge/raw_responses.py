@@ -381,7 +381,7 @@ RESPONSES: Final[list[Case]] = [
     _bad_chunks("too many extensions", b"1;" + b"b" * 1000 + b"\r\nx\r\n",
                 (b"1;" + b"b" * 1000 + b"\r\nx\r\n") * 16, b"x" * 16),
     _bad_chunks("a response for a chunk", _ok(), b"2\r\nok\r\n", b"ok"),
-    _bad_chunks("HEAD-like end", b"\r\n\r\n"),
+    _bad_chunks("empty lines", b"\r\n\r\n"),
     # -- trailers
     Case("trailers nobody asked for", _chunks(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"),
          _seen_chunks(b"ok")),

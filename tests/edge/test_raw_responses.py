@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +21,7 @@ import pytest_asyncio
 from sidecar.edge.upstream_connection import UpstreamConnection
 
 from .conftest import Peer, Rig, soon
-from .raw_responses import HEAD, RESPONSES, Case, Cut, Outcome, Refused, Seen
+from .raw_responses import GET, HEAD, RESPONSES, Case, Cut, Outcome, Refused, Seen
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n"
 ITS_OWN = b"HTTP/1.1 203 Next\r\ncontent-length: 4\r\n\r\nnext"
@@ -33,6 +36,7 @@ class Pieces(asyncio.Protocol):
         self.inner = inner
         self.size = size
         self.fed = 0
+        self.meanwhile: Callable[[], object] = int  # called between reading and handing over
         self._next: deque[Callable[[], object]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -57,6 +61,7 @@ class Pieces(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         self.fed += len(data)
+        self.meanwhile()
         self.inner.data_received(data)
 
     def _end(self) -> None:
@@ -105,7 +110,7 @@ class Stage:
         self.clients: list[Client] = []
         self.reading: list[Pieces] = []
 
-    async def start(self, size: int) -> None:
+    async def start(self, size: int, **limits: Any) -> None:
         async def connect(new: Callable[[], UpstreamConnection]) -> None:
             def pieces() -> Pieces:
                 self.reading.append(Pieces(new(), size))
@@ -114,7 +119,7 @@ class Stage:
             port = self.rig.upstream.port
             await asyncio.get_running_loop().create_connection(pieces, "127.0.0.1", port)
 
-        await self.rig.start(connect=connect)
+        await self.rig.start(connect=connect, **limits)
 
     async def client(self) -> Client:
         loop = asyncio.get_running_loop()
@@ -278,6 +283,33 @@ async def test_what_is_wrong_later_breaks_the_answer_off(stage: Stage, case: Cas
     assert client.end == ""
     upstream.send(case.rest)
     await ends_well(stage, case, outcome, client, upstream)
+
+
+async def test_bytes_out_of_turn_are_no_answer_to_who_waits_in_line(stage: Stage) -> None:
+    """They wait in the kernel when the connection is free again, and somebody wants it at once."""
+    await stage.start(1 << 20, upstream_connections=1)
+    rig = stage.rig
+    first = await stage.client()
+    first.transport.write(GET)
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    second = await stage.client()
+    second.transport.write(NEXT)
+    await rig.becomes(lambda: rig.stats.upstream_waiting == 1)
+
+    def more() -> None:
+        os.write(upstream.writer.get_extra_info("socket").fileno(), ITS_OWN.replace(b"n", b"m"))
+        taken = stage.reading[0].inner.transport.get_extra_info("socket").fileno()
+        assert select.select([taken], [], [], 5)[0]
+
+    stage.reading[0].meanwhile = more
+    upstream.send(ITS_OWN)
+    await rig.becomes(lambda: first.data == ITS_OWN)
+    another = await rig.upstream.accept()
+    assert (await another.head()).startswith(b"GET /next ")
+    another.send(ITS_OWN)
+    await rig.becomes(lambda: len(second.data) >= len(ITS_OWN))
+    assert second.data == ITS_OWN
 
 
 def test_there_are_enough_cases_and_each_is_named_once() -> None:
