@@ -23,7 +23,7 @@ from sidecar.edge.forward import (
     switching_head,
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
-from sidecar.edge.names import RequestNames, late_request_lines
+from sidecar.edge.names import RequestNames, end_to_end, late_request_lines
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadResponse
@@ -245,11 +245,14 @@ class Exchange:
     # -- within
 
     def _framed(self, payload: bytes, done: bool, trailers: Headers) -> bytes:
-        if self._head.block.framing is not CHUNKED:
+        block = self._head.block
+        if block.framing is not CHUNKED:
             return payload
         if not done:
             return chunk(payload)
-        late = late_request_lines(trailers, self._names) if trailers else b""
+        late = b""
+        if trailers:
+            late = late_request_lines(end_to_end(trailers, block.options), self._names)
         return chunk(payload) + last_chunk(late)
 
     def _last_chunk(self) -> bytes:

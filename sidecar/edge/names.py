@@ -91,6 +91,12 @@ def named_away(options: frozenset[bytes]) -> frozenset[bytes]:
     return options - _ABOUT_CONNECTION - _END_TO_END
 
 
+def end_to_end(fields: Headers, options: frozenset[bytes]) -> Headers:
+    """The fields, trailers for one, that a Connection field with these members leaves there."""
+    away = named_away(options)
+    return [field for field in fields if field[0] not in away] if away else fields
+
+
 class _Misleading(dict[bytes, bool]):
     """`misleading`, remembered."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from sidecar.decide.request import Headers
 from sidecar.edge.bodies import Body, body_of, trailers_of
 from sidecar.edge.http1 import ResponseHead, parse_response_head, response_head_end
+from sidecar.edge.names import end_to_end
 from sidecar.edge.sweeper import NEVER
 from sidecar.errors import BadMessage, BadResponse
 
@@ -142,8 +143,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.discard()
 
     def trailers(self) -> Headers:
-        """What came behind the response's body, once that has ended."""
-        return trailers_of(self._body)
+        """What came behind the response's body, once that has ended, and may go on."""
+        head = self._head
+        found = trailers_of(self._body)
+        return end_to_end(found, head.options) if head is not None else found
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read: neither an end of the stream nor bytes out of turn."""

@@ -124,10 +124,11 @@ class Sidecar(Running):
 
 
 @contextmanager
-def nginx(folder: Path, *also: str) -> Iterator[str]:
+def nginx(folder: Path, *also: str, more: str = "") -> Iterator[str]:
     """nginx that keeps what is PUT below /files and serves it; yields its address.
 
-    It listens as well at what is in `also`: directives such as `listen unix:/a.sock;`.
+    It listens as well at what is in `also`: directives such as `listen unix:/a.sock;`. `more` is
+    further configuration, servers for one.
     """
     [port] = free_ports(1)
     root = folder / "nginx"
@@ -148,7 +149,7 @@ def nginx(folder: Path, *also: str) -> Iterator[str]:
         f"""daemon off; worker_processes 1; {user} pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 512; }}
 http {{ access_log {root}/access.log; client_max_body_size 0; {temporary}
-  {servers} }}
+  {servers} {more} }}
 """
     )
     running = Running([program("nginx"), "-p", str(root), "-c", str(config)], root, "nginx")

@@ -671,6 +671,17 @@ async def test_trailers_are_kept_apart_both_ways(rig: Rig) -> None:
     assert await client.until(b"\r\n\r\n") == b"2\r\nok\r\n0\r\n\r\n"
 
 
+async def test_connection_takes_trailers_away_too(rig: Rig) -> None:
+    rig.proxy._read = frozenset
+    body = b"0\r\nX-Hop: 1\r\nX-Sum: 2\r\n\r\n"
+    await rig.client(
+        post(b"/p", b"Transfer-Encoding: chunked", b"Connection: X-Hop", b"X-Hop: 0", body=body)
+    )
+    upstream = await rig.upstream.accept()
+    assert b"x-hop" not in await upstream.head()
+    assert await upstream.until(b"\r\n\r\n") == b"0\r\nx-sum: 2\r\n\r\n"
+
+
 async def test_a_body_that_does_not_come(rig: Rig) -> None:
     request = post(b"/p", b"Content-Length: 4", body=b"bo")
     client = await rig.client(request)
