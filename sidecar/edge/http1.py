@@ -199,7 +199,7 @@ class ResponseHead:
         self.length = framed.length
         self.keep_alive = framed.persists(version)
         self.wire = b""
-        self.dated = any([name == b"date" for name, _ in headers])
+        self.dated = any(name == b"date" for name, _ in headers)
         chunked = framed.coding is not None
         if chunked and version == 0:
             raise BadResponse("transfer-encoding in HTTP/1.0")
