@@ -60,9 +60,13 @@ class Memo(dict[bytes, T]):
     costs a hash, not memory. One goes at a time, so that no request pays for freeing many.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, heaviest: int = 1024 * 1024) -> None:
+        """At most `bound` entries, and `heaviest` bytes of keys; what they mean takes four times
+        as much."""
         super().__init__()
         self.bound = bound
+        self.heaviest = heaviest
+        self.weight = 0
         self._order: deque[bytes] = deque()
         self._once: set[int] = set()
 
@@ -77,8 +81,11 @@ class Memo(dict[bytes, T]):
         mark = hash(key)
         if mark in self._once:
             if key not in self:
-                if len(self) >= self.bound:
-                    del self[self._order.popleft()]
+                self.weight += len(key)
+                while len(self) >= self.bound or self.weight > self.heaviest:
+                    oldest = self._order.popleft()
+                    self.weight -= len(oldest)
+                    del self[oldest]
                 self._order.append(key)
             self[key] = value
             return True

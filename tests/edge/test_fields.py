@@ -42,3 +42,12 @@ def test_at_the_bound_the_oldest_goes_and_what_is_offered_again_counts_once() ->
     for key in (b"a", b"a", b"b", b"b", b"a", b"a", b"c", b"c", b"c"):
         memo.offer(key, 1)
     assert set(memo) == {b"b", b"c"}
+
+
+def test_long_keys_count_by_their_bytes() -> None:
+    memo: Memo[int] = Memo(100, heaviest=100)
+    for number in range(9):
+        for _ in range(2):
+            memo.offer(b"%d" % number * 30, number)
+        assert memo.weight == sum(map(len, memo)) <= 100
+    assert list(memo.values()) == [6, 7, 8]
