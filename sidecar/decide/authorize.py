@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -63,6 +63,7 @@ class Evidence:
     failing: Failing = _nobody_fails
 
 
+@final
 class _Caller(msgspec.Struct, frozen=True):
     """What the credential says. All empty is an anonymous caller without a credential."""
 
@@ -72,6 +73,7 @@ class _Caller(msgspec.Struct, frozen=True):
     cross_origin: bool = False
 
 
+@final
 class _Throttled(msgspec.Struct, frozen=True):
     """A credential that is not even checked: too many of this address did not stand."""
 
@@ -110,9 +112,9 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
             if independent is not None:
                 return independent
         caller = _look(request, snapshot, evidence, now)
-        if isinstance(caller, NeedKeys):
+        if type(caller) is NeedKeys:
             return Need((caller,))
-        if isinstance(caller, _Throttled):
+        if type(caller) is _Throttled:
             return Refuse(
                 Code.TOO_MANY_REQUESTS,
                 "failed_credentials",
@@ -203,7 +205,7 @@ def _without_caller(
     if verdict.satisfied is None or verdict.satisfied[0] is not first:
         return None
     permit = _obliged(verdict, bindings, None)
-    return permit if isinstance(permit, Permit) else None
+    return permit if type(permit) is Permit else None
 
 
 def _look(
@@ -215,13 +217,13 @@ def _look(
     if credential.malformed:
         return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
     verified = _verified(credential.token, request.address, snapshot, evidence, now)
-    if isinstance(verified, NeedKeys | _Throttled):
-        return verified
+    if isinstance(verified, Verified):
+        return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
     if isinstance(verified, KeysUnavailable):
         return _Caller(unavailable=verified.issuer)
     if isinstance(verified, Rejected):
         return _Caller(rejected=verified)
-    return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
+    return verified
 
 
 def _verified(
@@ -253,7 +255,7 @@ def _permit(
     snapshot: Snapshot, verdict: Verdict, bindings: Bindings, caller: _Caller
 ) -> Permit | Refuse:
     permit = _obliged(verdict, bindings, caller.verified)
-    if isinstance(permit, Permit):
+    if type(permit) is Permit:
         return permit
     verdict.failed = permit
     verdict.satisfied = None

@@ -1,14 +1,15 @@
 """What a decision can be: Permit, Refuse or Need. Nothing is forwarded without a Permit.
 
 Structs rather than dataclasses: a frozen dataclass takes a microsecond to make, and each request
-makes one of these.
+makes one of these. Final, and told apart by `type(...) is`: to `isinstance` they are abstract
+classes, of which each "no" takes another microsecond.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, final
 
 import msgspec
 
@@ -48,6 +49,7 @@ class Effect(msgspec.Struct, frozen=True):
     """What must be committed atomically before forwarding: limits, replay, consent uses."""
 
 
+@final
 class Permit(msgspec.Struct, frozen=True):
     """The request may go upstream, as this identity, until `expires` (seconds since the epoch).
 
@@ -75,6 +77,7 @@ class Plan(msgspec.Struct, frozen=True):
         return {"scopes": list(self.missing_scopes)} if self.missing_scopes else {}
 
 
+@final
 class Refuse(msgspec.Struct, frozen=True):
     """The request ends here. `reason` is for the log and metrics, `code` for the caller.
 
@@ -93,6 +96,7 @@ class Refuse(msgspec.Struct, frozen=True):
     retry_after: int | None = None
 
 
+@final
 class NeedKeys(msgspec.Struct, frozen=True):
     """The key set of one issuer: absent, or without the key id that a token names."""
 
@@ -100,6 +104,7 @@ class NeedKeys(msgspec.Struct, frozen=True):
     reason: str = "absent"
 
 
+@final
 class Need(msgspec.Struct, frozen=True):
     """Facts that can still change the outcome; fetch them all, then decide again."""
 

@@ -35,10 +35,13 @@ def json_object(data: bytes) -> dict[str, Any]:
     """
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
         _require_shallow(data)
+    text = data.decode("utf-8").strip(" \t\n\r")  # all that JSON takes for white space
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        value, end = _DECODER.raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if end != len(text):
+        raise ValueError("more than one JSON value")
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     if b"\\u" in data and _ESCAPED_SURROGATE.search(data):

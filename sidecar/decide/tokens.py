@@ -59,19 +59,29 @@ class KeyState:
         return not self.since <= now < self.retry_at
 
 
-@dataclass(frozen=True, eq=False)
 class Verified:
     """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`).
 
-    Equal to itself only: another check of the same token is another one.
+    Equal to itself only: another check of the same token is another one. Nobody changes it.
     """
 
-    identity: Identity
-    claims: Mapping[str, Any]
-    opaque: frozenset[str]
-    expires: float
-    issuer: Issuer
-    keys: KeySet
+    __slots__ = ("claims", "expires", "identity", "issuer", "keys", "opaque")
+
+    def __init__(
+        self,
+        identity: Identity,
+        claims: Mapping[str, Any],
+        opaque: frozenset[str],
+        expires: float,
+        issuer: Issuer,
+        keys: KeySet,
+    ) -> None:
+        self.identity = identity
+        self.claims = claims
+        self.opaque = opaque
+        self.expires = expires
+        self.issuer = issuer
+        self.keys = keys
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ class Authorizer:
         if answer is None:
             return None
         crowding = self._crowding(request)
-        if isinstance(crowding, Refuse):
+        if type(crowding) is Refuse:
             answer = refusal(crowding, request, "")
         self._metrics.preflights.add("answered" if answer.status == 204 else "refused")
         return answer
@@ -166,7 +166,7 @@ class Authorizer:
         """The decision, or None where facts must be fetched first: await `resolve`."""
         started = time.perf_counter()
         outcome = self._crowding(request) or self._authorize(request)
-        if isinstance(outcome, Need):
+        if type(outcome) is Need:
             return None
         return self._decided(request, outcome, started)
 
@@ -181,17 +181,17 @@ class Authorizer:
         None where facts must be fetched first: await `reconsider`.
         """
         outcome = self._authorize(request)
-        return None if isinstance(outcome, Need) else outcome
+        return None if type(outcome) is Need else outcome
 
     async def reconsider(self, request: Request) -> Permit | Refuse:
         """The same, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
         for _ in range(ROUNDS):
             outcome = self._authorize(request)
-            if not isinstance(outcome, Need):
+            if type(outcome) is not Need:
                 return outcome
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
         outcome = self._authorize(request)
-        if isinstance(outcome, Need):
+        if type(outcome) is Need:
             return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return outcome
 
@@ -228,7 +228,7 @@ class Authorizer:
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
             return self._enforced(Refuse(Code.UNAVAILABLE, "internal_error"))
-        return self._enforced(outcome) if isinstance(outcome, Refuse) else outcome
+        return self._enforced(outcome) if type(outcome) is Refuse else outcome
 
     def _enforced(self, refuse: Refuse) -> Permit | Refuse:
         """In mode `observe` a refusal is only logged."""
@@ -253,14 +253,12 @@ class Authorizer:
             decision.cors = response_headers(request, snapshot.service.cors)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
-        refuse = outcome.observed if isinstance(outcome, Permit) else outcome
+        refuse = outcome.observed if type(outcome) is Permit else outcome
         if refuse is None:
             metrics.decisions.count(_PERMITTED)
             metrics.tokens.count(_ANONYMOUS if outcome.identity is None else _VALID)
         else:
-            metrics.decisions.add(
-                "refuse" if isinstance(outcome, Refuse) else "observe", refuse.reason
-            )
+            metrics.decisions.add("refuse" if type(outcome) is Refuse else "observe", refuse.reason)
             metrics.tokens.add(_token_result(refuse))
             if refuse.code is Code.INVALID_TOKEN and self.snapshot is not None:
                 rate = self.snapshot.service.failed_credentials
@@ -273,7 +271,7 @@ class Authorizer:
         """Count and log, once, when the response ended. `status` 0: the client went away first."""
         seconds = time.perf_counter() - decision.started
         outcome = decision.outcome
-        permitted = isinstance(outcome, Permit)
+        permitted = type(outcome) is Permit
         metrics = self._metrics
         metrics.requests.count(
             (
@@ -312,11 +310,11 @@ class Authorizer:
             "address": request.address,
             "version": decision.version,
         }
-        refuse = outcome.observed if isinstance(outcome, Permit) else outcome
+        refuse = outcome.observed if type(outcome) is Permit else outcome
         if refuse is None:
             record["outcome"] = "permit"
         else:
-            record["outcome"] = "refuse" if isinstance(outcome, Refuse) else "observe"
+            record["outcome"] = "refuse" if type(outcome) is Refuse else "observe"
             record["code"] = refuse.code.value
             record["reason"] = refuse.reason
         record["rule"] = (refuse or outcome).rule

@@ -276,7 +276,7 @@ class ClientConnection(Uploading):
 
     def _decided(self, request: Request, decision: Decision) -> None:
         outcome = decision.outcome
-        if isinstance(outcome, Permit):
+        if type(outcome) is Permit:
             proxy = self._proxy
             if self._head.handshake is not None and not proxy.tunnels.room():
                 self._no_room(request, decision)
@@ -375,7 +375,7 @@ class ClientConnection(Uploading):
         self.deadline = NEVER
         early, self._input = self._input, b""
         outcome = decision.outcome
-        expires = outcome.expires if isinstance(outcome, Permit) else 0.0
+        expires = outcome.expires if type(outcome) is Permit else 0.0
         tunnel = Tunnel(
             tunnels, self, self._transport, upstream.hand_over(), request, decision,
             upstream_seconds, expires,
