@@ -75,6 +75,8 @@ def run(options: argparse.Namespace, folder: Path, out: plan.Findings) -> dict[s
             plan.memory(ground, peers, say, out)
             plan.rules(ground, peers, effort, say, out)
             plan.stream(ground, peers, effort, say, out)
+    if sidecar.PEER.name in peers:
+        plan.decisions(say, out)
     return versions
 
 

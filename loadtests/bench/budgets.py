@@ -27,7 +27,7 @@ class Verdict:
     @property
     def line(self) -> str:
         sign = ">=" if self.at_least else "<="
-        budget = f"(budget {sign} {self.bound:g})"
+        budget = f"(budget {sign} {self.bound:.3g})"
         if self.value is None:
             return f"----  {self.name}: not judged, nothing to compare with {budget}"
         return f"{'PASS' if self.met else 'FAIL'}  {self.name}: {self.value:.2f} {budget}"

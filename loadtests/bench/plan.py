@@ -12,6 +12,7 @@ from loadtests.bench.agreement import agrees
 from loadtests.bench.budgets import Verdict, cpu, p50, p99, rate, ratio
 from loadtests.bench.contest import WARM_UP, Cell, Ground, measure, rounds, started
 from loadtests.bench.peers import Peer
+from loadtests.micro import decide
 
 MAIN: Final = Cell(1000, 32, "small")
 ALONE: Final = Cell(1000, 1, "small")
@@ -125,6 +126,24 @@ def rules(
     value = ratio(samples, many, few, cpu)
     out.verdicts.append(Verdict("CPU per request, 10,000 rules/10 rules", value, 1.3))
     out.parts["rules"] = {"rows": rows, "samples": samples}
+
+
+def decisions(say: Say, out: Findings) -> None:
+    """In process, by the raw check of an RS256 signature: 30 us on the machine that the budgets of
+    DESIGN section 9 (50, 8 and 50 us) come from."""
+    figures = decide.Bench().figures()
+    raw = figures[decide.Bench.RAW]
+    lines = [f"| {name} | {value:.1f} | {value / raw:.2f} |" for name, value in figures.items()]
+    say("\none decision in process\n\n| what | us | of the raw check |\n|---|---|---|")
+    say("\n".join(lines))
+    beyond = figures[decide.Bench.FIRST] - raw
+    p50, p99 = figures[decide.Bench.WARM_P50], figures[decide.Bench.WARM_P99]
+    out.verdicts += [
+        Verdict("first sight of a token beyond the raw check/raw check", beyond / raw, 50 / 30),
+        Verdict("p50 of a warm decision/raw check", p50 / raw, 8 / 30),
+        Verdict("p99 of a warm decision/raw check", p99 / raw, 50 / 30),
+    ]
+    out.parts["decisions"] = figures
 
 
 def stream(
