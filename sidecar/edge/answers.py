@@ -91,6 +91,11 @@ def too_many_connections() -> Answer:
     return _answer(503, "This proxy holds as many connections as it may.")
 
 
+def last_hop(decision_id: str) -> Answer:
+    """To an OPTIONS request that no further proxy may forward (RFC 9110 section 7.6.2)."""
+    return Answer(204, [(b"x-sidecar-decision", decision_id.encode("ascii"))], b"")
+
+
 def undecided() -> Answer:
     """A defect of ours while deciding: refused, never forwarded."""
     return _answer(500, "This request could not be decided.")

@@ -279,20 +279,20 @@ class ClientConnection(Uploading):
         if type(outcome) is Permit:
             proxy = self._proxy
             if self._head.handshake is not None and not proxy.tunnels.room():
-                self._no_room(request, decision)
+                self._own(answers.too_many_tunnels(decision.id), request, decision)
+                return
+            if request.method == "OPTIONS" and self._head.block.hops() == 0:
+                self._own(answers.last_hop(decision.id), request, decision)
                 return
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
             exchange.start(outcome, proxy.names(), payload, self._body is None, self._trailers)
             return
-        answer = refusal(outcome, request, decision.id)
-        answer.headers.extend(decision.cors)
-        self.finished(request, decision, answer.status, 0.0)
-        self._answer(answer)
+        self._own(refusal(outcome, request, decision.id), request, decision)
 
-    def _no_room(self, request: Request, decision: Decision) -> None:
-        answer = answers.too_many_tunnels(decision.id)
+    def _own(self, answer: Answer, request: Request, decision: Decision) -> None:
+        """What was decided is answered here."""
         answer.headers.extend(decision.cors)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
@@ -368,7 +368,7 @@ class ClientConnection(Uploading):
         tunnels = self._proxy.tunnels
         if not tunnels.room():
             upstream.discard()
-            self._no_room(request, decision)
+            self._own(answers.too_many_tunnels(decision.id), request, decision)
             return
         self._settled()
         self._state = CLOSED

@@ -136,6 +136,7 @@ def request_head(
     )
 
 
+_MAX_FORWARDS: Final = re.compile(rb"(?m)^max-forwards: [0-9]{1,9}\r\n")
 _UPGRADE_LINES: Final = b"connection: upgrade\r\nupgrade: websocket\r\n"
 
 
@@ -151,6 +152,10 @@ class _Sent:
         self.lines = lines
 
 
+def _one_hop_less(lines: bytes, hops: int) -> bytes:
+    return _MAX_FORWARDS.sub(b"max-forwards: %d\r\n" % (hops - 1), lines)
+
+
 def _settled_lines(
     head: RequestHead, request: Request, permit: Permit, names: RequestNames, default_host: str
 ) -> bytes:
@@ -158,6 +163,9 @@ def _settled_lines(
     target = request.path if query is None else f"{request.path}?{query.decode('ascii')}"
     host = request.authority or default_host
     identity, obligations = permit.identity, permit.obligations
+    kept = _kept_lines(head.block, names)
+    if request.method == "OPTIONS" and (hops := head.block.hops()):
+        kept = _one_hop_less(kept, hops)
     set_lines = b""
     if obligations.set_headers:
         set_lines = b"".join(
@@ -167,7 +175,7 @@ def _settled_lines(
     return b"".join(
         (
             f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),
-            _kept_lines(head.block, names),
+            kept,
             _UPGRADE_LINES if head.handshake is not None else b"",
             _origin_lines(request.authority, request.chain or request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",

@@ -43,6 +43,9 @@ MAX_METHOD: Final = 32
 MAX_REQUEST_LINE: Final = MAX_TARGET + MAX_METHOD + len(" HTTP/1.1 ")
 
 
+_HOPS: Final = re.compile(rb"[0-9]{1,9}")
+
+
 class Framing(Enum):
     """How the end of a body is found."""
 
@@ -110,6 +113,11 @@ class RequestBlock:
             raise BadRequest("no Host")
         else:
             self.authority = self.host = ""
+
+    def hops(self) -> int | None:
+        """How many proxies may still forward an OPTIONS request (RFC 9110 section 7.6.2)."""
+        said = [value for name, value in self.headers if name == b"max-forwards"]
+        return int(said[0]) if len(said) == 1 and _HOPS.fullmatch(said[0]) else None
 
     def wants_trailers(self) -> bool:
         """Whether the client says that it keeps trailers apart (RFC 9110 section 10.1.4)."""

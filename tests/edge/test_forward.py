@@ -431,3 +431,21 @@ def test_what_came_without_a_date_gets_one_and_no_other_does() -> None:
 def test_our_own_answers_bear_the_date_they_are_given() -> None:
     out = forward.answer(Answer(204, [], b""), version=1, keep_alive=False, date=DATE)
     assert out == b"HTTP/1.1 204 No Content\r\n" + DATE + b"connection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "forwarded"),
+    [
+        (b"OPTIONS", b"Max-Forwards: 7", b"max-forwards: 6"),
+        (b"OPTIONS", b"Max-Forwards: 010", b"max-forwards: 9"),
+        (b"OPTIONS", b"Max-Forwards: many", b"max-forwards: many"),
+        (b"OPTIONS", b"Max-Forwards: " + b"1" * 10, b"max-forwards: " + b"1" * 10),
+        (b"GET", b"Max-Forwards: 7", b"max-forwards: 7"),
+    ],
+)
+def test_an_options_request_comes_one_hop_nearer(
+    method: bytes, said: bytes, forwarded: bytes
+) -> None:
+    """RFC 9110 section 7.6.2."""
+    lines = upstream_lines(b"X-A: 1", said, start=method + b" / HTTP/1.1")
+    assert lines[2:4] == [b"x-a: 1", forwarded]

@@ -505,6 +505,17 @@ async def test_close_when_the_client_says_so(rig: Rig) -> None:
     )
 
 
+async def test_an_options_request_without_hops_left_ends_here(rig: Rig) -> None:
+    """RFC 9110 section 7.6.2; the permit comes first."""
+    asked = GET.replace(b"GET", b"OPTIONS", 1)[:-2] + b"Max-Forwards: 0\r\n"
+    client = await rig.client(asked + b"\r\n")
+    assert (await client.head()).startswith(b"HTTP/1.1 204 No Content\r\n")
+    client.send(asked.replace(b" /", b" /no", 1) + b"Connection: close\r\n\r\n")
+    assert (await client.rest()).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert [status for _, status in rig.authorizer.done] == [204, 403]
+    assert rig.upstream.peers == []
+
+
 async def test_a_half_sent_head_and_a_goodbye(rig: Rig) -> None:
     client = await rig.client(GET[:-5])
     client.half_close()
