@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, final
 
 import msgspec
 
 from sidecar.decide.bindings import Bindings
-from sidecar.decide.cache import ExpiringCache, Key, Reads
+from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
 from sidecar.decide.credentials import find, same_origin
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
@@ -47,9 +47,6 @@ Failing = Callable[[str, Rate, float], float]
 
 def _nobody_fails(address: str, rate: Rate, now: float) -> float:
     return 0.0
-
-
-WEIGHT: Final = 2048  # bytes that a remembered token takes beside its text, roughly
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
         if type(outcome) is Permit and not bad and about.reads.settled:
             expires = _remember(request, snapshot, verified, outcome)
             if key is not None:
-                evidence.decisions.put(key, outcome, expires, WEIGHT)
+                evidence.decisions.put(key, outcome, expires, weight(key, verified))
         return outcome
     return _refuse(snapshot, caller, verdict)
 
@@ -239,7 +236,7 @@ def _verified(
         return _Throttled(wait)
     result = verify(token, snapshot.issuers, evidence.keys, now)
     if isinstance(result, Verified):
-        evidence.tokens.put(key, result, result.expires, WEIGHT + 2 * len(token))
+        evidence.tokens.put(key, result, result.expires, result.weight)
     return result
 
 

@@ -6,6 +6,7 @@ equal decisions: DESIGN section 3, Cache.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Final, Generic, TypeVar
@@ -18,6 +19,7 @@ from sidecar.decide.tokens import Verified
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+WEIGHT: Final = 1024  # bytes that a remembered permit takes beside the texts of its key, roughly
 MOST_READS: Final = 32  # parts of a key
 LONGEST_VALUE: Final = 512  # characters of one of them
 
@@ -99,7 +101,8 @@ class Reads:
                         reads[(name, keys, pattern if name == "request.params" else ANY)] = None
         self._reads = list(reads)
         whole = any(keys is None and name in _MAPS for name, keys, _ in self._reads)
-        self._few = self.settled and not whole and len(self._reads) <= MOST_READS
+        parts = sum(1 if keys is None else len(keys) for _, keys, _ in self._reads)
+        self._few = self.settled and not whole and parts <= MOST_READS
 
     def key(
         self,
@@ -129,6 +132,12 @@ class Reads:
             else:
                 key.append(value)
         return tuple(key)
+
+
+def weight(key: Key, verified: Verified | None) -> int:
+    """Bytes that a remembered permit takes, roughly, with the token that its key keeps alive."""
+    texts = sum([sys.getsizeof(part) for part in key if isinstance(part, str)])
+    return WEIGHT + texts + (0 if verified is None else verified.weight)
 
 
 _OF_THE_CALLER: Final = frozenset(("token", "subject.id", "subject.anonymous"))

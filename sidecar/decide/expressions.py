@@ -272,7 +272,9 @@ class _Walk:
             return
         if held.WhichOneof("expr_kind") == "ident_expr" and self._is_text(key):
             name, text = held.ident_expr.name, key.const_expr.string_value
-            whole = VARIABLES.get(name) == _LIST  # membership in a list reads all of it
+            whole = (
+                name in VARIABLES and VARIABLES[name] == _LIST
+            )  # membership in a list reads all of it
             self._read(name, None if whole else text, guarded=call.function != "_[_]")
         else:
             self._visit(held)

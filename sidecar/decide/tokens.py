@@ -18,6 +18,7 @@ from sidecar.decide.outcomes import Identity, NeedKeys
 from sidecar.decide.strict import base64url, beyond_cel, json_object
 
 MAX_TOKEN: Final = 16 * 1024  # bytes
+WEIGHT: Final = 2048  # bytes that a verified token takes beside its text, roughly
 MAX_TRIES: Final = 4  # keys tried for a token without `kid`
 
 Path = tuple[str, ...]
@@ -61,11 +62,12 @@ class KeyState:
 
 class Verified:
     """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`).
+    `weight` is what remembering it takes in bytes, roughly.
 
     Equal to itself only: another check of the same token is another one. Nobody changes it.
     """
 
-    __slots__ = ("claims", "expires", "identity", "issuer", "keys", "opaque")
+    __slots__ = ("claims", "expires", "identity", "issuer", "keys", "opaque", "weight")
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Verified:
         expires: float,
         issuer: Issuer,
         keys: KeySet,
+        weight: int,
     ) -> None:
         self.identity = identity
         self.claims = claims
@@ -82,6 +85,7 @@ class Verified:
         self.expires = expires
         self.issuer = issuer
         self.keys = keys
+        self.weight = weight
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,8 @@ def _verify(
     for key in candidates[:MAX_TRIES]:
         if key.verifies(algorithm, signed, signature):
             opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
-            return Verified(identity, claims, opaque, expires, issuer, held)
+            weight = WEIGHT + 2 * len(token)
+            return Verified(identity, claims, opaque, expires, issuer, held, weight)
     raise _Bad("signature_invalid", "The token's signature is not valid.")
 
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 NAMES_KEPT: Final = 2048  # names that callers made up; well-known ones come on top
 LONGEST_NAME_KEPT: Final = 64
 LONGEST_BLOCK_KEPT: Final = 2048
+LINE: Final = 100
 
 # Everything a head may hold but for CR and LF, which only ever come as the pairs that end lines.
 TEXT: Final = bytes(c for c in range(256) if c == 9 or (c >= 32 and c != 127))
@@ -61,8 +62,8 @@ class Memo(dict[bytes, T]):
     """
 
     def __init__(self, bound: int, heaviest: int = 1024 * 1024) -> None:
-        """At most `bound` entries, and `heaviest` bytes of keys; what they mean takes four times
-        as much."""
+        """At most `bound` entries that weigh `heaviest` at most: the bytes of their keys, and LINE
+        for each line, since what it means takes as much again. All takes four times that."""
         super().__init__()
         self.bound = bound
         self.heaviest = heaviest
@@ -81,18 +82,24 @@ class Memo(dict[bytes, T]):
         mark = hash(key)
         if mark in self._once:
             if key not in self:
-                self.weight += len(key)
-                while len(self) >= self.bound or self.weight > self.heaviest:
-                    oldest = self._order.popleft()
-                    self.weight -= len(oldest)
-                    del self[oldest]
+                self.weight += _weight(key)
                 self._order.append(key)
+                while len(self._order) > self.bound or self.weight > self.heaviest:
+                    oldest = self._order.popleft()
+                    self.weight -= _weight(oldest)
+                    if oldest == key:
+                        return False
+                    del self[oldest]
             self[key] = value
             return True
         if len(self._once) >= self.bound:
             self._once.clear()
         self._once.add(mark)
         return False
+
+
+def _weight(key: bytes) -> int:
+    return len(key) + LINE * key.count(b"\n")
 
 
 class _Names(dict[bytes, tuple[bytes, int]]):

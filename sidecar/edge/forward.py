@@ -39,6 +39,8 @@ _CORS: Final = frozenset(
 )  # fmt: skip
 
 
+LONGEST_KEPT: Final = 512  # characters of an authority and a chain, or of a subject
+SCOPES_KEPT: Final = 64
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
@@ -55,8 +57,7 @@ def encoded(text: str) -> bytes:
     return quote(text, safe=_SAFE, errors="surrogatepass").encode("ascii")
 
 
-@lru_cache(maxsize=8192)
-def identity_lines(identity: Identity) -> bytes:
+def _identity_lines(identity: Identity) -> bytes:
     """The identity's header lines, each with its end."""
     lines = [
         b"x-sidecar-subject: " + encoded(identity.subject),
@@ -68,7 +69,16 @@ def identity_lines(identity: Identity) -> bytes:
     return b"\r\n".join(lines) + b"\r\n"
 
 
-@lru_cache(maxsize=4096)
+_known_identity: Final = lru_cache(maxsize=8192)(_identity_lines)
+
+
+def identity_lines(identity: Identity) -> bytes:
+    """The same, remembered up to a length: the memory is bounded in bytes as well."""
+    if len(identity.subject) > LONGEST_KEPT or len(identity.scopes) > SCOPES_KEPT:
+        return _identity_lines(identity)
+    return _known_identity(identity)
+
+
 def _origin_lines(authority: str, chain: str, scheme: str) -> bytes:
     """Who asked for what, of whom: the lines that replace what the caller said of it."""
     lines = f"x-forwarded-for: {chain}\r\nx-forwarded-proto: {scheme}\r\n"
@@ -77,11 +87,21 @@ def _origin_lines(authority: str, chain: str, scheme: str) -> bytes:
     return lines.encode("ascii")
 
 
+_known_origin: Final = lru_cache(maxsize=4096)(_origin_lines)
+
+
+def origin_lines(authority: str, chain: str, scheme: str) -> bytes:
+    """The same, remembered up to a length: callers choose the authority."""
+    if len(authority) + len(chain) > LONGEST_KEPT:
+        return _origin_lines(authority, chain, scheme)
+    return _known_origin(authority, chain, scheme)
+
+
 def remembered() -> dict[str, int]:
     """Entries by table of what came before; every one of them is bounded."""
     return {
-        "identities": identity_lines.cache_info().currsize,
-        "origins": _origin_lines.cache_info().currsize,
+        "identities": _known_identity.cache_info().currsize,
+        "origins": _known_origin.cache_info().currsize,
     }
 
 
@@ -177,7 +197,7 @@ def _settled_lines(
             f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),
             kept,
             _UPGRADE_LINES if head.handshake is not None else b"",
-            _origin_lines(request.authority, request.chain or request.address, request.scheme),
+            origin_lines(request.authority, request.chain or request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",
             set_lines,
         )

@@ -287,7 +287,7 @@ def _sound(data: bytes, scanned: int, limit: int) -> bool:
 
 # Small where entries soon go stale or are of little use: a table that fills for hours looks like a
 # leak to whoever watches the memory.
-_request_heads: Final[Memo[RequestHead]] = Memo(4096, 2 * 1024 * 1024)
+_request_heads: Final[Memo[RequestHead]] = Memo(4096, 4 * 1024 * 1024)
 _request_blocks: Final[Memo[RequestBlock]] = Memo(512)  # of HTTP/1.1
 
 

@@ -40,7 +40,7 @@ class Side(asyncio.Protocol):
     __slots__ = ("_stuck", "_tunnel", "eof", "frames", "full", "gone", "heard_out", "transport")
 
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
-        self._tunnel = tunnel
+        self._tunnel: Tunnel | None = tunnel  # until the peer is gone, lest a circle stays behind
         self.transport = transport
         self.frames = Frames()
         self.eof = False  # it sends no more
@@ -52,24 +52,29 @@ class Side(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        self._tunnel.received(self, data)
+        if self._tunnel is not None:
+            self._tunnel.received(self, data)
 
     def eof_received(self) -> bool:
         self.eof = True
-        return self._tunnel.half_closed(self)
+        return self._tunnel is not None and self._tunnel.half_closed(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.eof = self.gone = True
-        self._tunnel.lost(self)
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.lost(self)
 
     def pause_writing(self) -> None:
         self.full = True
         self._stuck = -1
-        self._tunnel.keeps_up(self, False)
+        if self._tunnel is not None:
+            self._tunnel.keeps_up(self, False)
 
     def resume_writing(self) -> None:
         self.full = False
-        self._tunnel.keeps_up(self, True)
+        if self._tunnel is not None:
+            self._tunnel.keeps_up(self, True)
 
     # -- what the tunnel calls
 

@@ -136,7 +136,7 @@ class UpstreamPool:
     def idle(self, upstream: UpstreamConnection) -> None:
         """A connection is free again."""
         upstream.reused = True
-        if self._waiting and not upstream.quiet():
+        if self._waiting and (upstream.transport.is_closing() or not upstream.quiet()):
             upstream.discard()  # as in `take`; who waits gets a new one
             return
         self._give(upstream)

@@ -187,10 +187,13 @@ def test_what_a_key_cannot_hold_is_not_remembered(
     assert len(evidence.decisions) == 0
 
 
-def test_nor_is_a_decision_that_reads_very_much() -> None:
+@pytest.mark.parametrize("in_one", [False, True])
+def test_nor_is_a_decision_that_reads_very_much(in_one: bool) -> None:
+    reads = [f"has(request.headers.h{n})" for n in range(MOST_READS + 1)]
+    conditions = [" || ".join(reads)] if in_one else reads
     rules = "".join(
-        f'  - {{name: r{n}, effect: deny, when: "has(request.headers.h{n})"}}\n'
-        for n in range(MOST_READS + 1)
+        f'  - {{name: r{n}, effect: deny, when: "{condition}"}}\n'
+        for n, condition in enumerate(conditions)
     )
     documents, problems = parse([Source("f", f"{ISSUERS}  - {RULES[0]}\n{rules}")])
     assert not problems
@@ -210,3 +213,15 @@ def test_a_permit_is_remembered_no_longer_than_its_token_lasts() -> None:
     held, evidence = snapshot(frozenset((3, 9))), known()
     assert isinstance(authorize(step(name="short"), held, evidence, NOW + 19), Permit)
     assert isinstance(authorize(step(name="short"), held, evidence, NOW + 20), Refuse)
+
+
+def test_a_remembered_permit_weighs_what_it_keeps_alive() -> None:
+    held, evidence = snapshot(frozenset((0, 4))), known()
+    bare = authorize(step(), held, evidence, NOW)
+    light = evidence.decisions.weight
+    assert isinstance(bare, Permit)
+    assert light > evidence.tokens.weight > 2 * len(credential("alice"))
+    assert isinstance(
+        authorize(step("/a/x", "alice", ("x-try", "x" * 500)), held, evidence, NOW), Permit
+    )
+    assert evidence.decisions.weight > 2 * light + 400

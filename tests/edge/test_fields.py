@@ -51,3 +51,14 @@ def test_long_keys_count_by_their_bytes() -> None:
             memo.offer(b"%d" % number * 30, number)
         assert memo.weight == sum(map(len, memo)) <= 100
     assert list(memo.values()) == [6, 7, 8]
+
+
+def test_many_short_lines_weigh_more_than_their_bytes() -> None:
+    memo: Memo[int] = Memo(100, heaviest=3 * fields.LINE)
+    for key in (b"a\n", b"b\n", b"c\nc\n", b"\n" * 4):
+        for _ in range(2):
+            memo.offer(key, 1)
+    assert set(memo) == set()
+    for _ in range(2):
+        memo.offer(b"d\n", 1)
+    assert set(memo) == {b"d\n"}

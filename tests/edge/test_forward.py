@@ -449,3 +449,16 @@ def test_an_options_request_comes_one_hop_nearer(
     """RFC 9110 section 7.6.2."""
     lines = upstream_lines(b"X-A: 1", said, start=method + b" / HTTP/1.1")
     assert lines[2:4] == [b"x-a: 1", forwarded]
+
+
+def test_what_callers_make_long_is_not_remembered() -> None:
+    """Neither an authority nor a subject: their number is bounded, and so are their bytes."""
+    before = forward.remembered()
+    for number in range(3):
+        authority = f"{number}" * (forward.LONGEST_KEPT + 1)
+        subject = Identity("iss", f"{number}" * (forward.LONGEST_KEPT + 1))
+        scopes = frozenset(map(str, range(forward.SCOPES_KEPT + 1 + number)))
+        assert authority.encode() in forward.origin_lines(authority, "192.0.2.1", "http")
+        assert subject.subject.encode() in forward.identity_lines(subject)
+        forward.identity_lines(Identity("iss", "alice", scopes))
+    assert forward.remembered() == before

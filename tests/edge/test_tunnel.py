@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import ssl
@@ -18,6 +19,7 @@ from sidecar.decide.request import Request
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.certificates import ClientFiles, ServerFiles, load
 from sidecar.edge.handshakes import Handshakes
+from sidecar.edge.tunnel import Side, Tunnel
 from tests.certificates import Authority
 
 from .conftest import Peer, Rig, soon
@@ -663,3 +665,20 @@ async def test_a_server_that_ends_without_close_notify(
     upstream.reset()
     assert await client.rest() == b""
     await ended(rig)
+
+
+async def test_what_is_left_of_a_tunnel_needs_no_collector(rig: Rig) -> None:
+    """Full collections wait for pauses, and tunnels are heavy."""
+    gc.collect()
+    gc.disable()
+    try:
+        client, upstream = await tunnel(rig)
+        assert [each for each in gc.get_objects() if isinstance(each, Tunnel | Side)]
+        client.close()
+        upstream.close()
+        await ended(rig)
+        await rig.becomes(
+            lambda: not [each for each in gc.get_objects() if isinstance(each, Tunnel | Side)]
+        )
+    finally:
+        gc.enable()

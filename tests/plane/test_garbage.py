@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from sidecar.plane import garbage
-from sidecar.plane.garbage import LONGEST, YOUNG, Garbage, settle
+from sidecar.plane.garbage import LONGEST, MANY, SHARE, YOUNG, Garbage, settle
 
 
 @pytest.fixture
@@ -50,22 +50,51 @@ def test_what_is_due_waits_for_a_pause(full: list[int]) -> None:
     _age()
     full.clear()
     sweeper.sweep(1.0)
-    sweeper.sweep(LONGEST - 1)
+    sweeper.sweep(LONGEST)
     assert full == []
     busy[0] = False
-    sweeper.sweep(LONGEST - 0.5)
-    assert full == [2]
-    sweeper.sweep(LONGEST)
+    sweeper.sweep(LONGEST + 0.5)
+    sweeper.sweep(LONGEST + 1)
     assert full == [2]
 
 
 def test_but_not_for_ever(full: list[int]) -> None:
     sweeper = Garbage(lambda: True)
     gc.collect()
-    sweeper.sweep(0.0)
     _age()
     full.clear()
+    for now in (0.0, 1.0, LONGEST - 1):
+        sweeper.sweep(now)
+    assert full == []
     sweeper.sweep(LONGEST)
+    assert full == [2]
+
+
+def test_nor_while_much_is_left_behind(full: list[int]) -> None:
+    sweeper = Garbage(lambda: True)
+    gc.collect()
+    for _ in range(MANY // YOUNG):
+        full.clear()
+        sweeper.sweep(1.0)
+        assert full == []
+        _age()
+    full.clear()
+    sweeper.sweep(1.0)
+    assert full == [2]
+
+
+def test_what_takes_long_is_not_done_often(full: list[int]) -> None:
+    moments = iter((0.0, 0.5, 1.0, 1.0))
+    sweeper = Garbage(lambda: False, clock=lambda: next(moments))
+    _age()
+    full.clear()
+    sweeper.sweep(10.0)
+    assert full == [2]
+    _age()
+    full.clear()
+    sweeper.sweep(10.0 + 0.5 / SHARE - 1)
+    assert full == []
+    sweeper.sweep(10.0 + 0.5 / SHARE)
     assert full == [2]
 
 
