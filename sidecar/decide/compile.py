@@ -171,6 +171,11 @@ def _issuer(
     spec = document.spec
     assert isinstance(spec, TokenIssuer)  # noqa: S101
     before = len(problems)
+    if spec.issuer == api_keys.ISSUER:
+        report(
+            problems, document, "spec.issuer", f"{spec.issuer!r} is what stands for API keys",
+            hint="no token can be of it; write the `iss` of your tokens",
+        )  # fmt: skip
     skew = seconds(spec.clock_skew)
     if skew > MAX_SKEW:
         report(problems, document, "spec.clockSkew", "more than 10m of clock skew")
