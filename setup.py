@@ -37,6 +37,7 @@ HOT = (
     "sidecar/decide/evaluate.py",
     "sidecar/decide/strict.py",
     "sidecar/decide/tokens.py",
+    "sidecar/decide/api_keys.py",
     "sidecar/edge/exchange.py",
     "sidecar/edge/forward.py",
     "sidecar/edge/upstream.py",

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import cProfile
 import gc
+import hashlib
 import json
 import pstats
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
+from math import inf
 from typing import Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sidecar.decide.api_keys import ApiKey
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
@@ -143,6 +148,22 @@ class Bench:
                 found.append((time.perf_counter_ns() - started) / 1e3)
         return sorted(found)
 
+    def key_of(self, count: int) -> Callable[[], None]:
+        """A request with one of so many API keys, another key each time."""
+        keys = {
+            b"key-%d" % n: ApiKey(hashlib.sha256(b"%032d" % n).digest(), f"{n}", ("read",), {}, inf)
+            for n in range(count)
+        }
+        held = replace(self.small, api_keys=keys)
+        step = count // 10
+        asked = [request("/plain/x", f"key-{n * step}.{n * step:032d}") for n in range(10)]
+        each = cycle([self.permitted(one, held) for one in asked])
+
+        def work() -> None:
+            next(each)()
+
+        return work
+
     def figures(self) -> dict[str, float]:
         plain, anonymous = request("/plain/x", self.credential), request("/plain/x")
         conditional = request("/accounts/7/balance", self.credential)
@@ -167,6 +188,8 @@ class Bench:
             "warm, scopes only, 10,000 more rules": timed(self.permitted(plain, large), 10_000),
             "the same request again": timed(again, 10_000),
             "refused, anonymous": timed(refused, 10_000),
+            "an API key": timed(self.key_of(10), 10_000),
+            "an API key of 100,000": timed(self.key_of(100_000), 10_000),
         }
 
 

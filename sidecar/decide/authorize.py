@@ -13,6 +13,7 @@ from typing import Any, final
 
 import msgspec
 
+from sidecar.decide import api_keys
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
 from sidecar.decide.credentials import find, same_origin
@@ -226,6 +227,12 @@ def _look(
 def _verified(
     token: bytes, address: str, snapshot: Snapshot, evidence: Evidence, now: float
 ) -> Verified | Rejected | KeysUnavailable | NeedKeys | _Throttled:
+    if snapshot.api_keys and api_keys.looks_like(token):
+        found = api_keys.check(token, snapshot.api_keys, now)
+        wait = 0.0
+        if isinstance(found, Rejected):
+            wait = evidence.failing(address, snapshot.service.failed_credentials, now)
+        return _Throttled(wait) if wait > 0 else found
     key = snapshot.trust + digest(token)
     cached = evidence.tokens.get(key, now)
     if cached is not None and _current(cached, evidence):

@@ -7,17 +7,20 @@ sees of them (its namespace and `platform`, selected by its labels) and builds w
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.decide import api_keys
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
 from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.documents import (
     PLATFORM,
     AccessPolicy,
+    ApiKey,
     Document,
     ProtectedService,
     TokenIssuer,
@@ -44,6 +47,8 @@ _NEVER_SEEN: Final = ("x-sidecar-", "x-forwarded-")
 _FRAMING: Final = frozenset(
     ("cookie", "host", "connection", "content-length", "transfer-encoding", "expect", "forwarded")
 )
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{4,64}")
+_KEY_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -61,6 +66,7 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     services = [d for d in documents if isinstance(d.spec, ProtectedService)]
     _check_issuers_unique(issuers, problems)
     _check_audiences(issuers, services, problems)
+    _check_keys_unique([d for d in documents if isinstance(d.spec, ApiKey)], problems)
     _check_services(services, problems)
     return problems
 
@@ -93,6 +99,9 @@ def compile_snapshot(
         for document in issuer_documents
         if (issuer := _issuer(document, audiences, problems)) is not None
     }
+    key_documents = [d for d in seen if isinstance(d.spec, ApiKey)]
+    _check_keys_unique(key_documents, problems)
+    keys = dict(entry for d in key_documents if (entry := _api_key(d, problems)) is not None)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -116,6 +125,7 @@ def compile_snapshot(
         trust=trust.digest()[:8],
         service=service,
         issuers=issuers,
+        api_keys=keys,
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
         headers_read=_headers_read(routed, service),
@@ -148,6 +158,8 @@ def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule
             return compile_policy(document, problems)
         case TokenIssuer():
             _issuer(document, frozenset(), problems)
+        case ApiKey():
+            _api_key(document, problems)
         case ProtectedService():
             _service(document, problems)
     return []
@@ -159,6 +171,11 @@ def _issuer(
     spec = document.spec
     assert isinstance(spec, TokenIssuer)  # noqa: S101
     before = len(problems)
+    if spec.issuer == api_keys.ISSUER:
+        report(
+            problems, document, "spec.issuer", f"{spec.issuer!r} is what stands for API keys",
+            hint="no token can be of it; write the `iss` of your tokens",
+        )  # fmt: skip
     skew = seconds(spec.clock_skew)
     if skew > MAX_SKEW:
         report(problems, document, "spec.clockSkew", "more than 10m of clock skew")
@@ -211,6 +228,48 @@ def _issuer(
         keys=keys,
         jwks_uri=uri,
     )
+
+
+def _api_key(document: Document, problems: list[Problem]) -> tuple[bytes, api_keys.ApiKey] | None:
+    """The key by its id."""
+    spec = document.spec
+    assert isinstance(spec, ApiKey)  # noqa: S101
+    before = len(problems)
+    if not _KEY_ID.fullmatch(spec.id):
+        report(
+            problems, document, "spec.id", f"{spec.id!r} is not an id",
+            hint="4 to 64 letters, digits, - and _",
+        )  # fmt: skip
+    if not _KEY_HASH.fullmatch(spec.hash):  # never quoted: it may be the secret itself
+        report(
+            problems, document, "spec.hash", "not the hash of a secret",
+            hint="write sha256: and the SHA-256 of the secret in 64 lower-case digits",
+        )  # fmt: skip
+    expires = math.inf
+    if spec.expires is not None:
+        try:
+            expires = api_keys.expiry(spec.expires)
+        except ValueError:
+            report(
+                problems, document, "spec.expires", f"{spec.expires!r} is not a moment",
+                hint="write 2027-01-31T00:00:00Z",
+            )  # fmt: skip
+    for place, scope in enumerate(spec.scopes):
+        if " " in scope:
+            report(problems, document, f"spec.scopes[{place}]", f"{scope!r} holds a space")
+    for name in spec.attributes:
+        if name in api_keys.RESERVED:
+            report(
+                problems, document, f"spec.attributes.{name}", f"{name!r} is said elsewhere",
+                hint="sub is spec.subject, scope is spec.scopes, exp is spec.expires",
+            )  # fmt: skip
+    if len(problems) > before:
+        return None
+    digest = bytes.fromhex(spec.hash.removeprefix("sha256:"))
+    subject = spec.id if spec.subject is None else spec.subject
+    scopes = tuple(dict.fromkeys(spec.scopes))
+    key = api_keys.ApiKey(digest, subject, scopes, spec.attributes, expires)
+    return spec.id.encode("ascii"), key
 
 
 def _check_address(
@@ -310,6 +369,19 @@ def _check_issuers_unique(issuers: Iterable[Document], problems: list[Problem]) 
                 problems, document, "spec.issuer",
                 f"{other.ref} already stands for the issuer {spec.issuer}",
                 hint="one TokenIssuer for each `iss` that a sidecar sees",
+            )  # fmt: skip
+
+
+def _check_keys_unique(keys: Iterable[Document], problems: list[Problem]) -> None:
+    first: dict[str, Document] = {}
+    for document in sorted(keys, key=order_key):
+        spec = document.spec
+        assert isinstance(spec, ApiKey)  # noqa: S101
+        other = first.setdefault(spec.id, document)
+        if other is not document:
+            report(
+                problems, document, "spec.id", f"{other.ref} already has the id {spec.id!r}",
+                hint="to let two secrets stand for one caller, give two ids one subject",
             )  # fmt: skip
 
 

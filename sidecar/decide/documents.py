@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-Kind = Literal["TokenIssuer", "ProtectedService", "AccessPolicy"]
+Kind = Literal["TokenIssuer", "ApiKey", "ProtectedService", "AccessPolicy"]
 PLATFORM: Final = "platform"
 """Documents of this namespace apply in every namespace, and come first in order."""
 
@@ -104,6 +104,34 @@ class TokenIssuer(_Spec, frozen=True):
     claims: Annotated[ClaimNames, Meta(description="Where to read subject and scopes.")] = (
         ClaimNames()
     )
+
+
+class ApiKey(_Spec, frozen=True):
+    """A caller that presents `id.secret`, wherever a credential is looked for. Only a hash of the
+    secret is ever written down; make secrets of 32 random bytes or more, never of words."""
+
+    id: Annotated[
+        Text,
+        Meta(description="What stands before the dot; unique within what a sidecar sees."),
+    ]
+    hash: Annotated[
+        Text, Meta(description="`sha256:` and the SHA-256 of the secret in 64 hexadecimal digits.")
+    ]
+    selector: Annotated[
+        Selector,
+        Meta(description="Labels of the sidecars it is for; `{}` is all of the namespace."),
+    ] = {}
+    subject: Annotated[
+        Text | None, Meta(description="Who calls; of the issuer `api-key`. Left out: the id.")
+    ] = None
+    scopes: Annotated[list[Text], Meta(description="What a token would carry as its scopes.")] = []
+    expires: Annotated[
+        Text | None, Meta(description="`2027-01-31T00:00:00Z` (RFC 3339). Left out: never.")
+    ] = None
+    attributes: Annotated[
+        dict[str, Any],
+        Meta(description="What expressions read as `token`, beside `iss`, `sub` and `scope`."),
+    ] = {}
 
 
 class CredentialLocation(_Spec, frozen=True):
@@ -271,9 +299,10 @@ class AccessPolicy(_Spec, frozen=True):
     mode: Annotated[Literal["enforce"], Meta(description="Its rules are enforced.")] = "enforce"
 
 
-Spec = TokenIssuer | ProtectedService | AccessPolicy
+Spec = TokenIssuer | ApiKey | ProtectedService | AccessPolicy
 KINDS: Final[Mapping[str, type[Spec]]] = {
     "TokenIssuer": TokenIssuer,
+    "ApiKey": ApiKey,
     "ProtectedService": ProtectedService,
     "AccessPolicy": AccessPolicy,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.expressions import Program
@@ -69,6 +70,7 @@ class Snapshot:
     trust: bytes
     service: Service
     issuers: Mapping[str, Issuer]
+    api_keys: ApiKeys
     routes: RouteIndex[CompiledRule]
     rule_headers: frozenset[str]
     headers_read: frozenset[str] | None
