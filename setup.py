@@ -25,6 +25,7 @@ HOT = (
     "sidecar/edge/websocket.py",
     "sidecar/edge/tunnel.py",
     "sidecar/edge/http1.py",
+    "sidecar/edge/response_head.py",
     "sidecar/edge/bodies.py",
     "sidecar/edge/authorizer.py",
     "sidecar/decide/rates.py",

@@ -21,8 +21,8 @@ from sidecar.edge.http1 import (
     LENGTH,
     Framing,
     RequestBlock,
-    ResponseHead,
 )
+from sidecar.edge.response_head import ResponseHead
 from sidecar.errors import BadMessage
 
 MAX_CHUNK_LINE: Final = 1024  # bytes, extensions included

@@ -22,8 +22,9 @@ from sidecar.edge.forward import (
     response_trailers,
     switching_head,
 )
-from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead, ResponseHead
+from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead
 from sidecar.edge.names import RequestNames, end_to_end, late_request_lines
+from sidecar.edge.response_head import ResponseHead
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadResponse

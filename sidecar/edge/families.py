@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sidecar.edge import forward, http1
+from sidecar.edge import forward, http1, response_head
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
 from sidecar.edge.rotation import Rotation
@@ -43,8 +43,9 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
 def remembered_family() -> Metric:
     """The tables that spare a request the work of an equal one before."""
     family = GaugeMetricFamily("sidecar_remembered_entries", "In each table.", labels=["table"])
-    for table, entries in {**http1.remembered(), **forward.remembered()}.items():
-        family.add_metric([table], entries)
+    for part in (http1, response_head, forward):
+        for table, entries in part.remembered().items():
+            family.add_metric([table], entries)
     return family
 
 

@@ -162,6 +162,15 @@ def parse_lines(block: bytes, most: int) -> tuple[Headers, list[tuple[int, bytes
     return fields, special
 
 
+def sound(data: bytes, scanned: int, limit: int) -> bool:
+    """Whether the new part of an unfinished head holds only text and whole line ends."""
+    start = scanned - 1 if scanned and data[scanned - 1] == 13 else scanned
+    part = data[start:limit]
+    strange = len(part.translate(None, TEXT))
+    pending = 1 if part.endswith(b"\r") else 0
+    return strange == 2 * part.count(b"\r\n") + pending
+
+
 class TooMany(BadMessage):
     """More field lines than the limit."""
 

@@ -23,9 +23,9 @@ from sidecar.edge.http1 import (
     Framing,
     RequestBlock,
     RequestHead,
-    ResponseHead,
 )
 from sidecar.edge.names import RequestNames, ResponseNames, late_response_lines, named_away
+from sidecar.edge.response_head import ResponseHead
 from sidecar.edge.websocket import Handshake
 from sidecar.errors import BadResponse
 

@@ -1,4 +1,5 @@
-"""HTTP/1.1 heads as bytes: strict, no sockets. Field lines are in `fields`, bodies in `bodies`.
+"""Request heads as bytes: strict, no sockets. Field lines are in `fields`, bodies in `bodies`,
+responses in `response_head`.
 
 The rule of this file: bytes that two parsers could read differently are no message (DESIGN
 section 8, rule 2). A head is refused, never mended, with one exception that RFC 9112 section 2.2
@@ -32,10 +33,11 @@ from sidecar.edge.fields import (
     Memo,
     TooMany,
     parse_lines,
+    sound,
 )
 from sidecar.edge.names import decided_on
 from sidecar.edge.websocket import Handshake, handshake
-from sidecar.errors import BadMessage, BadRequest, BadResponse
+from sidecar.errors import BadMessage, BadRequest
 
 MAX_HEAD: Final = 64 * 1024  # bytes, the blank line included
 MAX_HEADERS: Final = 100
@@ -183,54 +185,6 @@ class RequestHead:
         return known
 
 
-class ResponseHead:
-    """One response's head. Shared: nobody changes it. `length` is -1 without a content-length.
-
-    With Framing.NONE (HEAD, 204, 304) it only describes. `line` is status and reason as they came.
-    `wire` belongs to `forward`, which remembers there what most clients are sent of it.
-    """
-
-    __slots__ = (
-        "dated", "framing", "headers", "keep_alive", "length", "line", "options", "status",
-        "version", "wire",
-    )  # fmt: skip
-
-    def __init__(
-        self, line: bytes, version: int, headers: Headers, framed: Framed, method: str
-    ) -> None:
-        """Raises BadResponse."""
-        self.line = line
-        self.status = int(line[:3])
-        self.version = version
-        self.headers = headers
-        self.options = framed.options
-        self.length = framed.length
-        self.keep_alive = framed.persists(version)
-        self.wire = b""
-        self.dated = any(name == b"date" for name, _ in headers)
-        chunked = framed.coding is not None
-        if chunked and version == 0:
-            raise BadResponse("transfer-encoding in HTTP/1.0")
-        self.framing = self._framing(chunked, method)
-
-    def _framing(self, chunked: bool, method: str) -> Framing:
-        """RFC 9112 section 6.3."""
-        if self.status < 200 or self.status == 204:
-            # Neither may say how long a body it has: some parsers would go by the words.
-            if chunked or self.length > 0:
-                raise BadResponse("1xx or 204 that announces a body")
-            self.length = -1
-            return NONE
-        if self.status == 304 or method == "HEAD":
-            return NONE
-        if chunked:
-            return CHUNKED
-        if self.length >= 0:
-            return LENGTH
-        self.keep_alive = False
-        return CLOSE
-
-
 # --- where a head ends -------------------------------------------------------------------------
 
 
@@ -252,7 +206,7 @@ def request_head_end(data: bytes, scanned: int = 0, limit: int = MAX_HEAD) -> in
     end = data.find(b"\r\n\r\n") if scanned < 4 else data.find(b"\r\n\r\n", scanned - 3)
     if 0 <= end <= limit - 4:
         return end + 4
-    if not _sound(data, scanned, limit):
+    if not sound(data, scanned, limit):
         raise BadRequest(BAD_BYTE)
     if len(data) >= limit:
         if data.find(b"\r\n", 0, MAX_REQUEST_LINE + 2) < 0:
@@ -261,29 +215,7 @@ def request_head_end(data: bytes, scanned: int = 0, limit: int = MAX_HEAD) -> in
     return -1
 
 
-def response_head_end(data: bytes, scanned: int = 0, limit: int = MAX_HEAD) -> int:
-    """As `request_head_end`; raises BadResponse."""
-    # Bounds as arguments cost `find` more than the search: most heads come whole, and short.
-    end = data.find(b"\r\n\r\n") if scanned < 4 else data.find(b"\r\n\r\n", scanned - 3)
-    if 0 <= end <= limit - 4:
-        return end + 4
-    if not _sound(data, scanned, limit):
-        raise BadResponse(BAD_BYTE)
-    if len(data) >= limit:
-        raise BadResponse("head too large")
-    return -1
-
-
-def _sound(data: bytes, scanned: int, limit: int) -> bool:
-    """Whether the new part of an unfinished head holds only text and whole line ends."""
-    start = scanned - 1 if scanned and data[scanned - 1] == 13 else scanned
-    part = data[start:limit]
-    strange = len(part.translate(None, TEXT))
-    pending = 1 if part.endswith(b"\r") else 0
-    return strange == 2 * part.count(b"\r\n") + pending
-
-
-# --- requests ----------------------------------------------------------------------------------
+# --- reading it ---------------------------------------------------------------------------------
 
 # Small where entries soon go stale or are of little use: a table that fills for hours looks like a
 # leak to whoever watches the memory.
@@ -319,7 +251,7 @@ def _request_head(head: bytes, max_headers: int, *, keep_block: bool) -> Request
                 block.shared = _request_blocks.offer(raw, block)
         method = _METHODS.get(start[0]) or _method(start[0])
         return RequestHead(method, 1, block, start[1])
-    if not _sound(head, 0, len(head)):  # first, as where the head comes in pieces
+    if not sound(head, 0, len(head)):  # first, as where the head comes in pieces
         raise BadRequest(BAD_BYTE)
     if len(start) != 3:
         raise BadRequest("request line is not method, target, version")
@@ -411,53 +343,7 @@ def remembered() -> dict[str, int]:
     return {
         "request_heads": len(_request_heads),
         "request_blocks": len(_request_blocks),
-        "response_heads": len(_response_heads),
         "header_names": len(NAMES),
         "authorities": _cached_authority.cache_info().currsize,
         "paths": known_path.cache_info().currsize,
     }
-
-
-# --- responses ---------------------------------------------------------------------------------
-
-# Of responses to anything but HEAD. Their Date is another one each second.
-_response_heads: Final[Memo[ResponseHead]] = Memo(256)
-
-
-def parse_response_head(
-    head: bytes, method: str, max_headers: int = 2 * MAX_HEADERS
-) -> ResponseHead:
-    """Read the head that answers `method`, up to and with its blank line.
-
-    Raises BadResponse for what the client could read differently than we do.
-    """
-    if method == "HEAD":
-        return _response_head(head, method, max_headers)
-    known = _response_heads.get(head)
-    if known is None or len(known.headers) > max_headers:
-        known = _response_head(head, method, max_headers)
-        _response_heads.offer(head, known)
-    return known
-
-
-def _response_head(head: bytes, method: str, most: int) -> ResponseHead:
-    cut = head.find(b"\r\n")
-    line = head[:cut]
-    start, code = line[:9], line[9:12]
-    # RFC 9112 section 4: a space must follow; many leave it out with the reason, unmistakably.
-    if (
-        start not in (b"HTTP/1.1 ", b"HTTP/1.0 ")
-        or len(code) != 3
-        or not code.isdigit()
-        or code < b"100"
-        or line[12:13] not in (b" ", b"")
-        or line.translate(None, TEXT)
-    ):
-        raise BadResponse("bad status line")
-    try:
-        headers, special = parse_lines(head[cut + 2 : -2], most)
-        framed = Framed(special)
-    except BadMessage as error:
-        raise BadResponse(error.reason) from None
-    rest = line[9:] if len(line) > 12 else code + b" "
-    return ResponseHead(rest, 1 if start == b"HTTP/1.1 " else 0, headers, framed, method)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.decide.request import Headers
 from sidecar.edge.bodies import Body, body_of, trailers_of
-from sidecar.edge.http1 import ResponseHead, parse_response_head, response_head_end
 from sidecar.edge.names import end_to_end
+from sidecar.edge.response_head import ResponseHead, parse_response_head, response_head_end
 from sidecar.edge.sweeper import NEVER
 from sidecar.errors import BadMessage, BadResponse
 

@@ -9,8 +9,9 @@ from sidecar.decide.outcomes import Identity, Obligations, Permit
 from sidecar.edge import forward
 from sidecar.edge import names as names_module
 from sidecar.edge.forward import client_framing, encoded
-from sidecar.edge.http1 import Framing, parse_request_head, parse_response_head
+from sidecar.edge.http1 import Framing, parse_request_head
 from sidecar.edge.names import RequestNames, folded, late_request_lines
+from sidecar.edge.response_head import parse_response_head
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00"
 ALICE = Identity("https://issuer.example", "alice", frozenset({"write", "read"}))

@@ -9,7 +9,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
 from sidecar.edge.forward import switching_head
-from sidecar.edge.http1 import parse_request_head, parse_response_head
+from sidecar.edge.http1 import parse_request_head
+from sidecar.edge.response_head import parse_response_head
 from sidecar.edge.websocket import Frames, Handshake, close_frame
 from sidecar.errors import BadResponse
 

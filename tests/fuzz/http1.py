@@ -16,7 +16,8 @@ import atheris
 with atheris.instrument_imports(include=["sidecar.edge", "sidecar.decide.request"]):
     from sidecar.edge import forwarded
     from sidecar.edge.bodies import body_of
-    from sidecar.edge.http1 import parse_request_head, parse_response_head, response_head_end
+    from sidecar.edge.http1 import parse_request_head
+    from sidecar.edge.response_head import parse_response_head, response_head_end
     from sidecar.errors import BadMessage, BadRequest
     from tests.edge.raw_requests import RAW
     from tests.edge.test_http1 import read_stream
