@@ -7,13 +7,16 @@ sees of them (its namespace and `platform`, selected by its labels) and builds w
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, TypeVar
 
-from sidecar.decide import api_keys
+from sidecar.decide.compile_credentials import (
+    check_issuers_unique,
+    check_keys_unique,
+    compile_issuer,
+    compile_key,
+)
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
 from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
@@ -23,20 +26,21 @@ from sidecar.decide.documents import (
     ApiKey,
     Document,
     ProtectedService,
+    Spec,
     TokenIssuer,
+    order_key,
     seconds,
     selects,
 )
 from sidecar.decide.documents import Cors as CorsSpec
-from sidecar.decide.keys import KeySet, parse_jwks, private_members
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
-from sidecar.decide.tokens import Issuer
 from sidecar.errors import DocumentsInvalid, Problem
 
-MAX_SKEW: Final = 600.0
+S = TypeVar("S", bound=Spec)
+
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _ORIGIN: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
@@ -47,14 +51,6 @@ _NEVER_SEEN: Final = ("x-sidecar-", "x-forwarded-")
 _FRAMING: Final = frozenset(
     ("cookie", "host", "connection", "content-length", "transfer-encoding", "expect", "forwarded")
 )
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{4,64}")
-_KEY_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
-
-
-def order_key(document: Document) -> tuple[bool, str, str]:
-    """Order wherever order matters: `platform` first, then namespace and name."""
-    return document.namespace != PLATFORM, document.namespace, document.name
 
 
 def validate(documents: Sequence[Document]) -> list[Problem]:
@@ -62,12 +58,12 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     problems: list[Problem] = []
     policies = [(document, _check_alone(document, problems)) for document in documents]
     _warn_of_headers_set_by_rules(policies, problems)
-    issuers = [d for d in documents if isinstance(d.spec, TokenIssuer)]
-    services = [d for d in documents if isinstance(d.spec, ProtectedService)]
-    _check_issuers_unique(issuers, problems)
+    issuers = _of(documents, TokenIssuer)
+    services = _of(documents, ProtectedService)
+    check_issuers_unique(issuers, problems)
+    check_keys_unique(_of(documents, ApiKey), problems)
     _check_audiences(issuers, services, problems)
-    _check_keys_unique([d for d in documents if isinstance(d.spec, ApiKey)], problems)
-    _check_services(services, problems)
+    _check_services([document for document, _ in services], problems)
     return problems
 
 
@@ -89,19 +85,16 @@ def compile_snapshot(
     )
     problems: list[Problem] = []
     routed = [rule for document in seen for rule in compile_policy(document, problems)]
-    issuer_documents = [d for d in seen if isinstance(d.spec, TokenIssuer)]
-    _check_issuers_unique(issuer_documents, problems)
-    services = [d for d in seen if isinstance(d.spec, ProtectedService)]
-    service = _service(services[0], problems) if services else NO_SERVICE
-    audiences = _audiences(services)
-    issuers = {
-        issuer.issuer: issuer
-        for document in issuer_documents
-        if (issuer := _issuer(document, audiences, problems)) is not None
-    }
-    key_documents = [d for d in seen if isinstance(d.spec, ApiKey)]
-    _check_keys_unique(key_documents, problems)
-    keys = dict(entry for d in key_documents if (entry := _api_key(d, problems)) is not None)
+    services = _of(seen, ProtectedService)
+    service, audiences = NO_SERVICE, frozenset[str]()
+    if services:
+        document, spec = services[0]
+        service, audiences = _service(document, spec, problems), frozenset(spec.audiences)
+    issuer_specs, key_specs = _of(seen, TokenIssuer), _of(seen, ApiKey)
+    check_issuers_unique(issuer_specs, problems)
+    check_keys_unique(key_specs, problems)
+    issuers = [compile_issuer(*each, audiences, problems) for each in issuer_specs]
+    keys = [compile_key(*each, problems) for each in key_specs]
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -113,7 +106,7 @@ def compile_snapshot(
     ]
     digest = hashlib.sha256("\n".join(f"{d.ref} {d.digest}" for d in seen).encode())
     trust = hashlib.sha256(
-        "\n".join(f"{d.ref} {d.digest}" for d in issuer_documents).encode()
+        "\n".join(f"{d.ref} {d.digest}" for d, _ in issuer_specs).encode()
         + b"|"
         + "\n".join(sorted(audiences)).encode()
     )
@@ -124,8 +117,8 @@ def compile_snapshot(
         digest=digest.hexdigest(),
         trust=trust.digest()[:8],
         service=service,
-        issuers=issuers,
-        api_keys=keys,
+        issuers={issuer.issuer: issuer for issuer in issuers if issuer is not None},
+        api_keys=dict(key for key in keys if key is not None),
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
         headers_read=_headers_read(routed, service),
@@ -138,9 +131,8 @@ def _headers_read(rules: Iterable[RoutedRule], service: Service) -> frozenset[st
     """Of the request: by an expression of some rule, or as the place of a credential."""
     read = {location.name.decode("ascii") for location in service.credentials}
     for each in rules:
-        rule = each.rule
-        for program in (rule.when, *(program for _, program in rule.set_headers)):
-            if program is None or "request.headers" not in program.footprint:
+        for program in each.rule.programs():
+            if "request.headers" not in program.footprint:
                 continue
             keys = program.footprint["request.headers"]
             if keys is None:
@@ -156,142 +148,16 @@ def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule
     match document.spec:
         case AccessPolicy():
             return compile_policy(document, problems)
-        case TokenIssuer():
-            _issuer(document, frozenset(), problems)
-        case ApiKey():
-            _api_key(document, problems)
-        case ProtectedService():
-            _service(document, problems)
+        case TokenIssuer() as spec:
+            compile_issuer(document, spec, frozenset(), problems)
+        case ApiKey() as spec:
+            compile_key(document, spec, problems)
+        case ProtectedService() as spec:
+            _service(document, spec, problems)
     return []
 
 
-def _issuer(
-    document: Document, audiences: frozenset[str], problems: list[Problem]
-) -> Issuer | None:
-    spec = document.spec
-    assert isinstance(spec, TokenIssuer)  # noqa: S101
-    before = len(problems)
-    if spec.issuer == api_keys.ISSUER:
-        report(
-            problems, document, "spec.issuer", f"{spec.issuer!r} is what stands for API keys",
-            hint="no token can be of it; write the `iss` of your tokens",
-        )  # fmt: skip
-    skew = seconds(spec.clock_skew)
-    if skew > MAX_SKEW:
-        report(problems, document, "spec.clockSkew", "more than 10m of clock skew")
-    keys: KeySet | None = None
-    uri: str | None = None
-    source = spec.jwks
-    if source is not None:
-        given = [name for name in ("uri", "file", "inline") if getattr(source, name) is not None]
-        if len(given) != 1:
-            report(
-                problems, document, "spec.jwks", "exactly one of uri, file and inline is expected"
-            )
-        elif source.file is not None:
-            report(
-                problems, document, "spec.jwks.file", "the file was not read",
-                hint="files are read by the client that applies; send `inline` instead",
-            )  # fmt: skip
-        elif source.inline is not None:
-            private = private_members(source.inline)
-            if private:
-                report(
-                    problems, document, "spec.jwks.inline",
-                    f"holds private key material ({private})",
-                    hint="publish public keys only: whoever reads a private one can sign tokens",
-                )  # fmt: skip
-            try:
-                keys = parse_jwks(source.inline)
-            except ValueError as error:
-                report(problems, document, "spec.jwks.inline", str(error))
-        else:
-            uri = source.uri
-            _check_address(document, "spec.jwks.uri", source.uri or "", problems)
-    else:
-        _check_address(
-            document, "spec.issuer", spec.issuer, problems, why=" for discovery; or give `jwks`"
-        )
-    if len(problems) > before:
-        return None
-    return Issuer(
-        name=f"{document.namespace}/{document.name}",
-        issuer=spec.issuer,
-        audiences=audiences or frozenset(spec.audiences),
-        algorithms=frozenset(spec.algorithms),
-        token_types=frozenset(
-            kind.lower().removeprefix("application/") for kind in spec.token_types
-        ),
-        skew=skew,
-        subject=spec.claims.subject,
-        scopes=spec.claims.scopes,
-        keys=keys,
-        jwks_uri=uri,
-    )
-
-
-def _api_key(document: Document, problems: list[Problem]) -> tuple[bytes, api_keys.ApiKey] | None:
-    """The key by its id."""
-    spec = document.spec
-    assert isinstance(spec, ApiKey)  # noqa: S101
-    before = len(problems)
-    if not _KEY_ID.fullmatch(spec.id):
-        report(
-            problems, document, "spec.id", f"{spec.id!r} is not an id",
-            hint="4 to 64 letters, digits, - and _",
-        )  # fmt: skip
-    if not _KEY_HASH.fullmatch(spec.hash):  # never quoted: it may be the secret itself
-        report(
-            problems, document, "spec.hash", "not the hash of a secret",
-            hint="write sha256: and the SHA-256 of the secret in 64 lower-case digits",
-        )  # fmt: skip
-    expires = math.inf
-    if spec.expires is not None:
-        try:
-            expires = api_keys.expiry(spec.expires)
-        except ValueError:
-            report(
-                problems, document, "spec.expires", f"{spec.expires!r} is not a moment",
-                hint="write 2027-01-31T00:00:00Z",
-            )  # fmt: skip
-    for place, scope in enumerate(spec.scopes):
-        if " " in scope:
-            report(problems, document, f"spec.scopes[{place}]", f"{scope!r} holds a space")
-    for name in spec.attributes:
-        if name in api_keys.RESERVED:
-            report(
-                problems, document, f"spec.attributes.{name}", f"{name!r} is said elsewhere",
-                hint="sub is spec.subject, scope is spec.scopes, exp is spec.expires",
-            )  # fmt: skip
-    if len(problems) > before:
-        return None
-    digest = bytes.fromhex(spec.hash.removeprefix("sha256:"))
-    subject = spec.id if spec.subject is None else spec.subject
-    scopes = tuple(dict.fromkeys(spec.scopes))
-    key = api_keys.ApiKey(digest, subject, scopes, spec.attributes, expires)
-    return spec.id.encode("ascii"), key
-
-
-def _check_address(
-    document: Document, pointer: str, address: str, problems: list[Problem], why: str = ""
-) -> None:
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if not host or port == 0 or parts.username is not None or parts.fragment:
-        report(problems, document, pointer, f"{address!r} is not an https address{why}")
-    elif parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
-        report(
-            problems, document, pointer, f"an https address is expected{why}",
-            hint="http is admitted on loopback only: keys fetched over it can be forged on the way",
-        )  # fmt: skip
-
-
-def _service(document: Document, problems: list[Problem]) -> Service:
-    spec = document.spec
-    assert isinstance(spec, ProtectedService)  # noqa: S101
+def _service(document: Document, spec: ProtectedService, problems: list[Problem]) -> Service:
     locations: list[Location] = []
     for place, location in enumerate(spec.credentials):
         pointer = f"spec.credentials[{place}]"
@@ -350,49 +216,21 @@ def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
 # Documents together.
 
 
-def _audiences(services: Sequence[Document]) -> frozenset[str]:
-    if not services:
-        return frozenset()
-    spec = services[0].spec
-    assert isinstance(spec, ProtectedService)  # noqa: S101
-    return frozenset(spec.audiences)
-
-
-def _check_issuers_unique(issuers: Iterable[Document], problems: list[Problem]) -> None:
-    first: dict[str, Document] = {}
-    for document in sorted(issuers, key=order_key):
-        spec = document.spec
-        assert isinstance(spec, TokenIssuer)  # noqa: S101
-        other = first.setdefault(spec.issuer, document)
-        if other is not document:
-            report(
-                problems, document, "spec.issuer",
-                f"{other.ref} already stands for the issuer {spec.issuer}",
-                hint="one TokenIssuer for each `iss` that a sidecar sees",
-            )  # fmt: skip
-
-
-def _check_keys_unique(keys: Iterable[Document], problems: list[Problem]) -> None:
-    first: dict[str, Document] = {}
-    for document in sorted(keys, key=order_key):
-        spec = document.spec
-        assert isinstance(spec, ApiKey)  # noqa: S101
-        other = first.setdefault(spec.id, document)
-        if other is not document:
-            report(
-                problems, document, "spec.id", f"{other.ref} already has the id {spec.id!r}",
-                hint="to let two secrets stand for one caller, give two ids one subject",
-            )  # fmt: skip
+def _of(documents: Iterable[Document], kind: type[S]) -> list[tuple[Document, S]]:
+    """Those of one kind, each with what it says."""
+    return [(each, each.spec) for each in documents if isinstance(each.spec, kind)]
 
 
 def _check_audiences(
-    issuers: Sequence[Document], services: Sequence[Document], problems: list[Problem]
+    issuers: Sequence[tuple[Document, TokenIssuer]],
+    services: Sequence[tuple[Document, ProtectedService]],
+    problems: list[Problem],
 ) -> None:
-    lacking = [d for d in services if isinstance(d.spec, ProtectedService) and not d.spec.audiences]
+    lacking = [document for document, spec in services if not spec.audiences]
     if services and not lacking:
         return
-    for document in issuers:
-        if isinstance(document.spec, TokenIssuer) and not document.spec.audiences:
+    for document, spec in issuers:
+        if not spec.audiences:
             who = f"{lacking[0].ref} names none either" if lacking else "no service names any"
             report(
                 problems, document, "spec", f"no audience: {who}",

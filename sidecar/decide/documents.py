@@ -112,7 +112,7 @@ class ApiKey(_Spec, frozen=True):
 
     id: Annotated[
         Text,
-        Meta(description="What stands before the dot; unique within what a sidecar sees."),
+        Meta(description="What stands before the dot; unique in its namespace with `platform`'s."),
     ]
     hash: Annotated[
         Text, Meta(description="`sha256:` and the SHA-256 of the secret in 64 hexadecimal digits.")
@@ -338,6 +338,11 @@ class Document:
     def selector(self) -> Mapping[str, str]:
         """Labels of the sidecars it is for; empty is all."""
         return getattr(self.spec, "selector", {})
+
+
+def order_key(document: Document) -> tuple[bool, str, str]:
+    """Order wherever order matters: `platform` first, then namespace and name."""
+    return document.namespace != PLATFORM, document.namespace, document.name
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
