@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sidecar.decide.keys import KeySet
 from sidecar.decide.outcomes import Identity
 from sidecar.decide.strict import beyond_cel
-from sidecar.decide.tokens import WEIGHT, Issuer, Rejected, Verified
+from sidecar.decide.tokens import WEIGHT, Rejected, Verified
 
 ISSUER: Final = "api-key"
 """Who vouches for the caller, where tokens name their `iss`."""
@@ -24,11 +23,6 @@ RESERVED: Final = frozenset(("iss", "sub", "scope", "exp"))
 """Attributes that say what the document says elsewhere."""
 MAX_KEY: Final = 512  # bytes of `id.secret`
 
-_NO_KEYS: Final = KeySet(())
-_ISSUED: Final = Issuer(
-    name=ISSUER, issuer=ISSUER, audiences=frozenset(), algorithms=frozenset(),
-    token_types=frozenset(), skew=0.0, subject="", scopes="", keys=_NO_KEYS, jwks_uri=None,
-)  # fmt: skip
 _UNKNOWN: Final = Rejected("api_key_unknown", "The API key is not valid.")
 _WRONG: Final = Rejected("api_key_wrong", "The API key is not valid.")
 _EXPIRED: Final = Rejected("expired", "The API key has expired.")
@@ -68,7 +62,7 @@ class ApiKey:
             }
             opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
             identity = Identity(ISSUER, self._subject, frozenset(self._scopes))
-            known = Verified(identity, claims, opaque, self.expires, _ISSUED, _NO_KEYS, WEIGHT)
+            known = Verified(identity, claims, opaque, self.expires, None, WEIGHT)
             self._verified = known
         return known
 

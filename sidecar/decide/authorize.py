@@ -137,7 +137,7 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return _refuse(snapshot, caller, verdict)
-        outcome = _permit(snapshot, verdict, bindings, caller)
+        outcome = _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
         if type(outcome) is Permit and not bad and about.reads.settled:
             expires = _remember(request, snapshot, verified, outcome)
             if key is not None:
@@ -202,7 +202,7 @@ def _without_caller(
     verdict = evaluate(candidates, bindings, None)
     if verdict.satisfied is None or verdict.satisfied[0] is not first:
         return None
-    permit = _obliged(verdict, bindings, None)
+    permit = _obliged(verdict.satisfied, verdict, bindings, None)
     return permit if type(permit) is Permit else None
 
 
@@ -248,17 +248,21 @@ def _verified(
 
 
 def _current(verified: Verified, evidence: Evidence) -> bool:
-    """Whether the keys that verified the token are still the issuer's."""
-    if verified.issuer.keys is not None:
-        return True  # held by the document itself, which `trust` covers
-    state = evidence.keys.get(verified.issuer.issuer)
-    return state is not None and state.keys is verified.keys
+    """Whether the keys that verified it are still its issuer's; documents change with snapshots."""
+    if verified.fetched is None:
+        return True
+    state = evidence.keys.get(verified.identity.issuer)
+    return state is not None and state.keys is verified.fetched
 
 
 def _permit(
-    snapshot: Snapshot, verdict: Verdict, bindings: Bindings, caller: _Caller
+    snapshot: Snapshot,
+    satisfied: Candidate,
+    verdict: Verdict,
+    bindings: Bindings,
+    caller: _Caller,
 ) -> Permit | Refuse:
-    permit = _obliged(verdict, bindings, caller.verified)
+    permit = _obliged(satisfied, verdict, bindings, caller.verified)
     if type(permit) is Permit:
         return permit
     verdict.failed = permit
@@ -268,13 +272,12 @@ def _permit(
 
 
 def _obliged(
-    verdict: Verdict, bindings: Bindings, verified: Verified | None
+    satisfied: Candidate, verdict: Verdict, bindings: Bindings, verified: Verified | None
 ) -> Permit | CompiledRule:
     """The permit with its obligations, or the rule whose header expression failed."""
-    assert verdict.satisfied is not None  # noqa: S101
-    rule, _ = verdict.satisfied
+    rule, _ = satisfied
     headers: dict[str, str] = {}
-    for candidate in (verdict.satisfied, *(guard for guard, _ in verdict.guards)):
+    for candidate in (satisfied, *(guard for guard, _ in verdict.guards)):
         source, pattern = candidate
         for name, program in source.set_headers:
             value = bindings.text(program, pattern)

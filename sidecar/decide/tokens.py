@@ -61,13 +61,14 @@ class KeyState:
 
 
 class Verified:
-    """A token that stands. `opaque` are the claims that expressions cannot read (`beyond_cel`).
-    `weight` is what remembering it takes in bytes, roughly.
+    """A credential that stands. `opaque` are claims that expressions cannot read (`beyond_cel`).
+    `fetched` are the keys of its issuer that verified it; None: a document held what did. `weight`
+    is what remembering it takes in bytes, roughly.
 
     Equal to itself only: another check of the same token is another one. Nobody changes it.
     """
 
-    __slots__ = ("claims", "expires", "identity", "issuer", "keys", "opaque", "weight")
+    __slots__ = ("claims", "expires", "fetched", "identity", "opaque", "weight")
 
     def __init__(
         self,
@@ -75,16 +76,14 @@ class Verified:
         claims: Mapping[str, Any],
         opaque: frozenset[str],
         expires: float,
-        issuer: Issuer,
-        keys: KeySet,
+        fetched: KeySet | None,
         weight: int,
     ) -> None:
         self.identity = identity
         self.claims = claims
         self.opaque = opaque
         self.expires = expires
-        self.issuer = issuer
-        self.keys = keys
+        self.fetched = fetched
         self.weight = weight
 
 
@@ -170,7 +169,8 @@ def _verify(
         if key.verifies(algorithm, signed, signature):
             opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
             weight = WEIGHT + 2 * len(token)
-            return Verified(identity, claims, opaque, expires, issuer, held, weight)
+            fetched = held if issuer.keys is None else None
+            return Verified(identity, claims, opaque, expires, fetched, weight)
     raise _Bad("signature_invalid", "The token's signature is not valid.")
 
 
