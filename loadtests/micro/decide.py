@@ -151,7 +151,9 @@ class Bench:
     def key_of(self, count: int) -> Callable[[], None]:
         """A request with one of so many API keys, another key each time."""
         keys = {
-            b"key-%d" % n: ApiKey(hashlib.sha256(b"%032d" % n).digest(), f"{n}", ("read",), {}, inf)
+            b"key-%d" % n: ApiKey(
+                f"key-{n}", hashlib.sha256(b"%032d" % n).digest(), f"{n}", ("read",), {}, inf
+            )
             for n in range(count)
         }
         held = replace(self.small, api_keys=keys)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import msgspec
@@ -32,6 +32,7 @@ from sidecar.decide.outcomes import (
 from sidecar.decide.plan import plan
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
+from sidecar.decide.revocations import Revocations
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import (
     KeyState,
@@ -52,13 +53,14 @@ def _nobody_fails(address: str, rate: Rate, now: float) -> float:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, who fails a lot, and two memories, of
-    tokens verified and of permits given before."""
+    """What is known beyond the request: keys by issuer, who fails a lot, what was withdrawn, and
+    two memories, of tokens verified and of permits given before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
     decisions: ExpiringCache[Key, Permit]
     failing: Failing = _nobody_fails
+    revocations: Revocations = field(default_factory=Revocations)
 
 
 @final
@@ -79,6 +81,7 @@ class _Throttled(msgspec.Struct, frozen=True):
 
 
 _NOBODY = _Caller()
+_REVOKED = Rejected("revoked", "The credential was withdrawn.")
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -96,7 +99,9 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
     if known is not None and known.snapshot is snapshot.mark and now < known.expires:
         if known.verified is None:
             return known.permit
-        if _current(known.verified, evidence):
+        if _current(known.verified, evidence) and not evidence.revocations.revokes(
+            known.verified, now
+        ):
             evidence.tokens.hits += 1
             return known.permit
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
@@ -216,6 +221,8 @@ def _look(
         return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
     verified = _verified(credential.token, request.address, snapshot, evidence, now)
     if isinstance(verified, Verified):
+        if evidence.revocations.revokes(verified, now):
+            return _Caller(rejected=_REVOKED)
         return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
     if isinstance(verified, KeysUnavailable):
         return _Caller(unavailable=verified.issuer)
@@ -287,7 +294,7 @@ def _obliged(
     obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
     if rule.auth == "none" or verified is None:
         return Permit(rule.ref, obligations=obligations)
-    return Permit(rule.ref, verified.identity, obligations, verified.expires)
+    return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
 
 
 def _refuse(snapshot: Snapshot, caller: _Caller, verdict: Verdict) -> Refuse:

@@ -123,7 +123,7 @@ def compile_key(
     digest = bytes.fromhex(spec.hash.removeprefix("sha256:"))
     subject = spec.id if spec.subject is None else spec.subject
     scopes = tuple(dict.fromkeys(spec.scopes))
-    key = api_keys.ApiKey(digest, subject, scopes, spec.attributes, expires)
+    key = api_keys.ApiKey(spec.id, digest, subject, scopes, spec.attributes, expires)
     return spec.id.encode("ascii"), key
 
 

@@ -54,7 +54,8 @@ class Permit(msgspec.Struct, frozen=True):
     """The request may go upstream, as this identity, until `expires` (seconds since the epoch).
 
     `rule` is `namespace/policy/rule` of the first satisfied allow rule. `observed` carries the
-    refusal that mode `observe` did not enforce.
+    refusal that mode `observe` did not enforce. `verified` is the credential that it hangs on
+    (`tokens.Verified`), for whoever must end what was begun with it when it is withdrawn.
     """
 
     rule: str
@@ -63,6 +64,7 @@ class Permit(msgspec.Struct, frozen=True):
     expires: float = float("inf")
     effects: tuple[Effect, ...] = ()
     observed: Refuse | None = None
+    verified: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -62,13 +62,18 @@ class KeyState:
 
 class Verified:
     """A credential that stands. `opaque` are claims that expressions cannot read (`beyond_cel`).
-    `fetched` are the keys of its issuer that verified it; None: a document held what did. `weight`
-    is what remembering it takes in bytes, roughly.
+    `fetched` are the keys of its issuer that verified it; None: a document held what did. `key_id`
+    names the one of them that did, where it has a name. `weight` is what remembering it takes in
+    bytes, roughly.
 
-    Equal to itself only: another check of the same token is another one. Nobody changes it.
+    Equal to itself only: another check of the same token is another one. Nobody changes it, but
+    for what `revocations` remembers with it: its `targets`, and when it was last `cleared`.
     """
 
-    __slots__ = ("claims", "expires", "fetched", "identity", "opaque", "weight")
+    __slots__ = (
+        "claims", "cleared", "expires", "fetched", "identity", "key_id", "opaque", "targets",
+        "weight",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Verified:
         expires: float,
         fetched: KeySet | None,
         weight: int,
+        key_id: str = "",
     ) -> None:
         self.identity = identity
         self.claims = claims
@@ -85,6 +91,9 @@ class Verified:
         self.expires = expires
         self.fetched = fetched
         self.weight = weight
+        self.key_id = key_id
+        self.targets: tuple[bytes, ...] | None = None
+        self.cleared: object = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ def _verify(
             opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
             weight = WEIGHT + 2 * len(token)
             fetched = held if issuer.keys is None else None
-            return Verified(identity, claims, opaque, expires, fetched, weight)
+            return Verified(identity, claims, opaque, expires, fetched, weight, key.kid or "")
     raise _Bad("signature_invalid", "The token's signature is not valid.")
 
 

@@ -22,6 +22,7 @@ from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
+from sidecar.decide.revocations import Revocation
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Issuer, KeyState, Verified
 from sidecar.edge.rates import ALL, FAILED, RateTable
@@ -123,6 +124,26 @@ class Authorizer:
         self._door = door
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
+        self._withdrawn: list[Callable[[], None]] = []
+
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever credentials were withdrawn: `withdrawn` tells whose."""
+        self._withdrawn.append(changed)
+
+    def withdraw(self, revocations: Iterable[Revocation]) -> None:
+        """Refuse these from the next request on, and forget what has expired."""
+        held = self.evidence.revocations
+        held.forget(self._clock())
+        held.add(revocations)
+        for changed in self._withdrawn:
+            changed()
+
+    def withdrawn(self, permit: Permit) -> bool:
+        """Whether what was permitted must end, since its credential was withdrawn meanwhile."""
+        verified: Verified | None = permit.verified
+        if verified is None or not self.evidence.revocations.revokes(verified, self._clock()):
+            return False
+        return self.snapshot is None or not self.snapshot.service.observe
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""

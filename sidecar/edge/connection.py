@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sidecar.decide.challenge import Answer, refusal
-from sidecar.decide.outcomes import Permit
+from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Request
 from sidecar.edge import answers
 from sidecar.edge.authorizer import Decision
@@ -45,6 +45,9 @@ from sidecar.errors import BadMessage, BadRequest
 if TYPE_CHECKING:
     from sidecar.edge.proxy import Proxy
 
+WITHDRAWN: Final = Refuse(
+    Code.INVALID_TOKEN, "revoked", "The credential was withdrawn.", presented=True
+)
 _TURNS: Final = 16  # pipelined requests begun before other connections get their turn
 
 
@@ -310,6 +313,22 @@ class ClientConnection(Uploading):
             self._reset()
         else:
             self._last_words(answer)
+
+    def permitted(self) -> Permit | None:
+        """What the exchange under way goes by, if there is one."""
+        exchange = self._exchange
+        if exchange is None:
+            return None
+        outcome = exchange.decision.outcome
+        return outcome if type(outcome) is Permit else None
+
+    def withdraw(self) -> None:
+        """The credential that the exchange under way hangs on was withdrawn."""
+        exchange = self._exchange
+        if exchange is not None:
+            answer = refusal(WITHDRAWN, exchange.request, exchange.decision.id)
+            answer.headers.extend(exchange.decision.cors)
+            self._break_off(answer.status, answer)
 
     def _settled(self) -> None:
         """The request at hand, if any, is no longer in flight."""

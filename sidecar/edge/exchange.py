@@ -114,6 +114,16 @@ class Exchange:
 
     # -- what the client calls
 
+    @property
+    def decision(self) -> Decision:
+        """What it goes by."""
+        return self._decision
+
+    @property
+    def request(self) -> Request:
+        """What was decided."""
+        return self._request
+
     def start(
         self,
         permit: Permit,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.connection import ClientConnection
@@ -21,6 +22,7 @@ from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.names import RequestNames
 from sidecar.edge.tunnels import Reviewer, Tunnels
 from sidecar.edge.upstream import UpstreamPool
+from sidecar.edge.withdrawals import Withdrawals
 from sidecar.errors import Misuse
 
 _TURN: float = 0.005  # seconds, when draining, in which the kernel hands over who waits there
@@ -42,6 +44,12 @@ class Authorizer(Reviewer, Protocol):
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""
+
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever credentials were withdrawn."""
+
+    def withdrawn(self, permit: Permit) -> bool:
+        """Whether what was permitted must end, since its credential was withdrawn."""
 
 
 class Proxy:
@@ -80,6 +88,10 @@ class Proxy:
         self.sweeper.watch(self.sweep)
         self.tunnels = Tunnels(authorizer, self.limits, self.stats, self.sweeper, self.left, clock)
         authorizer.watch(self.tunnels.review)
+        self.withdrawals = Withdrawals(
+            authorizer.withdrawn, lambda: [*self._connections, *self.tunnels.all()]
+        )
+        authorizer.watch_withdrawals(self.withdrawals.begin)
 
     async def listen(
         self, host: str, port: int, *, reuse_port: bool = False

@@ -108,6 +108,10 @@ class Tunnels:
         self._reviewer.finished(request, decision, 101, upstream_seconds)
         self._client_left(connection)
 
+    def all(self) -> list[Tunnel]:
+        """Those of the moment."""
+        return list(self._all)
+
     def drain(self) -> None:
         """End all of them, and any that is still to come."""
         self._draining = True

@@ -63,6 +63,8 @@ class Authorizer:
         self.expires = float("inf")
         self.reviewed: dict[str, Permit | Refuse | None] = {}
         self.changed: list[Callable[[], None]] = []
+        self.withdrawals: list[Callable[[], None]] = []
+        self.revoked: set[str] = set()  # subjects
         self.decided: list[Request] = []
         self.done: list[tuple[str, int]] = []
         self.warm = asyncio.Event()
@@ -94,6 +96,17 @@ class Authorizer:
 
     def watch(self, changed: Callable[[], None]) -> None:
         self.changed.append(changed)
+
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        self.withdrawals.append(changed)
+
+    def withdrawn(self, permit: Permit) -> bool:
+        return permit.identity is not None and permit.identity.subject in self.revoked
+
+    def revoke(self, subject: str) -> None:
+        self.revoked.add(subject)
+        for changed in self.withdrawals:
+            changed()
 
     def review(self, request: Request) -> Permit | Refuse | None:
         if request.path in self.reviewed:
