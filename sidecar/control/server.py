@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,10 @@ from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
 from sidecar.control.publish import Publisher, Validate
+from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import compile as documents_compiler
 from sidecar.errors import Misuse
 from sidecar.facts.signing import is_loopback, public_key_pem
@@ -75,6 +78,7 @@ class ControlPlane:
         self._validate = validate
         self._clock = clock
         self._catalogue = Catalogue()
+        self._log = RevocationLog()
         self._fleet = Fleet(max_streams)
         self._counts = metrics.Counts()
         self._open = AsyncExitStack()
@@ -123,7 +127,10 @@ class ControlPlane:
         if store.path:
             _hand_out(self.trust_pem, Path(f"{store.path}.trust.pem"))
         publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
-        admin = Admin(publisher, self._catalogue, self._fleet, self._counts)
+        self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
+        withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
+        await withdrawer.load()
+        admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
         http_bound = await self._serve_http(http_listen) if http_listen else ""
@@ -132,7 +139,7 @@ class ControlPlane:
 
     async def _serve_grpc(self, listen: str, admin: Admin) -> str:
         server = aio.server(options=_OPTIONS)
-        discovery = Discovery(self._catalogue, self._fleet, self._counts, self._clock)
+        discovery = Discovery(self._catalogue, self._log, self._fleet, self._counts, self._clock)
         add_DiscoveryServicer_to_server(discovery, server)
         add_AdminServicer_to_server(admin, server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
@@ -160,7 +167,7 @@ class ControlPlane:
         await stopping
 
     async def _serve_http(self, listen: str) -> str:
-        registry = metrics.registry(self._counts, self._fleet, self._catalogue)
+        registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
         runner = web.AppRunner(
             http.application(registry, lambda: self._ready), access_log=None, handle_signals=False
         )

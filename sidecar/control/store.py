@@ -21,12 +21,21 @@ from typing import Any, Final
 
 from alembic.util import CommandError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sidecar.control import database
-from sidecar.control.schema import contents, entries, releases, signatures, signing_keys
+from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
+from sidecar.control.schema import (
+    contents,
+    entries,
+    events,
+    releases,
+    signatures,
+    signing_keys,
+)
+from sidecar.control.schema import withdrawals as table
 from sidecar.decide.documents import PLATFORM, Document
 from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, StoreFailed
@@ -42,6 +51,18 @@ class Conflict(StoreFailed):
     def __init__(self, newest: Mapping[str, int | None]) -> None:
         self.newest = newest
         super().__init__(f"published in between: {', '.join(sorted(newest))}")
+
+
+class Replayed(StoreFailed):
+    """An event that was received before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A security event as the store remembers it, until `expires` (seconds since the epoch)."""
+
+    id: str
+    expires: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +170,42 @@ class Store:
         self._keys.append(key)
         self.endorsements = (*self.endorsements, endorsement)
         return raw_public_key(key)
+
+    async def withdraw(
+        self, withdrawals: Sequence[Withdrawal], event: Event | None = None
+    ) -> list[Numbered]:
+        """Stores all of them, or none, with the event that they come from. Durable on return.
+
+        Raises Replayed if that event was stored before.
+        """
+        now = int(self._clock())
+        async with self._transaction() as connection:
+            if event is not None:
+                await connection.execute(delete(events).where(events.c.expires <= now))
+                known = select(events.c.id).where(events.c.id == event.id)
+                if (await connection.execute(known)).first() is not None:
+                    raise Replayed("this event was received before")
+                await connection.execute(insert(events).values(id=event.id, expires=event.expires))
+            newest = await self._newest_number(connection)
+            # The newest row stays, lest its number be given again.
+            await connection.execute(
+                delete(table).where((table.c.expires <= now) & (table.c.number < newest))
+            )
+            numbered = [
+                Numbered(newest + place, now, each) for place, each in enumerate(withdrawals, 1)
+            ]
+            if numbered:
+                await connection.execute(insert(table), [row(each) for each in numbered])
+            return numbered
+
+    async def withdrawn(self) -> list[Numbered]:
+        """All that was withdrawn and not forgotten, in order; the newest in any case."""
+        async with self._transaction() as connection:
+            rows = await connection.execute(select(table).order_by(table.c.number))
+            return [of_row(each) for each in rows]
+
+    async def _newest_number(self, connection: AsyncConnection) -> int:
+        return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
 
     # Opening.
 
