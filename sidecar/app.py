@@ -180,13 +180,17 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
     from sidecar.control.server import ControlPlane
+    from sidecar.control.transmitters import load
 
+    file = settings.ssf_transmitters
+    transmitters = load(file) if file is not None else None
     plane = ControlPlane()
     bound = await plane.start(
         str(settings.listen),
         str(settings.http),
         settings.store,
         insecure_unauthenticated=settings.insecure_unauthenticated,
+        transmitters=transmitters,
     )
     _log.info("control plane %s: gRPC %s, HTTP %s", __version__, bound.grpc, bound.http)
     await _signalled()

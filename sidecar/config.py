@@ -77,6 +77,7 @@ class ControlPlaneSettings:
     listen: Address
     http: Address
     insecure_unauthenticated: bool
+    ssf_transmitters: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,13 @@ RUN: Final = (
 CONTROL_PLANE: Final = (
     _Setting("store", str, "URL", "the database, such as sqlite:////var/lib/sidecar/store.db"),
     _Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
-    _Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7480"),
+    _Setting(
+        "http", address, "HOST:PORT", "/healthz /readyz /metrics /ssf/events", "127.0.0.1:7480"
+    ),
+    _Setting(
+        "ssf-transmitters", _readable, "FILE",
+        "who may push security events (OpenID Shared Signals) to /ssf/events",
+    ),
     _Setting(
         "insecure-unauthenticated", _boolean, "BOOL",
         "listen beyond loopback although whoever connects may publish", "false", bare="true",
@@ -337,6 +344,7 @@ def control_plane_settings(
         listen=values["listen"],
         http=values["http"],
         insecure_unauthenticated=values["insecure_unauthenticated"],
+        ssf_transmitters=values.get("ssf_transmitters"),
     )
 
 

@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, final
 
-from sidecar.decide.keys import KeySet
+from sidecar.decide.keys import KeySet, VerificationKey
 from sidecar.decide.outcomes import Identity, NeedKeys
 from sidecar.decide.strict import base64url, beyond_cel, json_object
 
@@ -154,6 +154,53 @@ def _verify(
     if claims.get("cnf") is not None:
         # RFC 7800: bound to a key whose proof this version does not check; as bearer it is stolen.
         raise _Bad("proof_missing", "The token is bound to a key; its proof is missing.")
+    found = _signer(issuer, algorithm, kid, signed, signature, keys, now)
+    if type(found) is not _Signer:
+        return found
+    opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
+    weight = WEIGHT + 2 * len(token)
+    fetched = found.held if issuer.keys is None else None
+    return Verified(identity, claims, opaque, expires, fetched, weight, found.key.kid or "")
+
+
+def verify_statement(
+    token: bytes, issuers: Mapping[str, Issuer], keys: Mapping[str, KeyState], now: float
+) -> tuple[Issuer, dict[str, Any]] | Rejected | KeysUnavailable | NeedKeys:
+    """Check a compact JWS that is no credential: envelope, algorithm, type and signature.
+
+    What its claims must be, times and audience included, is for whoever asks for it. Its claims.
+    """
+    try:
+        header, claims, signed, signature = _envelope(token)
+        name = claims.get("iss")
+        issuer = issuers.get(name) if isinstance(name, str) else None
+        if issuer is None:
+            raise _Bad("issuer_unknown", "The token's issuer is not admitted.")
+        algorithm, kid = _header(header, issuer)
+        found = _signer(issuer, algorithm, kid, signed, signature, keys, now)
+    except _Bad as bad:
+        return bad.rejected
+    return (issuer, claims) if type(found) is _Signer else found
+
+
+@final
+@dataclass(frozen=True)
+class _Signer:
+    """The key that made a signature, and the set that it is of."""
+
+    key: VerificationKey
+    held: KeySet
+
+
+def _signer(
+    issuer: Issuer,
+    algorithm: str,
+    kid: str | None,
+    signed: bytes,
+    signature: bytes,
+    keys: Mapping[str, KeyState],
+    now: float,
+) -> _Signer | KeysUnavailable | NeedKeys:
     held = issuer.keys
     if held is None:
         state = keys.get(issuer.issuer)
@@ -176,10 +223,7 @@ def _verify(
         )
     for key in candidates[:MAX_TRIES]:
         if key.verifies(algorithm, signed, signature):
-            opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
-            weight = WEIGHT + 2 * len(token)
-            fetched = held if issuer.keys is None else None
-            return Verified(identity, claims, opaque, expires, fetched, weight, key.kid or "")
+            return _Signer(key, held)
     raise _Bad("signature_invalid", "The token's signature is not valid.")
 
 
