@@ -128,6 +128,10 @@ class Serving:
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
         yield from proxy_families(self.proxy.stats)
+        yield counter(
+            "sidecar_withdrawn", "Ended midway: their credential was withdrawn.",
+            self.proxy.withdrawals.ended,
+        )  # fmt: skip
         yield remembered_family()
         yield from tls_families(self.proxy.handshakes, self.tls)
         yield insecure_families(
