@@ -7,14 +7,13 @@ Each entry is forgotten when nothing it could refuse can be valid any more.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
-from sidecar.decide.tokens import Verified
+from sidecar.decide.tokens import Verified, digest
 
 Kind = Literal["token", "session", "subject", "key"]
 KINDS: Final[tuple[Kind, ...]] = ("token", "session", "subject", "key")
@@ -42,7 +41,7 @@ class Revocation(msgspec.Struct, frozen=True):
 def target(kind: Kind, issuer: str, value: str) -> bytes:
     """What an entry is found by. Names of different issuers never meet."""
     text = f"{kind}:{len(issuer)}:{issuer}{value}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:TARGET]
+    return digest(text.encode("utf-8", "surrogatepass"))[:TARGET]
 
 
 class Revocations:
@@ -112,29 +111,26 @@ class Revocations:
 def targets(verified: Verified) -> tuple[bytes, ...]:
     """All that a credential could be withdrawn by; worked out once."""
     known: tuple[bytes, ...] | None = verified.targets
-    if known is None:
-        verified.targets = known = tuple(_targets(verified))
-    return known
-
-
-def _targets(verified: Verified) -> Iterator[bytes]:
+    if known is not None:
+        return known
     claims, issuer = verified.claims, verified.identity.issuer
     subject = verified.identity.subject
-    yield target("subject", issuer, subject)
+    found = [target("subject", issuer, subject)]
     named = claims.get("sub")
     if isinstance(named, str) and named != subject:
-        yield target("subject", issuer, named)
+        found.append(target("subject", issuer, named))
     for kind, name in _CLAIMS:
         value = claims.get(name)
         if isinstance(value, str) and value:
-            yield target(kind, issuer, value)
+            found.append(target(kind, issuer, value))
     if verified.key_id:
-        yield target("key", issuer, verified.key_id)
+        found.append(target("key", issuer, verified.key_id))
     bound = claims.get("cnf")
     if isinstance(bound, dict):
-        for thumbprint in (bound.get("jkt"), bound.get("x5t#S256")):
-            if isinstance(thumbprint, str) and thumbprint:
-                yield target("key", issuer, thumbprint)
+        thumbprints = (bound.get("jkt"), bound.get("x5t#S256"))
+        found += [target("key", issuer, each) for each in thumbprints if each and type(each) is str]
+    verified.targets = known = tuple(found)
+    return known
 
 
 _CLAIMS: Final[tuple[tuple[Kind, str], ...]] = (("token", "jti"), ("session", "sid"))

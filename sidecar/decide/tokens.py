@@ -184,12 +184,14 @@ def verify_statement(
 
 
 @final
-@dataclass(frozen=True)
 class _Signer:
     """The key that made a signature, and the set that it is of."""
 
-    key: VerificationKey
-    held: KeySet
+    __slots__ = ("held", "key")
+
+    def __init__(self, key: VerificationKey, held: KeySet) -> None:
+        self.key = key
+        self.held = held
 
 
 def _signer(
