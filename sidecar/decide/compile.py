@@ -24,6 +24,7 @@ from sidecar.decide.documents import (
     PLATFORM,
     AccessPolicy,
     ApiKey,
+    Assertion,
     Document,
     ProtectedService,
     Spec,
@@ -36,7 +37,7 @@ from sidecar.decide.documents import Cors as CorsSpec
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
-from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
+from sidecar.decide.snapshot import NO_SERVICE, AssertionTerms, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
 
 S = TypeVar("S", bound=Spec)
@@ -180,7 +181,21 @@ def _service(document: Document, spec: ProtectedService, problems: list[Problem]
         cors=_cors(document, spec.cors, problems) if spec.cors is not None else None,
         per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,
         failed_credentials=Rate.parse(limits.failed_credentials, units=20),
+        assertion=_assertion(document, spec.assertion, problems),
+        remove_credential=spec.remove_credential,
     )
+
+
+def _assertion(
+    document: Document, spec: Assertion | None, problems: list[Problem]
+) -> AssertionTerms | None:
+    if spec is None:
+        return None
+    lifetime = seconds(spec.lifetime)
+    if not 30 <= lifetime <= 3600:
+        report(problems, document, "spec.assertion.lifetime", "30s to 1h is expected")
+    issuer = spec.issuer or f"urn:sidecar:{document.namespace}:{document.name}"
+    return AssertionTerms(issuer, spec.audience, spec.algorithm, lifetime)
 
 
 def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:

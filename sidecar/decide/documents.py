@@ -191,6 +191,24 @@ class ServiceLimits(_Spec, frozen=True):
     ] = "100/s"
 
 
+class Assertion(_Spec, frozen=True):
+    """A signed statement of who calls, `x-sidecar-assertion`, beside the plain headers. Its keys
+    are at `/.well-known/sidecar/jwks.json`."""
+
+    audience: Annotated[Text, Meta(description="Its `aud`: who is to believe it.")]
+    issuer: Annotated[
+        Text | None,
+        Meta(description="Its `iss`. Left out: `urn:sidecar:NAMESPACE:NAME` of this document."),
+    ] = None
+    algorithm: Annotated[Literal["ES256", "EdDSA"], Meta(description="What it is signed with.")] = (
+        "ES256"
+    )
+    lifetime: Annotated[
+        Duration,
+        Meta(description="From 30s to 1h; never longer than the caller's credential."),
+    ] = "5m"
+
+
 class ProtectedService(_Spec, frozen=True):
     """The service behind the sidecars that `selector` names, and how callers present themselves."""
 
@@ -220,6 +238,17 @@ class ProtectedService(_Spec, frozen=True):
     limits: Annotated[ServiceLimits, Meta(description="What one client address may do.")] = (
         ServiceLimits()
     )
+    assertion: Annotated[
+        Assertion | None,
+        Meta(description="Tell the service who calls in a signed JWT. Left out: not."),
+    ] = None
+    remove_credential: Annotated[
+        bool,
+        Meta(
+            description="Whether a credential that admitted a request is kept from the service: "
+            "its header, or its cookie out of several."
+        ),
+    ] = False
 
 
 class Match(_Spec, frozen=True):

@@ -40,6 +40,16 @@ class CompiledRule:
         return headers if self.when is None else [self.when, *headers]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AssertionTerms:
+    """What the signed assertion towards the upstream says of itself; `lifetime` in seconds."""
+
+    issuer: str
+    audience: str
+    algorithm: Literal["ES256", "EdDSA"]
+    lifetime: float
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """The ProtectedService that is for this sidecar, or what holds where there is none."""
@@ -50,6 +60,8 @@ class Service:
     cors: Cors | None = None
     per_address: Rate | None = None
     failed_credentials: Rate = FAILED_CREDENTIALS
+    assertion: AssertionTerms | None = None
+    remove_credential: bool = False
 
 
 NO_SERVICE: Final = Service()

@@ -67,12 +67,13 @@ class Verified:
     bytes, roughly.
 
     Equal to itself only: another check of the same token is another one. Nobody changes it, but
-    for what `revocations` remembers with it: its `targets`, and when it was last `cleared`.
+    for what others remember with it: `revocations` its `targets`, and when it was last `cleared`,
+    `edge.assertions` the `assertion` that goes with it.
     """
 
     __slots__ = (
-        "claims", "cleared", "expires", "fetched", "identity", "key_id", "opaque", "targets",
-        "weight",
+        "assertion", "claims", "cleared", "expires", "fetched", "identity", "key_id", "opaque",
+        "targets", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +95,7 @@ class Verified:
         self.key_id = key_id
         self.targets: tuple[bytes, ...] | None = None
         self.cleared: object = None
+        self.assertion: Any = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _verify(
     opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
     weight = WEIGHT + 2 * len(token)
     fetched = found.held if issuer.keys is None else None
-    return Verified(identity, claims, opaque, expires, fetched, weight, found.key.kid or "")
+    return Verified(identity, claims, opaque, expires, fetched, weight, found.key.name)
 
 
 def verify_statement(

@@ -19,18 +19,22 @@ from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
+from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.revocations import Revocation
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.snapshot import NO_SERVICE, Snapshot
 from sidecar.decide.tokens import Issuer, KeyState, Verified
+from sidecar.edge import assertions
+from sidecar.edge.assertions import Asserter
 from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
 ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
 TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
+NO_LOCATIONS: Final[tuple[Location, ...]] = ()
 DECISIONS: Final = 16_384  # permits remembered; about 1 KiB each
 
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -111,10 +115,12 @@ class Authorizer:
         door: str = "proxy",
         clock: Callable[[], float] = time.time,
         rates: RateTable | None = None,
+        asserter: Asserter | None = None,
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
+        self._asserter = asserter if asserter is not None else Asserter()
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
         self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
@@ -166,6 +172,31 @@ class Authorizer:
         """Lower-case names of the headers that a decision may depend on; None: any."""
         return self.snapshot.headers_read if self.snapshot is not None else None
 
+    def credentials(self) -> tuple[Location, ...]:
+        """Where the credential is that a permitted request goes upstream without."""
+        service = self.snapshot.service if self.snapshot is not None else NO_SERVICE
+        return service.credentials if service.remove_credential else NO_LOCATIONS
+
+    def assertion(self, permit: Permit) -> bytes:
+        """The signed statement of who calls, as a header line with its end; empty: none."""
+        terms = self.snapshot.service.assertion if self.snapshot is not None else None
+        if terms is None:
+            return b""
+        return self._asserter.line(permit, terms, self._clock())
+
+    def published(self, request: Request) -> Answer | None:
+        """The answer to a request that is for the sidecar itself; None for all others."""
+        if request.path != assertions.PATH or request.method not in ("GET", "HEAD"):
+            return None
+        if self.snapshot is None or self.snapshot.service.assertion is None:
+            return None
+        return self._crowded(request) or self._asserter.jwks(self._clock())
+
+    def _crowded(self, request: Request) -> Answer | None:
+        """The answer to an address that comes too often."""
+        crowding = self._crowding(request)
+        return refusal(crowding, request, "") if type(crowding) is Refuse else None
+
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight, which is no request yet; None where it is to be decided.
 
@@ -177,9 +208,7 @@ class Authorizer:
         answer = preflight(request, snapshot.service.cors)
         if answer is None:
             return None
-        crowding = self._crowding(request)
-        if type(crowding) is Refuse:
-            answer = refusal(crowding, request, "")
+        answer = self._crowded(request) or answer
         self._metrics.preflights.add("answered" if answer.status == 204 else "refused")
         return answer
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Request
-from sidecar.edge import answers
+from sidecar.edge import answers, assertions
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LengthBody, body_of, trailers_of
 from sidecar.edge.exchange import Exchange
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 WITHDRAWN: Final = Refuse(
     Code.INVALID_TOKEN, "revoked", "The credential was withdrawn.", presented=True
 )
+_OWN: Final = len(assertions.PATH)
 _TURNS: Final = 16  # pipelined requests begun before other connections get their turn
 
 
@@ -248,11 +249,14 @@ class ClientConnection(Uploading):
             request = head.request(origin.scheme, origin.address, origin.chain)
         else:
             request = head.request(proxy.scheme, self._address)
+        answer = None
         if request.method == "OPTIONS":
             answer = proxy.authorizer.preflight(request)
-            if answer is not None:
-                self._answer(answer)
-                return
+        elif len(request.path) == _OWN:
+            answer = proxy.authorizer.published(request)
+        if answer is not None:
+            self._answer(answer)
+            return
         decision = proxy.authorizer.decide(request)
         if decision is not None:
             self._decided(request, decision)
@@ -290,7 +294,14 @@ class ClientConnection(Uploading):
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
-            exchange.start(outcome, proxy.names(), payload, self._body is None, self._trailers)
+            exchange.start(
+                outcome,
+                proxy.names(outcome),
+                payload,
+                self._body is None,
+                self._trailers,
+                proxy.authorizer.assertion(outcome),
+            )
             return
         self._own(refusal(outcome, request, decision.id), request, decision)
 

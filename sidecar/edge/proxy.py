@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
@@ -36,6 +37,12 @@ class Authorizer(Reviewer, Protocol):
     def decide(self, request: Request) -> Decision | None:
         """The decision at once, or None where `resolve` must be awaited."""
 
+    def assertion(self, permit: Permit) -> bytes:
+        """A header line of the authorizer's own for the upstream, with its end, or nothing."""
+
+    def published(self, request: Request) -> Answer | None:
+        """The answer to a request that is for the sidecar itself; None for all others."""
+
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight; None where `request`, an OPTIONS, is to be decided."""
 
@@ -53,7 +60,8 @@ class Authorizer(Reviewer, Protocol):
 
 
 class Proxy:
-    """One per process. `strip` names the headers that rules set, at the moment of asking.
+    """One per process. `strip` names the headers that rules set, at the moment of asking, `read`
+    those that a decision may depend on, `remove` where credentials are that stay here.
 
     With `handshakes` every listener speaks TLS, and nothing but TLS.
     """
@@ -68,6 +76,7 @@ class Proxy:
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
         read: Callable[[], frozenset[str] | None] = lambda: None,
+        remove: Callable[[], tuple[Location, ...]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.authorizer = authorizer
@@ -81,7 +90,9 @@ class Proxy:
         self.draining = False
         self._strip = strip
         self._read = read
+        self._remove = remove
         self._names = RequestNames(strip(), read())
+        self._bare_names = self._names
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
@@ -210,14 +221,20 @@ class Proxy:
         if self._empty is not None and not self._connections and not self._empty.done():
             self._empty.set_result(None)
 
-    def names(self) -> RequestNames:
+    def names(self, permit: Permit) -> RequestNames:
         """Which request headers go upstream under the rules of the moment."""
         names, set_by_rules, read = self._names, self._strip(), self._read()
-        if set_by_rules is names.set_by_rules and read is names.read:
+        if (set_by_rules is not names.set_by_rules or read is not names.read) and (
+            set_by_rules != names.set_by_rules or read != names.read
+        ):
+            self._names = names = RequestNames(set_by_rules, read)
+        removed = self._remove()
+        if not removed or permit.identity is None:
             return names
-        if set_by_rules != names.set_by_rules or read != names.read:
-            self._names = RequestNames(set_by_rules, read)
-        return self._names
+        bare = self._bare_names
+        if bare.removed is not removed or bare.beside is not names:
+            self._bare_names = bare = RequestNames(set_by_rules, read, removed, names)
+        return bare
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -18,6 +18,7 @@ from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
+from sidecar.edge.assertions import Asserter
 from sidecar.edge.authorizer import Authorizer, Keys
 from sidecar.edge.families import (
     insecure_families,
@@ -53,12 +54,16 @@ class Serving:
         keys: Keys,
         log: DecisionLog,
         rates: RateTable | None = None,
+        secret: bytes = b"",
     ) -> None:
+        """`secret` is what all workers of a sidecar share; left out: this is the only process."""
         self.settings = settings
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
-        self.authorizer = Authorizer(keys, self.metrics, log, rates=rates)
+        self.authorizer = Authorizer(
+            keys, self.metrics, log, rates=rates, asserter=Asserter(secret)
+        )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
         self.proxy = Proxy(
@@ -68,6 +73,7 @@ class Serving:
             trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
             strip=self.authorizer.rule_headers,
             read=self.authorizer.headers_read,
+            remove=self.authorizer.credentials,
         )
         stats = self.proxy.stats
         self.proxy.sweeper.watch(Garbage(lambda: stats.in_flight > 0).sweep)

@@ -65,6 +65,7 @@ class Worker:
             self._keys,
             DecisionLog(settings.decision_log, turn=turn),
             RateTable(memoryview(rates.memory), rates.key),  # one count for all workers
+            begin.key,
         )
         self._serving.metrics.register(self._families)
         self._documents: list[bytes] = []

@@ -67,6 +67,7 @@ class Authorizer:
         self.revoked: set[str] = set()  # subjects
         self.decided: list[Request] = []
         self.done: list[tuple[str, int]] = []
+        self.asserted = b""
         self.warm = asyncio.Event()
         self.cancelled = 0
 
@@ -75,6 +76,12 @@ class Authorizer:
         if request.path.startswith(("/cold", "/broken")):
             return None
         return self._decision(request)
+
+    def assertion(self, permit: Permit) -> bytes:
+        return self.asserted
+
+    def published(self, request: Request) -> Answer | None:
+        return None
 
     def preflight(self, request: Request) -> Answer | None:
         return None
