@@ -67,6 +67,7 @@ class RunSettings:
     upstream_server_name: str = ""
     insecure_upstream_skip_verify: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    secrets: Path = Path("/run/secrets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,9 @@ RUN: Final = (
     _Setting("state", _folder, "DIR", "where the last-known-good release is kept"),
     _Setting("trust", _readable, "FILE", "public keys (PEM) that releases must be signed with"),
     _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
+    _Setting(
+        "secrets", _path, "DIR", "below which documents may name secrets", "/run/secrets"
+    ),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
     *(
@@ -314,6 +318,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         trust=values.get("trust"),
         workers=values["workers"],
         decision_log=values["decision_log"],
+        secrets=values["secrets"],
         drain=values["drain"],
         limits=config_limits.limits(values),
         tls_cert=values.get("tls_cert"),
@@ -346,6 +351,11 @@ def control_plane_settings(
         insecure_unauthenticated=values["insecure_unauthenticated"],
         ssf_transmitters=values.get("ssf_transmitters"),
     )
+
+
+def variable(name: str) -> str | None:
+    """One of the environment, for whoever must read a secret where it is used."""
+    return os.environ.get(name)
 
 
 def state_home(environ: Mapping[str, str] | None = None) -> Path:

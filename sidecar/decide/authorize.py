@@ -13,15 +13,16 @@ from typing import Any, final
 
 import msgspec
 
-from sidecar.decide import api_keys
+from sidecar.decide import api_keys, introspection
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
-from sidecar.decide.credentials import find, same_origin
+from sidecar.decide.credentials import Credential, find, same_origin
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
     Need,
+    NeedIntrospection,
     NeedKeys,
     Obligations,
     Outcome,
@@ -47,20 +48,29 @@ Failing = Callable[[str, Rate, float], float]
 """(address, rate, now) -> seconds until another bad credential from there is within the rate."""
 
 
+def _nobody_asks(address: str) -> bool:
+    return False
+
+
 def _nobody_fails(address: str, rate: Rate, now: float) -> float:
     return 0.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, who fails a lot, what was withdrawn, and
-    two memories, of tokens verified and of permits given before."""
+    """What is known beyond the request: keys by issuer, who fails a lot, what was withdrawn, what
+    issuers say of opaque tokens and who asks too much of that at a time, and two memories, of
+    tokens verified and of permits given before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
     decisions: ExpiringCache[Key, Permit]
     failing: Failing = _nobody_fails
     revocations: Revocations = field(default_factory=Revocations)
+    answers: ExpiringCache[bytes, introspection.Answer] = field(
+        default_factory=lambda: ExpiringCache(1)
+    )
+    asking: Callable[[str], bool] = _nobody_asks
 
 
 @final
@@ -69,7 +79,7 @@ class _Caller(msgspec.Struct, frozen=True):
 
     verified: Verified | None = None
     rejected: Rejected | None = None
-    unavailable: str = ""
+    unavailable: str = ""  # why
     cross_origin: bool = False
 
 
@@ -115,7 +125,7 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
             if independent is not None:
                 return independent
         caller = _look(request, snapshot, evidence, now)
-        if type(caller) is NeedKeys:
+        if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
             return Need((caller,))
         if type(caller) is _Throttled:
             return Refuse(
@@ -213,27 +223,32 @@ def _without_caller(
 
 def _look(
     request: Request, snapshot: Snapshot, evidence: Evidence, now: float
-) -> _Caller | NeedKeys | _Throttled:
+) -> _Caller | NeedKeys | NeedIntrospection | _Throttled:
     credential = find(request, snapshot.service.credentials)
     if credential is None:
         return _NOBODY
     if credential.malformed:
         return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
-    verified = _verified(credential.token, request.address, snapshot, evidence, now)
+    verified = _verified(credential, request.address, snapshot, evidence, now)
     if isinstance(verified, Verified):
         if evidence.revocations.revokes(verified, now):
             return _Caller(rejected=_REVOKED)
         return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
     if isinstance(verified, KeysUnavailable):
-        return _Caller(unavailable=verified.issuer)
+        return _Caller(unavailable=verified.reason)
     if isinstance(verified, Rejected):
         return _Caller(rejected=verified)
     return verified
 
 
 def _verified(
-    token: bytes, address: str, snapshot: Snapshot, evidence: Evidence, now: float
-) -> Verified | Rejected | KeysUnavailable | NeedKeys | _Throttled:
+    credential: Credential, address: str, snapshot: Snapshot, evidence: Evidence, now: float
+) -> Verified | Rejected | KeysUnavailable | NeedKeys | NeedIntrospection | _Throttled:
+    token = credential.token
+    if snapshot.introspectors:
+        asked = introspection.whose(token, credential.location, snapshot.introspectors)
+        if asked is not None:
+            return _introspected(token, asked, address, snapshot, evidence, now)
     if snapshot.api_keys and api_keys.looks_like(token):
         found = api_keys.check(token, snapshot.api_keys, now)
         wait = 0.0
@@ -252,6 +267,28 @@ def _verified(
     if isinstance(result, Verified):
         evidence.tokens.put(key, result, result.expires, result.weight)
     return result
+
+
+def _introspected(
+    token: bytes,
+    asked: introspection.Introspector,
+    address: str,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+) -> Verified | Rejected | KeysUnavailable | NeedIntrospection | _Throttled:
+    if introspection.too_large(token):
+        return introspection.TOO_LARGE
+    key = introspection.key_of(asked, token)
+    known = evidence.answers.get(key, now)
+    if type(known) is introspection.Unknown:
+        return KeysUnavailable(asked.issuer.issuer, "introspection_unavailable")
+    if known is not None:
+        return known
+    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
+    if wait > 0 or evidence.asking(address):
+        return _Throttled(max(wait, 1.0))
+    return NeedIntrospection(key, asked.issuer.issuer, token, address)
 
 
 def _current(verified: Verified, evidence: Evidence) -> bool:
@@ -304,8 +341,8 @@ def _refuse(snapshot: Snapshot, caller: _Caller, verdict: Verdict) -> Refuse:
     if caller.unavailable:
         return Refuse(
             Code.UNAVAILABLE,
-            "keys_unavailable",
-            "The keys that would verify the token cannot be had at the moment.",
+            caller.unavailable,
+            "The token cannot be verified at the moment.",
             presented=True,
             rule=rule,
             realm=realm,

@@ -17,6 +17,7 @@ from sidecar.decide.compile_credentials import (
     compile_issuer,
     compile_key,
 )
+from sidecar.decide.compile_introspection import check_disjoint, compile_introspection
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
 from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
@@ -34,6 +35,7 @@ from sidecar.decide.documents import (
     selects,
 )
 from sidecar.decide.documents import Cors as CorsSpec
+from sidecar.decide.introspection import Introspector
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
@@ -61,8 +63,10 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     _warn_of_headers_set_by_rules(policies, problems)
     issuers = _of(documents, TokenIssuer)
     services = _of(documents, ProtectedService)
+    keys = _of(documents, ApiKey)
     check_issuers_unique(issuers, problems)
-    check_keys_unique(_of(documents, ApiKey), problems)
+    check_keys_unique(keys, problems)
+    check_disjoint(_introspectors(issuers, frozenset(), []), keys, problems)
     _check_audiences(issuers, services, problems)
     _check_services([document for document, _ in services], problems)
     return problems
@@ -96,6 +100,8 @@ def compile_snapshot(
     check_keys_unique(key_specs, problems)
     issuers = [compile_issuer(*each, audiences, problems) for each in issuer_specs]
     keys = [compile_key(*each, problems) for each in key_specs]
+    introspectors = _introspectors(issuer_specs, audiences, problems)
+    check_disjoint(introspectors, key_specs, problems)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -120,6 +126,7 @@ def compile_snapshot(
         service=service,
         issuers={issuer.issuer: issuer for issuer in issuers if issuer is not None},
         api_keys=dict(key for key in keys if key is not None),
+        introspectors=tuple(introspector for _, introspector in introspectors),
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
         headers_read=_headers_read(routed, service),
@@ -150,7 +157,9 @@ def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule
         case AccessPolicy():
             return compile_policy(document, problems)
         case TokenIssuer() as spec:
-            compile_issuer(document, spec, frozenset(), problems)
+            issuer = compile_issuer(document, spec, frozenset(), problems)
+            if issuer is not None:
+                compile_introspection(document, spec, issuer, problems)
         case ApiKey() as spec:
             compile_key(document, spec, problems)
         case ProtectedService() as spec:
@@ -234,6 +243,25 @@ def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
 def _of(documents: Iterable[Document], kind: type[S]) -> list[tuple[Document, S]]:
     """Those of one kind, each with what it says."""
     return [(each, each.spec) for each in documents if isinstance(each.spec, kind)]
+
+
+def _introspectors(
+    issuers: Sequence[tuple[Document, TokenIssuer]],
+    audiences: frozenset[str],
+    problems: list[Problem],
+) -> list[tuple[Document, Introspector]]:
+    """Those who are asked about opaque tokens. What else is wrong with them is reported already."""
+    found = []
+    for document, spec in issuers:
+        if spec.introspection is None:
+            continue
+        issuer = compile_issuer(document, spec, audiences, [])
+        if issuer is None:
+            continue
+        introspector = compile_introspection(document, spec, issuer, problems)
+        if introspector is not None:
+            found.append((document, introspector))
+    return found
 
 
 def _check_audiences(

@@ -25,11 +25,12 @@ class Location:
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What was presented. `malformed` says why it is not even looked at."""
+    """What was presented, and where. `malformed` says why it is not even looked at."""
 
     token: bytes
     cookie: bool = False
     malformed: str = ""
+    location: Location | None = None
 
 
 def find(request: Request, locations: Sequence[Location]) -> Credential | None:
@@ -78,7 +79,7 @@ def _header(value: bytes, location: Location) -> Credential | None:
         return None
     else:
         token = value
-    return Credential(token)
+    return Credential(token, location=location)
 
 
 def _cookies(value: bytes, location: Location) -> list[Credential]:
@@ -87,7 +88,7 @@ def _cookies(value: bytes, location: Location) -> list[Credential]:
         name, equals, token = pair.strip(b" \t").partition(b"=")
         if equals and name == location.name:
             token = token.removeprefix(b'"').removesuffix(b'"') if token[:1] == b'"' else token
-            found.append(Credential(token, cookie=True))
+            found.append(Credential(token, cookie=True, location=location))
     return found
 
 

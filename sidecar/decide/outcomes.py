@@ -107,10 +107,26 @@ class NeedKeys(msgspec.Struct, frozen=True):
 
 
 @final
+class NeedIntrospection(msgspec.Struct, frozen=True):
+    """What an issuer says of an opaque token: `answers` will hold it under `key`.
+
+    Whoever shows one of these shows no token.
+    """
+
+    key: bytes
+    issuer: str
+    token: bytes
+    address: str
+
+    def __repr__(self) -> str:
+        return f"NeedIntrospection({self.issuer!r})"
+
+
+@final
 class Need(msgspec.Struct, frozen=True):
     """Facts that can still change the outcome; fetch them all, then decide again."""
 
-    wants: tuple[NeedKeys, ...]
+    wants: tuple[NeedKeys | NeedIntrospection, ...]
 
 
 Outcome = Permit | Refuse | Need

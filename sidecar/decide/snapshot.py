@@ -10,6 +10,7 @@ from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.expressions import Program
+from sidecar.decide.introspection import Introspector
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.tokens import Issuer
@@ -83,6 +84,7 @@ class Snapshot:
     service: Service
     issuers: Mapping[str, Issuer]
     api_keys: ApiKeys
+    introspectors: tuple[Introspector, ...]
     routes: RouteIndex[CompiledRule]
     rule_headers: frozenset[str]
     headers_read: frozenset[str] | None

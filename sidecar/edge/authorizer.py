@@ -20,7 +20,9 @@ from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
-from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
+from sidecar.decide.introspection import Answer as Introspected
+from sidecar.decide.introspection import Introspector
+from sidecar.decide.outcomes import Code, Need, NeedIntrospection, NeedKeys, Permit, Refuse
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.revocations import Revocation
@@ -104,6 +106,21 @@ class Keys(Protocol):
         """Have an issuer's keys fetched into `states`; a failure is a state."""
 
 
+class Introspections(Protocol):
+    """What issuers say of opaque tokens: `facts.introspection`."""
+
+    answers: ExpiringCache[bytes, Introspected]
+
+    def use(self, introspectors: Iterable[Introspector]) -> None:
+        """Ask exactly these."""
+
+    def asks_too_much(self, address: str) -> bool:
+        """Whether as many questions as may be are under way for a client address."""
+
+    async def fetch(self, want: NeedIntrospection) -> None:
+        """Have an answer put into `answers`; a failure is an answer."""
+
+
 class Authorizer:
     """Decides with the snapshot of the moment. One per process; every door shares it."""
 
@@ -116,14 +133,23 @@ class Authorizer:
         clock: Callable[[], float] = time.time,
         rates: RateTable | None = None,
         asserter: Asserter | None = None,
+        introspections: Introspections | None = None,
     ) -> None:
+        """Without `introspections` nobody is asked about opaque tokens, which decides as 503."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
         self._asserter = asserter if asserter is not None else Asserter()
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
-        self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
+        self._introspections = introspections
+        if introspections is None:
+            self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
+        else:
+            self.evidence = Evidence(
+                keys.states, tokens, decisions, self._failing,
+                answers=introspections.answers, asking=introspections.asks_too_much,
+            )  # fmt: skip
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -158,6 +184,8 @@ class Authorizer:
     def adopt(self, snapshot: Snapshot) -> None:
         """Decide with this snapshot from the next request on: one reference is swapped."""
         self._keys.use(snapshot.issuers.values())
+        if self._introspections is not None:
+            self._introspections.use(snapshot.introspectors)
         self.snapshot = snapshot
         self.evidence.decisions.clear()  # nobody can ask for them again
         self.adopted = self._clock()
@@ -266,8 +294,11 @@ class Authorizer:
     def _failing(self, address: str, rate: Rate, now: float) -> float:
         return self._rates.wait(FAILED, address, rate, now)
 
-    async def _fetch(self, want: NeedKeys) -> None:
-        await self._keys.fetch(want.issuer)
+    async def _fetch(self, want: NeedKeys | NeedIntrospection) -> None:
+        if type(want) is NeedKeys:
+            await self._keys.fetch(want.issuer)
+        elif type(want) is NeedIntrospection and self._introspections is not None:
+            await self._introspections.fetch(want)
 
     def _authorize(self, request: Request) -> Permit | Refuse | Need:
         snapshot = self.snapshot
@@ -381,7 +412,7 @@ _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 def _token_result(refuse: Refuse) -> str:
-    if refuse.code is Code.INVALID_TOKEN or refuse.reason == "keys_unavailable":
+    if refuse.code is Code.INVALID_TOKEN or (refuse.code is Code.UNAVAILABLE and refuse.presented):
         return refuse.reason
     return "valid" if refuse.identity is not None else "none"
 

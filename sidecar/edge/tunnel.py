@@ -151,6 +151,13 @@ class Tunnel:
         outcome = self.decision.outcome
         return outcome if type(outcome) is Permit and self._cut is None else None
 
+    def ends(self) -> float:
+        """When its caller's credential does, whatever anybody says (seconds since the epoch)."""
+        permit = self.permitted()
+        if permit is None:
+            return 0.0
+        return permit.verified.ends if permit.verified is not None else permit.expires
+
     def withdraw(self) -> None:
         """Its caller's credential was withdrawn."""
         self.cut(Cut.REVOKED)

@@ -66,7 +66,7 @@ class HttpClient:
                 headers={"accept": "application/json", "accept-encoding": "identity", **headers},
             ) as response:  # fmt: skip
                 if response.status != 200:
-                    raise FetchFailed(f"{address}: answered {response.status}")
+                    raise FetchFailed(f"{address}: answered {response.status}", response.status)
                 body = await response.content.read(self._max_body + 1)
                 while len(body) <= self._max_body and (more := await response.content.read(65536)):
                     body += more

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sidecar.config import RunSettings
+from sidecar.config import RunSettings, variable
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
@@ -35,6 +35,8 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
+from sidecar.facts.introspection import Introspections
+from sidecar.facts.secrets import Secrets
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
 from sidecar.plane.garbage import Garbage
@@ -61,8 +63,14 @@ class Serving:
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
+        self.introspections = Introspections(Secrets(settings.secrets, variable))
         self.authorizer = Authorizer(
-            keys, self.metrics, log, rates=rates, asserter=Asserter(secret)
+            keys,
+            self.metrics,
+            log,
+            rates=rates,
+            asserter=Asserter(secret),
+            introspections=self.introspections,
         )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
@@ -122,6 +130,7 @@ class Serving:
     async def close(self) -> None:
         """After `drain`: end what runs beside the traffic, write the last records."""
         await self._tasks.cancel()
+        await self.introspections.close()
         await asyncio.to_thread(self.log.close)
 
     def _families(self) -> Iterable[Metric]:
@@ -133,6 +142,7 @@ class Serving:
         yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
+        yield from _introspections(self.introspections)
         yield from proxy_families(self.proxy.stats)
         yield counter(
             "sidecar_withdrawn", "Ended midway: their credential was withdrawn.",
@@ -143,6 +153,25 @@ class Serving:
         yield insecure_families(
             insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
         )
+
+
+def _introspections(introspections: Introspections) -> Iterable[Metric]:
+    outcomes = CounterMetricFamily(
+        "sidecar_introspections", "Questions about opaque tokens.", labels=["result"]
+    )
+    for result, count in sorted(introspections.outcomes.items()):
+        outcomes.add_metric([result], count)
+    yield outcomes
+    answers = introspections.answers
+    yield gauge("sidecar_introspection_cache_entries", "Answers remembered.", len(answers))
+    yield counter("sidecar_introspection_cache_hits", "Answers found.", answers.hits)
+    yield counter("sidecar_introspection_cache_evictions", "At the bound.", answers.evictions)
+    breakers = GaugeMetricFamily(
+        "sidecar_introspection_breaker_open", "1: left alone for a while.", labels=["issuer"]
+    )
+    for issuer, state in introspections.status().items():
+        breakers.add_metric([issuer], float(state["open"]))
+    yield breakers
 
 
 def _decision_cache(decisions: ExpiringCache[Any, Any]) -> Iterable[Metric]:

@@ -61,6 +61,7 @@ class Authorizer:
 
     def __init__(self) -> None:
         self.expires = float("inf")
+        self.permit: Permit | None = None  # instead of the usual one
         self.reviewed: dict[str, Permit | Refuse | None] = {}
         self.changed: list[Callable[[], None]] = []
         self.withdrawals: list[Callable[[], None]] = []
@@ -99,7 +100,8 @@ class Authorizer:
     def _decision(self, request: Request) -> Decision:
         if request.path.startswith(("/no", "/cold/no")):
             return _decision(Refuse(Code.DENIED, "no"))
-        return _decision(Permit("r", Identity("iss", "alice"), expires=self.expires))
+        permit = self.permit or Permit("r", Identity("iss", "alice"), expires=self.expires)
+        return _decision(permit)
 
     def watch(self, changed: Callable[[], None]) -> None:
         self.changed.append(changed)
