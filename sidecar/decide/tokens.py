@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sidecar.decide.keys import KeySet
-from sidecar.decide.outcomes import Identity, NeedKeys
+from sidecar.decide.outcomes import Code, Identity, NeedKeys
 from sidecar.decide.strict import base64url, beyond_cel, json_object
 
 MAX_TOKEN: Final = 16 * 1024  # bytes
@@ -93,6 +93,7 @@ class Rejected:
 
     reason: str
     detail: str
+    code: Code = Code.INVALID_TOKEN
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,6 @@ def _verify(
     expires = _times(claims, issuer.skew, now)
     _audience(claims, issuer)
     identity = _identity(claims, issuer)
-    if claims.get("cnf") is not None:
-        # RFC 7800: bound to a key whose proof this version does not check; as bearer it is stolen.
-        raise _Bad("proof_missing", "The token is bound to a key; its proof is missing.")
     held = issuer.keys
     if held is None:
         state = keys.get(issuer.issuer)

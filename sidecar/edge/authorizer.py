@@ -9,22 +9,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
-from sidecar.decide.outcomes import Code, Need, NeedKeys, Permit, Refuse
+from sidecar.decide.outcomes import (
+    Code,
+    DpopScheme,
+    Need,
+    NeedKeys,
+    Permit,
+    Plan,
+    Refuse,
+    RememberProof,
+)
+from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import Issuer, KeyState, Verified
 from sidecar.edge.rates import ALL, FAILED, RateTable
+from sidecar.edge.replays import ReplayTable, Use
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
@@ -63,10 +77,11 @@ _ids: Final = _Ids()
 class Decision:
     """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
 
-    `cors` is what the answer, whoever gives it, says to a page of another origin; empty: nothing.
+    `cors` is what the answer, whoever gives it, says to a page of another origin; `nonce` is what a
+    response says of the caller's next proof; empty: nothing.
     """
 
-    __slots__ = ("cors", "id", "outcome", "seconds", "started", "traceparent", "version")
+    __slots__ = ("cors", "id", "nonce", "outcome", "seconds", "started", "traceparent", "version")
 
     def __init__(
         self,
@@ -84,6 +99,7 @@ class Decision:
         self.seconds = time.perf_counter() - started
         self.version = version
         self.cors = cors
+        self.nonce = b""
 
 
 class Keys(Protocol):
@@ -110,13 +126,20 @@ class Authorizer:
         door: str = "proxy",
         clock: Callable[[], float] = time.time,
         rates: RateTable | None = None,
+        replays: ReplayTable | None = None,
+        nonce_key: bytes = b"",
     ) -> None:
+        """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
-        self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
+        self.replays = replays if replays is not None else ReplayTable()
+        self.evidence = Evidence(
+            keys.states, tokens, decisions, self._failing, self.replays.used,
+            nonce_key or os.urandom(32),
+        )  # fmt: skip
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -173,24 +196,28 @@ class Authorizer:
     async def resolve(self, request: Request) -> Decision:
         """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503."""
         started = time.perf_counter()
-        return self._decided(request, await self.reconsider(request), started)
+        return self._decided(request, await self._settle(request), started)
 
     def review(self, request: Request) -> Permit | Refuse | None:
         """What would be decided now of a request that was permitted before; counted nowhere.
 
         None where facts must be fetched first: await `reconsider`.
         """
-        outcome = self._authorize(request)
+        outcome = self._authorize(request, reviewed=True)
         return None if type(outcome) is Need else outcome
 
     async def reconsider(self, request: Request) -> Permit | Refuse:
-        """The same, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
+        """The same, after fetching what is missing."""
+        return await self._settle(request, reviewed=True)
+
+    async def _settle(self, request: Request, reviewed: bool = False) -> Permit | Refuse:
+        """The outcome, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
         for _ in range(ROUNDS):
-            outcome = self._authorize(request)
+            outcome = self._authorize(request, reviewed)
             if type(outcome) is not Need:
                 return outcome
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
-        outcome = self._authorize(request)
+        outcome = self._authorize(request, reviewed)
         if type(outcome) is Need:
             return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return outcome
@@ -219,12 +246,12 @@ class Authorizer:
     async def _fetch(self, want: NeedKeys) -> None:
         await self._keys.fetch(want.issuer)
 
-    def _authorize(self, request: Request) -> Permit | Refuse | Need:
+    def _authorize(self, request: Request, reviewed: bool = False) -> Permit | Refuse | Need:
         snapshot = self.snapshot
         if snapshot is None:
             return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
         try:
-            outcome = authorize(request, snapshot, self.evidence, self._clock())
+            outcome = authorize(request, snapshot, self.evidence, self._clock(), reviewed)
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
             return self._enforced(Refuse(Code.UNAVAILABLE, "internal_error"))
@@ -236,7 +263,34 @@ class Authorizer:
             return Permit("", refuse.identity, observed=refuse)
         return refuse
 
+    def _committed(self, permit: Permit) -> Permit | Refuse:
+        """The permit once its effects are; the refusal where one of them cannot be."""
+        for effect in permit.effects:
+            refuse = _UNKNOWN_EFFECT
+            if type(effect) is RememberProof:
+                use = self.replays.use(effect, self._clock())
+                if use is Use.FIRST:
+                    continue
+                refuse = _UNUSABLE[use]
+            snapshot = self.snapshot
+            if snapshot is None:
+                return refuse
+            dpop = snapshot.service.dpop
+            return self._enforced(
+                msgspec.structs.replace(
+                    refuse,
+                    rule=permit.rule,
+                    realm=snapshot.service.name,
+                    dpop=DpopScheme(dpop.algs, True, dpop.offered),
+                )
+            )
+        return permit
+
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
+        nonce = ""
+        if type(outcome) is Permit and outcome.effects:
+            nonce = outcome.nonce
+            outcome = self._committed(outcome)
         id_, span = _ids.take()
         trace = request.trace
         if trace is None:
@@ -249,6 +303,8 @@ class Authorizer:
             started,
             snapshot.version if snapshot is not None else "",
         )
+        if nonce:
+            decision.nonce = nonce.encode("ascii")
         if snapshot is not None and snapshot.service.cors is not None:
             decision.cors = response_headers(request, snapshot.service.cors)
         metrics = self._metrics
@@ -260,7 +316,7 @@ class Authorizer:
         else:
             metrics.decisions.add("refuse" if type(outcome) is Refuse else "observe", refuse.reason)
             metrics.tokens.add(_token_result(refuse))
-            if refuse.code is Code.INVALID_TOKEN and self.snapshot is not None:
+            if _stands_for_nobody(refuse) and self.snapshot is not None:
                 rate = self.snapshot.service.failed_credentials
                 self._rates.take(FAILED, request.address, rate, self._clock())
         return decision
@@ -330,8 +386,29 @@ _VALID: Final = ("valid",)
 _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
+_UNUSABLE: Final = {
+    Use.REPLAYED: Refuse(
+        Code.INVALID_PROOF, REPLAYED.reason, REPLAYED.detail, Plan("authentication"), True
+    ),
+    Use.CROWDED: Refuse(
+        Code.TOO_MANY_REQUESTS,
+        "proofs_crowded",
+        "Too many proofs of this key came; make a new one.",
+        presented=True,
+    ),
+    Use.BUSY: Refuse(Code.UNAVAILABLE, "proofs_busy", presented=True),
+}
+_UNKNOWN_EFFECT: Final = Refuse(Code.UNAVAILABLE, "effect_unknown")
+
+
+def _stands_for_nobody(refuse: Refuse) -> bool:
+    """Whether what was presented did not stand, rather than not suffice."""
+    code = refuse.code
+    return (code is Code.INVALID_TOKEN or code is Code.INVALID_PROOF) and refuse.identity is None
+
+
 def _token_result(refuse: Refuse) -> str:
-    if refuse.code is Code.INVALID_TOKEN or refuse.reason == "keys_unavailable":
+    if _stands_for_nobody(refuse) or refuse.reason == "keys_unavailable":
         return refuse.reason
     return "valid" if refuse.identity is not None else "none"
 

@@ -221,6 +221,7 @@ class Exchange:
             version=version,
             keep_alive=keep_alive,
             cors=self._decision.cors,
+            nonce=self._decision.nonce,
             date=self._pool.sweeper.date,
         )
         client.persist(keep_alive)

@@ -6,11 +6,13 @@ The one process has it, and so does each worker.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from sidecar.config import RunSettings
 from sidecar.decide.cache import ExpiringCache
@@ -30,6 +32,7 @@ from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.rates import RateTable
+from sidecar.edge.replays import ReplayTable
 from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
@@ -53,12 +56,18 @@ class Serving:
         keys: Keys,
         log: DecisionLog,
         rates: RateTable | None = None,
+        replays: ReplayTable | None = None,
+        secret: bytes = b"",
     ) -> None:
+        """`rates`, `replays` and `secret` are what several processes have in common."""
         self.settings = settings
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
-        self.authorizer = Authorizer(keys, self.metrics, log, rates=rates)
+        nonce_key = hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(32))).digest()
+        self.authorizer = Authorizer(
+            keys, self.metrics, log, rates=rates, replays=replays, nonce_key=nonce_key
+        )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
         self.proxy = Proxy(
@@ -127,12 +136,22 @@ class Serving:
         yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
+        yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
         yield remembered_family()
         yield from tls_families(self.proxy.handshakes, self.tls)
         yield insecure_families(
             insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
         )
+
+
+def _proofs(replays: ReplayTable) -> Metric:
+    family = CounterMetricFamily(
+        "sidecar_proofs", "DPoP proofs that stood, by what became of them.", labels=["use"]
+    )
+    for use, count in replays.counts.items():
+        family.add_metric([use.value], count)
+    return family
 
 
 def _decision_cache(decisions: ExpiringCache[Any, Any]) -> Iterable[Metric]:
