@@ -13,7 +13,7 @@ from typing import Any, final
 
 import msgspec
 
-from sidecar.decide import api_keys, introspection
+from sidecar.decide import api_keys, introspection, proofs
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
 from sidecar.decide.credentials import Credential, find, same_origin
@@ -21,6 +21,7 @@ from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
+    DpopScheme,
     Need,
     NeedIntrospection,
     NeedKeys,
@@ -29,6 +30,7 @@ from sidecar.decide.outcomes import (
     Permit,
     Plan,
     Refuse,
+    RememberProof,
 )
 from sidecar.decide.plan import plan
 from sidecar.decide.rates import Rate
@@ -43,6 +45,7 @@ from sidecar.decide.tokens import (
     digest,
     verify,
 )
+from sidecar.decide.workloads import Workload
 
 Failing = Callable[[str, Rate, float], float]
 """(address, rate, now) -> seconds until another bad credential from there is within the rate."""
@@ -52,20 +55,31 @@ def _nobody_asks(address: str) -> bool:
     return False
 
 
+Replayed = Callable[[RememberProof], bool]
+"""Whether a proof was used before. Only whoever commits the effect knows for sure."""
+
+
 def _nobody_fails(address: str, rate: Rate, now: float) -> float:
     return 0.0
 
 
+def _nothing_replayed(proof: RememberProof) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, who fails a lot, what was withdrawn, what
-    issuers say of opaque tokens and who asks too much of that at a time, and two memories, of
-    tokens verified and of permits given before."""
+    """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
+    and what nonces are made with, what was withdrawn, what issuers say of opaque tokens and who
+    asks too much of that at a time, and two memories, of tokens verified and of permits given
+    before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
     decisions: ExpiringCache[Key, Permit]
     failing: Failing = _nobody_fails
+    replayed: Replayed = _nothing_replayed
+    nonce_key: bytes = b""
     revocations: Revocations = field(default_factory=Revocations)
     answers: ExpiringCache[bytes, introspection.Answer] = field(
         default_factory=lambda: ExpiringCache(1)
@@ -75,12 +89,19 @@ class Evidence:
 
 @final
 class _Caller(msgspec.Struct, frozen=True):
-    """What the credential says. All empty is an anonymous caller without a credential."""
+    """What the credential says. All empty is an anonymous caller without a credential.
+
+    `dpop`: it is, or should be, presented with that scheme. `proof` is what came with it, `nonce`
+    what the caller's next one must carry.
+    """
 
     verified: Verified | None = None
     rejected: Rejected | None = None
     unavailable: str = ""  # why
     cross_origin: bool = False
+    dpop: bool = False
+    proof: RememberProof | None = None
+    nonce: str = ""
 
 
 @final
@@ -103,8 +124,17 @@ class _Remembered(msgspec.Struct, frozen=True):
     expires: float
 
 
-def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: float) -> Outcome:
-    """Decide one request. `now` is seconds since the epoch."""
+def authorize(
+    request: Request,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+    reviewed: bool = False,
+) -> Outcome:
+    """Decide one request. `now` is seconds since the epoch.
+
+    `reviewed`: it was permitted before and goes on (a tunnel). Its proof was used then and is old.
+    """
     known: _Remembered | None = request.memo
     if known is not None and known.snapshot is snapshot.mark and now < known.expires:
         if known.verified is None:
@@ -124,7 +154,7 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
             independent = _without_caller(about.without_caller, candidates, request, now)
             if independent is not None:
                 return independent
-        caller = _look(request, snapshot, evidence, now)
+        caller = _look(request, snapshot, evidence, now, reviewed)
         if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
             return Need((caller,))
         if type(caller) is _Throttled:
@@ -145,20 +175,27 @@ def authorize(request: Request, snapshot: Snapshot, evidence: Evidence, now: flo
     if key is not None:
         permit = evidence.decisions.get(key, now)
         if permit is not None:
+            if caller.dpop:
+                return _proven(permit, caller)
             _remember(request, snapshot, verified, permit)
             return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
     if verdict.satisfied is not None:
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
-            return _refuse(snapshot, caller, verdict)
+            return _refuse(snapshot, caller, verdict, bindings.workload())
         outcome = _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
         if type(outcome) is Permit and not bad and about.reads.settled:
-            expires = _remember(request, snapshot, verified, outcome)
+            if caller.dpop:
+                expires = _holds(request, verified, outcome)
+            else:
+                expires = _remember(request, snapshot, verified, outcome)
             if key is not None:
                 evidence.decisions.put(key, outcome, expires, weight(key, verified))
+        if caller.dpop and type(outcome) is Permit:
+            return _proven(outcome, caller)
         return outcome
-    return _refuse(snapshot, caller, verdict)
+    return _refuse(snapshot, caller, verdict, bindings.workload())
 
 
 class _About:
@@ -177,11 +214,27 @@ def _remember(
     """Keep a permit with the request that nothing but time, keys and policy can change; till when.
 
     That the very same request comes again is the rule where clients keep their headers: then all
-    that is left to check is what may have changed meanwhile.
+    that is left to check is what may have changed meanwhile. Never where a proof came: the same one
+    must not do again.
     """
-    expires = permit.expires if verified is None else min(permit.expires, verified.expires)
+    expires = _holds(request, verified, permit)
     request.memo = _Remembered(snapshot.mark, verified, permit, expires)
     return expires
+
+
+def _holds(request: Request, verified: Verified | None, permit: Permit) -> float:
+    """How long a permit can hold for an equal request."""
+    expires = permit.expires if verified is None else min(permit.expires, verified.expires)
+    certificate = request.certificate
+    if certificate is not None and certificate.workload is not None:
+        expires = min(expires, certificate.workload.expires)
+    return expires
+
+
+def _proven(permit: Permit, caller: _Caller) -> Permit:
+    """The permit, on condition that the proof is used for the first time."""
+    effects = () if caller.proof is None else (*permit.effects, caller.proof)
+    return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
 
 
 def _credential_matters(candidates: Sequence[Candidate]) -> bool:
@@ -222,7 +275,7 @@ def _without_caller(
 
 
 def _look(
-    request: Request, snapshot: Snapshot, evidence: Evidence, now: float
+    request: Request, snapshot: Snapshot, evidence: Evidence, now: float, reviewed: bool
 ) -> _Caller | NeedKeys | NeedIntrospection | _Throttled:
     credential = find(request, snapshot.service.credentials)
     if credential is None:
@@ -232,13 +285,41 @@ def _look(
     verified = _verified(credential, request.address, snapshot, evidence, now)
     if isinstance(verified, Verified):
         if evidence.revocations.revokes(verified, now):
-            return _Caller(rejected=_REVOKED)
+            return _Caller(rejected=_REVOKED, dpop=credential.dpop)
+        if credential.dpop or "cnf" in verified.claims:
+            return _bound(request, credential, verified, snapshot, evidence, now, reviewed)
         return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
     if isinstance(verified, KeysUnavailable):
-        return _Caller(unavailable=verified.reason)
+        return _Caller(unavailable=verified.reason, dpop=credential.dpop)
     if isinstance(verified, Rejected):
-        return _Caller(rejected=verified)
+        return _Caller(rejected=verified, dpop=credential.dpop)
     return verified
+
+
+def _bound(
+    request: Request,
+    credential: Credential,
+    verified: Verified,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+    reviewed: bool,
+) -> _Caller | _Throttled:
+    """Whether who presents a bound credential holds what it is bound to. The one place for it."""
+    service = snapshot.service
+    found = proofs.check(
+        request, credential, verified.claims, service.dpop, evidence,
+        service.failed_credentials, now, fresh=not reviewed,
+    )  # fmt: skip
+    if isinstance(found, Rejected):
+        nonce = proofs.nonce(service.dpop, evidence.nonce_key, now, found.code)
+        # A challenge names the scheme that would have been right.
+        dpop = credential.dpop or proofs.wants_key(verified.claims)
+        return _Caller(rejected=found, dpop=dpop, nonce=nonce)
+    if isinstance(found, float):
+        return _Throttled(found)
+    cross_origin = credential.cookie and not same_origin(request)
+    return _Caller(verified, None, "", cross_origin, credential.dpop, found.effect, found.nonce)
 
 
 def _verified(
@@ -312,7 +393,7 @@ def _permit(
     verdict.failed = permit
     verdict.satisfied = None
     verdict.open.clear()
-    return _refuse(snapshot, caller, verdict)
+    return _refuse(snapshot, caller, verdict, bindings.workload())
 
 
 def _obliged(
@@ -329,12 +410,19 @@ def _obliged(
                 return source
             headers.setdefault(name, value)
     obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
-    if rule.auth == "none" or verified is None:
+    auth = rule.auth
+    if auth == "workload" or (auth == "either" and verified is None):
+        workload = bindings.workload()
+        if workload is not None:
+            return Permit(rule.ref, workload.identity, obligations, workload.expires)
+    if auth == "none" or verified is None:
         return Permit(rule.ref, obligations=obligations)
     return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
 
 
-def _refuse(snapshot: Snapshot, caller: _Caller, verdict: Verdict) -> Refuse:
+def _refuse(
+    snapshot: Snapshot, caller: _Caller, verdict: Verdict, workload: Workload | None
+) -> Refuse:
     """The reason and the plan. An anonymous caller gets 401, whatever refused them."""
     realm = snapshot.service.name
     rule = _culprit(verdict)
@@ -347,34 +435,45 @@ def _refuse(snapshot: Snapshot, caller: _Caller, verdict: Verdict) -> Refuse:
             rule=rule,
             realm=realm,
         )
+    service = snapshot.service.dpop
+    dpop = DpopScheme(service.algs, caller.dpop, service.offered)
     if caller.rejected is not None:
         return Refuse(
-            Code.INVALID_TOKEN,
+            caller.rejected.code,
             caller.rejected.reason,
             caller.rejected.detail,
             plan=_authentication(verdict),
             presented=True,
             rule=rule,
             realm=realm,
+            dpop=dpop,
+            nonce=caller.nonce,
         )
     verified = caller.verified
-    if verified is None:
+    if verified is None and workload is None:
         return Refuse(
             Code.AUTHENTICATION_REQUIRED,
             "no_credential",
             plan=_authentication(verdict),
             rule=rule,
             realm=realm,
+            dpop=dpop,
         )
+    identity = (
+        verified.identity if verified is not None else workload.identity if workload else None
+    )
     code, reason, way = _authenticated(caller, verdict)
     return Refuse(
         code,
         reason,
+        "The token must be bound to a key or a certificate." if reason == "proof_required" else "",
         plan=way,
-        presented=True,
+        presented=verified is not None,
         rule=rule,
         realm=realm,
-        identity=verified.identity,
+        identity=identity,
+        dpop=dpop,
+        nonce=caller.nonce,
     )
 
 
@@ -385,6 +484,10 @@ def _authenticated(caller: _Caller, verdict: Verdict) -> tuple[Code, str, Plan |
         failed = verdict.failed is not None
         return Code.DENIED, "expression_failed" if failed else "denied_by_rule", None
     way = plan(verdict)
+    if way is not None and way.kind == "authentication":  # a workload, where a token is asked for
+        return Code.AUTHENTICATION_REQUIRED, "no_credential", way
+    if way is not None and way.kind == "proof":
+        return Code.INVALID_TOKEN, "proof_required", way
     if way is not None:
         return Code.INSUFFICIENT_SCOPE, "scope_missing", way
     if verdict.open or any(unmet is not None for _, unmet in verdict.guards):

@@ -12,6 +12,7 @@ from sidecar.decide.outcomes import NO_CLAIMS
 from sidecar.decide.request import Request
 from sidecar.decide.routes import Pattern
 from sidecar.decide.tokens import Verified
+from sidecar.decide.workloads import Workload
 
 
 class Unreadable(Exception):
@@ -58,6 +59,9 @@ class Bindings:
         if name == "request.params":
             params = pattern.params(self._request.segments)
             return params if keys is None else _subset(params, keys)
+        if name in _OF_WORKLOAD:
+            workload = self.workload()
+            return "" if workload is None else getattr(workload, _OF_WORKLOAD[name])
         read = _READERS.get(name)
         if read is not None:
             return read(self._request, keys)
@@ -68,6 +72,14 @@ class Bindings:
         if name == "subject.anonymous":
             return self._verified is None
         return _EMPTY[name]
+
+    def workload(self) -> Workload | None:
+        """Whom the caller's certificate names, for as long as the certificate holds."""
+        certificate = self._request.certificate
+        if certificate is None:
+            return None
+        workload = certificate.workload
+        return workload if workload is not None and self._now < workload.expires else None
 
     def _claims(self, keys: frozenset[str] | None) -> Mapping[str, Any]:
         if self._verified is None:
@@ -159,6 +171,11 @@ _READERS: Final[Mapping[str, Callable[[Request, frozenset[str] | None], Any]]] =
     "request.size": _size,
     "request.contentType": _content_type,
 }
+_OF_WORKLOAD: Final[Mapping[str, str]] = {
+    "source.spiffe": "spiffe",
+    "source.namespace": "namespace",
+    "source.serviceAccount": "service_account",
+}
 # Declared from the first version, empty until something fills them (DESIGN section 5).
 _EMPTY: Final[Mapping[str, Any]] = {
     "request.body": {},
@@ -166,9 +183,6 @@ _EMPTY: Final[Mapping[str, Any]] = {
     "subject.profile": {},
     "subject.segments": [],
     "subject.risk": 0,
-    "source.spiffe": "",
-    "source.namespace": "",
-    "source.serviceAccount": "",
     "source.segments": [],
     "enriched": {},
 }

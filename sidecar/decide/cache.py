@@ -89,9 +89,13 @@ class Reads:
     `settled`: on nothing but the bytes of the request.
     """
 
-    __slots__ = ("_few", "_reads", "settled")
+    __slots__ = ("_few", "_reads", "_workload", "settled")
 
     def __init__(self, rules: list[tuple[CompiledRule, Pattern]]) -> None:
+        self._workload = any(
+            rule.auth in ("workload", "either") or rule.workloads is not None or rule.proof
+            for rule, _ in rules
+        )
         self.settled = not any(rule.volatile for rule, _ in rules)
         reads: dict[tuple[str, frozenset[str] | None, Pattern], None] = {}
         for rule, pattern in rules:
@@ -113,9 +117,11 @@ class Reads:
         """Equal for requests that get the same permit. None where more counts than a key holds."""
         if not self._few:
             return None
-        if not self._reads:
+        if not self._reads and not self._workload:
             return (candidates, verified)
         key: list[Any] = [candidates, verified]
+        if self._workload:
+            key.append(bindings.workload())
         for name, keys, pattern in self._reads:
             try:
                 value = bindings.read(name, keys, pattern)

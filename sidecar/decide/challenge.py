@@ -1,6 +1,7 @@
 """Refusal -> status, headers, body. The one builder: no door writes a refusal by hand.
 
-Sources: RFC 6750 section 3 (Bearer challenges), RFC 9457 (problem details), DESIGN section 7.
+Sources: RFC 6750 section 3 (Bearer challenges), RFC 9449 sections 7.1, 7.2 and 9 (those of DPoP),
+RFC 9457 (problem details), DESIGN section 7.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from sidecar.decide.request import Headers, Request
 _STATUS: Final[Mapping[Code, int]] = {
     Code.AUTHENTICATION_REQUIRED: 401,
     Code.INVALID_TOKEN: 401,
+    Code.INVALID_PROOF: 401,
+    Code.NONCE: 401,
     Code.STEP_UP: 401,
     Code.INSUFFICIENT_SCOPE: 403,
     Code.CONSENT_REQUIRED: 403,
@@ -30,6 +33,8 @@ _STATUS: Final[Mapping[Code, int]] = {
 _DETAIL: Final[Mapping[Code, str]] = {
     Code.AUTHENTICATION_REQUIRED: "This request needs an access token.",
     Code.INVALID_TOKEN: "The access token is not valid here.",
+    Code.INVALID_PROOF: "The proof that came with the access token is not valid here.",
+    Code.NONCE: "The proof must carry the nonce that comes with this.",
     Code.STEP_UP: "This request needs a stronger or more recent login.",
     Code.INSUFFICIENT_SCOPE: "The access token lacks a scope that this request needs.",
     Code.CONSENT_REQUIRED: "This request needs a consent that is not given.",
@@ -39,9 +44,11 @@ _DETAIL: Final[Mapping[Code, str]] = {
     Code.UNAVAILABLE: "This request cannot be decided at the moment.",
 }
 
-# RFC 6750 section 3.1 knows three error codes; RFC 9470 section 3 adds one.
-_BEARER_ERROR: Final[Mapping[Code, str]] = {
+# RFC 6750 section 3.1 knows three error codes; RFC 9470 section 3 adds one, RFC 9449 two.
+_ERROR: Final[Mapping[Code, str]] = {
     Code.INVALID_TOKEN: "invalid_token",
+    Code.INVALID_PROOF: "invalid_dpop_proof",
+    Code.NONCE: "use_dpop_nonce",
     Code.INSUFFICIENT_SCOPE: "insufficient_scope",
     Code.STEP_UP: "insufficient_user_authentication",
 }
@@ -91,24 +98,46 @@ def refusal(refuse: Refuse, request: Request, decision_id: str) -> Answer:
     answer = problem(
         status, refuse.code.value, refuse.detail or _DETAIL[refuse.code], decision_id, challenge
     )
-    if refuse.code in _BEARER_ERROR or refuse.code is Code.AUTHENTICATION_REQUIRED:
-        answer.headers.append((b"www-authenticate", _bearer(refuse)))
+    if refuse.code in _ERROR or refuse.code is Code.AUTHENTICATION_REQUIRED:
+        answer.headers.append((b"www-authenticate", _challenges(refuse)))
+    if refuse.nonce:
+        answer.headers.append((b"dpop-nonce", refuse.nonce.encode("ascii")))
     if status in (429, 503):
         answer.headers.append((b"retry-after", b"%d" % (refuse.retry_after or 1)))
     return answer
 
 
-def _bearer(refuse: Refuse) -> bytes:
+def _challenges(refuse: Refuse) -> bytes:
+    """One for each scheme, all in one field as RFC 9449 section 7.2 shows them."""
+    return b", ".join(
+        [_challenge(refuse, scheme, place == 0) for place, scheme in enumerate(_schemes(refuse))]
+    )
+
+
+def _schemes(refuse: Refuse) -> tuple[str, ...]:
+    """First the one that an error is about. A certificate-bound token is a bearer token in form."""
+    dpop = refuse.dpop
+    if dpop is None:
+        return ("Bearer",)
+    proof = () if refuse.plan is None else refuse.plan.proof
+    if dpop.used or proof == ("dpop",):
+        return ("DPoP",)
+    return ("Bearer", "DPoP") if dpop.offered or "dpop" in proof else ("Bearer",)
+
+
+def _challenge(refuse: Refuse, scheme: str, first: bool) -> bytes:
     """RFC 6750 section 3: `error` only when a credential was presented."""
     parts = [f"realm={_quoted(refuse.realm)}"]
-    error = _BEARER_ERROR.get(refuse.code)
-    if error is not None and refuse.presented:
+    error = _ERROR.get(refuse.code)
+    if error is not None and refuse.presented and first:
         detail = refuse.detail or _DETAIL[refuse.code]
         parts.append(f'error="{error}"')
         parts.append(f"error_description={_quoted(detail)}")
     if refuse.plan is not None and refuse.plan.scopes:
         parts.append(f"scope={_quoted(' '.join(refuse.plan.scopes))}")
-    return ("Bearer " + ", ".join(parts)).encode("ascii")
+    if scheme == "DPoP" and refuse.dpop is not None:
+        parts.append(f'algs="{refuse.dpop.algs}"')
+    return (f"{scheme} " + ", ".join(parts)).encode("ascii")
 
 
 def _quoted(text: str) -> str:

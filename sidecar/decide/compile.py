@@ -35,11 +35,13 @@ from sidecar.decide.documents import (
     selects,
 )
 from sidecar.decide.documents import Cors as CorsSpec
+from sidecar.decide.documents import Dpop as DpopSpec
+from sidecar.decide.dpop import LONGEST_WINDOW, Dpop
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
-from sidecar.decide.snapshot import NO_SERVICE, AssertionTerms, Service, Snapshot
+from sidecar.decide.snapshot import NO_DPOP, NO_SERVICE, AssertionTerms, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
 
 S = TypeVar("S", bound=Spec)
@@ -52,8 +54,11 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 # Doors remove or read these before anybody decides.
 _NEVER_SEEN: Final = ("x-sidecar-", "x-forwarded-")
 _FRAMING: Final = frozenset(
-    ("cookie", "host", "connection", "content-length", "transfer-encoding", "expect", "forwarded")
-)
+    (
+        "cookie", "host", "connection", "content-length", "transfer-encoding", "expect",
+        "forwarded", "dpop",
+    )
+)  # fmt: skip
 
 
 def validate(documents: Sequence[Document]) -> list[Problem]:
@@ -192,6 +197,20 @@ def _service(document: Document, spec: ProtectedService, problems: list[Problem]
         failed_credentials=Rate.parse(limits.failed_credentials, units=20),
         assertion=_assertion(document, spec.assertion, problems),
         remove_credential=spec.remove_credential,
+        dpop=_dpop(document, spec.dpop, problems) if spec.dpop is not None else NO_DPOP,
+    )
+
+
+def _dpop(document: Document, spec: DpopSpec, problems: list[Problem]) -> Dpop:
+    max_age = seconds(spec.max_age)
+    if not 1 <= max_age <= LONGEST_WINDOW:
+        report(
+            problems, document, "spec.dpop.maxAge", f"{spec.max_age} is not from 1s to 5m",
+            hint="a proof that was overheard may be tried for as long as this",
+        )  # fmt: skip
+    algorithms = dict.fromkeys(spec.algorithms)
+    return Dpop(
+        frozenset(algorithms), max_age, spec.nonce == "required", True, " ".join(algorithms)
     )
 
 

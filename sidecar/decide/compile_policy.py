@@ -17,6 +17,7 @@ from sidecar.decide.parse import problem_at, report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
 from sidecar.decide.snapshot import CompiledRule
+from sidecar.decide.workloads import Workloads
 from sidecar.errors import BadRequest, Problem
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
@@ -38,7 +39,8 @@ _SETTLED: Final = frozenset(
     (
         "request.method", "request.path", "request.host", "request.scheme", "request.headers",
         "request.query", "request.params", "request.address", "request.size",
-        "request.contentType", "token", "subject.id", "subject.anonymous",
+        "request.contentType", "token", "subject.id", "subject.anonymous", "source.spiffe",
+        "source.namespace", "source.serviceAccount",
     )
 )  # fmt: skip
 
@@ -92,6 +94,8 @@ def _compile_rule(
             _warn_unguarded(document, when, f"{pointer}.when", rule.effect, problems)
     headers = _set_headers(document, rule, pointer, bound, problems)
     reads = [program for program in (when, *(program for _, program in headers)) if program]
+    require = rule.require
+    requires = bool(require.scopes or require.issuers or require.proof or require.workloads)
     compiled = CompiledRule(
         ref=f"{document.namespace}/{document.name}/{rule.name}",
         effect=rule.effect,
@@ -99,12 +103,31 @@ def _compile_rule(
         when=when,
         scopes=tuple(dict.fromkeys(rule.require.scopes)),
         issuers=frozenset(rule.require.issuers) if rule.require.issuers else _NO_ISSUERS,
+        proof=tuple(dict.fromkeys(require.proof)),
+        workloads=_workloads(document, rule, pointer, problems),
         set_headers=headers,
-        reads_caller=bool(rule.require.scopes or rule.require.issuers)
+        reads_caller=requires
         or any(name.startswith(_CALLER) for program in reads for name in program.footprint),
         volatile=any(name not in _SETTLED for program in reads for name in program.footprint),
+        requires=requires,
     )
     return RoutedRule(compiled, patterns, methods, tuple(rule.match.hosts))
+
+
+def _workloads(
+    document: Document, rule: Rule, pointer: str, problems: list[Problem]
+) -> Workloads | None:
+    texts = rule.require.workloads
+    for place, text in enumerate(texts):
+        try:
+            Workloads([text])
+        except ValueError as error:
+            report(
+                problems, document, f"{pointer}.require.workloads[{place}]", f"{text!r}: {error}",
+                hint="write spiffe://trust-domain/ns/pay/sa/billing, or spiffe://trust-domain/ns/pay/**",
+            )  # fmt: skip
+            return None
+    return Workloads(texts) if texts else None
 
 
 def _is_canonical(host: str) -> bool:

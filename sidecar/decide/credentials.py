@@ -25,12 +25,16 @@ class Location:
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What was presented, and where. `malformed` says why it is not even looked at."""
+    """What was presented, and where. `malformed` says why it is not even looked at.
+
+    `dpop`: with the scheme that is for tokens bound to a key (RFC 9449 section 7.1).
+    """
 
     token: bytes
     cookie: bool = False
     malformed: str = ""
     location: Location | None = None
+    dpop: bool = False
 
 
 def find(request: Request, locations: Sequence[Location]) -> Credential | None:
@@ -72,8 +76,11 @@ def _presented(value: bytes, location: Location) -> list[Credential]:
 
 def _header(value: bytes, location: Location) -> Credential | None:
     scheme, _, token = value.partition(b" ")
-    if scheme.lower() == b"bearer":
+    named = scheme.lower()
+    if named == b"bearer":
         token = token.strip(b" ")
+    elif named == b"dpop":
+        return Credential(token.strip(b" "), dpop=True)
     elif location.name == b"authorization" or not value:
         # Another scheme (Basic, Digest) is not a credential that this service asks for.
         return None

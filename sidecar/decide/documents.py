@@ -223,11 +223,16 @@ class Cors(_Spec, frozen=True):
         msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
     )
     headers: Annotated[list[Text], Meta(description="Request headers they may send.")] = (
-        msgspec.field(default_factory=lambda: ["authorization", "content-type"])
+        msgspec.field(default_factory=lambda: ["authorization", "content-type", "dpop"])
     )
     expose_headers: Annotated[list[Text], Meta(description="Response headers they may read.")] = (
         msgspec.field(
-            default_factory=lambda: ["www-authenticate", "retry-after", "x-sidecar-decision"]
+            default_factory=lambda: [
+                "www-authenticate",
+                "dpop-nonce",
+                "retry-after",
+                "x-sidecar-decision",
+            ]
         )
     )
     credentials: Annotated[
@@ -275,6 +280,22 @@ class Assertion(_Spec, frozen=True):
     ] = "5m"
 
 
+class Dpop(_Spec, frozen=True):
+    """What DPoP proofs must be like (RFC 9449). Where it is there, challenges name the scheme."""
+
+    algorithms: Annotated[
+        list[Algorithm], Meta(min_length=1, description="Signature algorithms that are admitted.")
+    ] = msgspec.field(default_factory=lambda: list(ALGORITHMS))
+    max_age: Annotated[
+        Duration,
+        Meta(description="How old a proof may be, and how long a nonce is handed out; at most 5m."),
+    ] = "60s"
+    nonce: Annotated[
+        Literal["none", "required"],
+        Meta(description="`required`: a proof must carry a nonce of ours, and is told which."),
+    ] = "none"
+
+
 class ProtectedService(_Spec, frozen=True):
     """The service behind the sidecars that `selector` names, and how callers present themselves."""
 
@@ -315,6 +336,13 @@ class ProtectedService(_Spec, frozen=True):
             "its header, or its cookie out of several."
         ),
     ] = False
+    dpop: Annotated[
+        Dpop | None,
+        Meta(
+            description="What DPoP proofs must be like. Left out: the defaults, and only who needs "
+            "a proof is told of them."
+        ),
+    ] = None
 
 
 class Match(_Spec, frozen=True):
@@ -340,6 +368,20 @@ class Require(_Spec, frozen=True):
     scopes: Annotated[list[Text], Meta(description="All of these scopes.")] = []
     issuers: Annotated[
         list[Text], Meta(description="The credential comes from one of these (`iss` values).")
+    ] = []
+    proof: Annotated[
+        list[Literal["dpop", "mtls"]],
+        Meta(
+            description="The token is bound to a key (`dpop`, RFC 9449) or a certificate (`mtls`, "
+            "RFC 8705): one of these. A bound token is always held to its proof."
+        ),
+    ] = []
+    workloads: Annotated[
+        list[Text],
+        Meta(
+            description="The client certificate is of one of these SPIFFE ids; `*` is one segment "
+            "of the path, a last `**` is all that follow."
+        ),
     ] = []
 
 

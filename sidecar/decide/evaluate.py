@@ -12,6 +12,7 @@ import msgspec
 
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.expressions import FAILED
+from sidecar.decide.proofs import shown
 from sidecar.decide.routes import Pattern
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.decide.tokens import Verified
@@ -20,11 +21,15 @@ Candidate = tuple[CompiledRule, Pattern]
 
 
 class Unmet(msgspec.Struct, frozen=True):
-    """What an allow rule or guard still asks for. `fixed` things no challenge could obtain."""
+    """What an allow rule or guard still asks for. `fixed` things no challenge could obtain.
+
+    `proof`: the kinds of which one is missing.
+    """
 
     authentication: bool = False
     scopes: tuple[str, ...] = ()
     fixed: str = ""
+    proof: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct):
@@ -66,7 +71,7 @@ def evaluate(
             verdict.denied_by = rule
             verdict.failed = rule if selected is FAILED else None
             return verdict
-        unmet = _unmet(rule, verified)
+        unmet = _unmet(rule, verified, bindings)
         guarded = guarded or unmet is not None
         verdict.guards.append((candidate, unmet))
     for candidate in allows:
@@ -77,16 +82,19 @@ def evaluate(
             if verified is not None:
                 continue
             # What it reads may be there after login: a candidate that lacks authentication.
-            verdict.open.append((rule, Unmet(True, rule.scopes)))
+            verdict.open.append((rule, _everything(rule)))
             continue
         if matched is False:
             continue
-        unmet = _unmet(rule, verified)
-        auth = rule.auth
-        if auth == "workload":
-            unmet = Unmet(verified is None, rule.scopes, "workload")
-        elif auth != "none" and (presented_bad or (verified is None and auth != "optional")):
-            unmet = Unmet(True, rule.scopes)
+        unmet = _unmet(rule, verified, bindings)
+        if presented_bad or verified is None:
+            auth = rule.auth
+            if auth == "none" or (auth == "optional" and not presented_bad):
+                pass
+            elif presented_bad or auth == "token" or bindings.workload() is None:
+                unmet = _everything(rule)
+        elif rule.auth == "workload" and bindings.workload() is None:
+            unmet = Unmet(False, rule.scopes, "workload")
         if unmet is not None:
             verdict.open.append((rule, unmet))
         elif guarded:
@@ -97,13 +105,30 @@ def evaluate(
     return verdict
 
 
-def _unmet(rule: CompiledRule, verified: Verified | None) -> Unmet | None:
-    if not rule.scopes and not rule.issuers:
+def _everything(rule: CompiledRule) -> Unmet:
+    """What a rule asks of who brings nothing. No challenge makes a certificate of a workload."""
+    fixed = "workload" if rule.auth == "workload" or rule.workloads is not None else ""
+    return Unmet(True, rule.scopes, fixed, rule.proof)
+
+
+def _unmet(rule: CompiledRule, verified: Verified | None, bindings: Bindings) -> Unmet | None:
+    if not rule.requires:
         return None
+    workload = bindings.workload()
+    fixed = ""
+    if rule.workloads is not None and (
+        workload is None or not rule.workloads.admit(workload.spiffe)
+    ):
+        fixed = "workload"
     if verified is None:
-        return Unmet(True, rule.scopes)
+        if rule.scopes or rule.issuers or (rule.proof and workload is None):
+            return Unmet(True, rule.scopes, fixed, rule.proof)
+        # The certificate is its own proof: its key made the handshake.
+        proof = () if not rule.proof or "mtls" in rule.proof else rule.proof
+        return Unmet(workload is None, (), fixed, proof) if fixed or proof else None
     identity = verified.identity
     missing = tuple([scope for scope in rule.scopes if scope not in identity.scopes])
     if rule.issuers and identity.issuer not in rule.issuers:
-        return Unmet(False, missing, "issuer")
-    return Unmet(False, missing) if missing else None
+        fixed = fixed or "issuer"
+    unproven = rule.proof if shown(verified.claims).isdisjoint(rule.proof) else ()
+    return Unmet(False, missing, fixed, unproven) if missing or fixed or unproven else None

@@ -19,6 +19,8 @@ class Code(StrEnum):
 
     AUTHENTICATION_REQUIRED = "authentication_required"
     INVALID_TOKEN = "invalid_token"  # noqa: S105
+    INVALID_PROOF = "invalid_dpop_proof"
+    NONCE = "use_dpop_nonce"
     STEP_UP = "insufficient_user_authentication"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     CONSENT_REQUIRED = "consent_required"
@@ -50,12 +52,24 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 @final
+class RememberProof(Effect, frozen=True):
+    """A DPoP proof that may be used once: the thumbprint of its key, its `jti`, its `iat`, and how
+    many seconds after that it would still be accepted."""
+
+    key: str
+    jti: str
+    created: float
+    max_age: float
+
+
+@final
 class Permit(msgspec.Struct, frozen=True):
     """The request may go upstream, as this identity, until `expires` (seconds since the epoch).
 
     `rule` is `namespace/policy/rule` of the first satisfied allow rule. `observed` carries the
-    refusal that mode `observe` did not enforce. `verified` is the credential that it hangs on
-    (`tokens.Verified`), for whoever must end what was begun with it when it is withdrawn.
+    refusal that mode `observe` did not enforce. `nonce` is to be told to the caller, if any is.
+    `verified` is the credential that it hangs on (`tokens.Verified`), for whoever must end what was
+    begun with it when it is withdrawn.
     """
 
     rule: str
@@ -64,19 +78,39 @@ class Permit(msgspec.Struct, frozen=True):
     expires: float = float("inf")
     effects: tuple[Effect, ...] = ()
     observed: Refuse | None = None
+    nonce: str = ""
     verified: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the caller could do to be admitted, at least friction. Empty parts are not asked for."""
+    """What the caller could do to be admitted, at least friction. Empty parts are not asked for.
+
+    `proof` are the kinds of proof of which one is asked for.
+    """
 
     kind: str
     scopes: tuple[str, ...] = ()
     missing_scopes: tuple[str, ...] = ()
+    proof: tuple[str, ...] = ()
+    missing_proof: bool = False
 
     def needs(self) -> dict[str, Any]:
         """The `needs` member of the problem's challenge."""
-        return {"scopes": list(self.missing_scopes)} if self.missing_scopes else {}
+        found: dict[str, Any] = {}
+        if self.missing_scopes:
+            found["scopes"] = list(self.missing_scopes)
+        if self.missing_proof:
+            found["proof"] = list(self.proof)
+        return found
+
+
+class DpopScheme(msgspec.Struct, frozen=True):
+    """What a challenge says of DPoP: the algorithms (RFC 9449 section 7.1), whether the credential
+    was or should have been presented with this scheme, and whether it is offered to everybody."""
+
+    algs: str
+    used: bool
+    offered: bool
 
 
 @final
@@ -84,7 +118,8 @@ class Refuse(msgspec.Struct, frozen=True):
     """The request ends here. `reason` is for the log and metrics, `code` for the caller.
 
     `presented`: a credential came with the request (RFC 6750 section 3.1: only then `error=`).
-    `detail` is safe to show to the caller. `rule` names what refused, for the log only.
+    `detail` is safe to show to the caller. `rule` names what refused, for the log only. `dpop` is
+    what there is to say of that scheme, `nonce` what the caller's next proof must carry.
     """
 
     code: Code
@@ -96,6 +131,8 @@ class Refuse(msgspec.Struct, frozen=True):
     realm: str = "sidecar"
     identity: Identity | None = None
     retry_after: int | None = None
+    dpop: DpopScheme | None = None
+    nonce: str = ""
 
 
 @final

@@ -28,6 +28,8 @@ def plan(verdict: Verdict) -> Plan | None:
         if unmet.fixed:
             continue
         cost = FRICTION["scope"] * len(_missing(unmet, guards))
+        if unmet.proof or any(guard.proof for guard in guards):
+            cost += FRICTION["proof"]
         if best is None or cost < best[0]:
             best = (cost, rule, unmet)
     if best is None:
@@ -35,10 +37,20 @@ def plan(verdict: Verdict) -> Plan | None:
     _, rule, unmet = best
     missing = _missing(unmet, guards)
     required = _distinct(rule.scopes, *(guard.scopes for (guard, _), _ in verdict.guards))
+    proof = _one_of(rule.proof, *(guard.proof for (guard, _), _ in verdict.guards))
+    unproven = bool(unmet.proof) or any(guard.proof for guard in guards)
     authentication = unmet.authentication or any(guard.authentication for guard in guards)
-    if not authentication and not missing:
+    if not authentication and not missing and not unproven:
         return None
-    return Plan("authentication" if authentication else "scope", required, missing)
+    kind = "authentication" if authentication else "proof" if unproven else "scope"
+    return Plan(kind, required, missing, proof, unproven)
+
+
+def _one_of(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    """What is in every group that is not empty; all there is where nothing is in all of them."""
+    asked = [group for group in groups if group]
+    common = tuple(kind for kind in _distinct(*asked) if all(kind in group for group in asked))
+    return common or _distinct(*asked)
 
 
 def _missing(unmet: Unmet, guards: list[Unmet]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from sidecar.decide.workloads import Certificate
 from sidecar.errors import BadRequest
 
 MAX_TARGET: Final = 16 * 1024  # bytes; the head has its own bound, this one holds at every door
@@ -42,7 +43,8 @@ class Request:
     `["a", "b", ""]`), `query` the raw bytes after `?` (None without one), `host` lower case without
     port (empty for HTTP/1.0 without Host), `authority` the same with the port as it came, `address`
     the client's IP address; `chain` is it and the trusted proxies that it came by, where there are
-    any, as `x-forwarded-for` lists them.
+    any, as `x-forwarded-for` lists them. `certificate` is the one that the caller has shown, to us
+    or to a trusted proxy.
 
     A door may present the very same object for a request that came again, byte for byte. `memo` is
     what `authorize` remembers with it, `logged` what the decision log does; `trace` is the caller's
@@ -50,8 +52,8 @@ class Request:
     """
 
     __slots__ = (
-        "address", "authority", "chain", "headers", "host", "logged", "memo", "method", "path",
-        "query", "scheme", "segments", "trace",
+        "address", "authority", "certificate", "chain", "headers", "host", "logged", "memo",
+        "method", "path", "query", "scheme", "segments", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,7 @@ class Request:
         headers: Headers,
         address: str,
         chain: str = "",
+        certificate: Certificate | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -77,6 +80,7 @@ class Request:
         self.headers = headers
         self.address = address
         self.chain = chain
+        self.certificate = certificate
         self.memo: Any = None
         self.trace: bytes | None = None
         self.logged: Any = None

@@ -9,12 +9,15 @@ from typing import Final, Literal
 from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
+from sidecar.decide.dpop import Dpop
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.tokens import Issuer
+from sidecar.decide.workloads import Workloads
 
+NO_DPOP: Final = Dpop()
 FAILED_CREDENTIALS: Final = Rate.parse("100/s", units=20)
 Auth = Literal["token", "workload", "either", "optional", "none"]
 
@@ -29,11 +32,15 @@ class CompiledRule:
     when: Program | None
     scopes: tuple[str, ...]
     issuers: frozenset[str]
+    proof: tuple[str, ...]
+    workloads: Workloads | None
     set_headers: tuple[tuple[str, Program], ...]
     reads_caller: bool
     """Whether anything in the rule depends on who calls."""
     volatile: bool
     """Whether an expression in it may change its value for the same request and caller."""
+    requires: bool
+    """Whether it requires anything."""
 
     def programs(self) -> list[Program]:
         """All its expressions."""
@@ -63,6 +70,7 @@ class Service:
     failed_credentials: Rate = FAILED_CREDENTIALS
     assertion: AssertionTerms | None = None
     remove_credential: bool = False
+    dpop: Dpop = NO_DPOP
 
 
 NO_SERVICE: Final = Service()

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Final, final
 
 from sidecar.decide.keys import KeySet, VerificationKey
-from sidecar.decide.outcomes import Identity, NeedKeys
+from sidecar.decide.outcomes import Code, Identity, NeedKeys
 from sidecar.decide.strict import base64url, beyond_cel, json_object
 
 MAX_TOKEN: Final = 16 * 1024  # bytes
@@ -109,6 +109,7 @@ class Rejected:
 
     reason: str
     detail: str
+    code: Code = Code.INVALID_TOKEN
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,6 @@ def _verify(
     identity = identity_of(claims, issuer)
     if issuer.access_token_profile:
         _access_token(claims)
-    if claims.get("cnf") is not None:
-        # RFC 7800: bound to a key whose proof this version does not check; as bearer it is stolen.
-        raise Bad("proof_missing", "The token is bound to a key; its proof is missing.")
     found = _signer(issuer, algorithm, kid, signed, signature, keys, now)
     if type(found) is not _Signer:
         return found

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache, Key
@@ -22,7 +25,18 @@ from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
 from sidecar.decide.introspection import Answer as Introspected
 from sidecar.decide.introspection import Introspector
-from sidecar.decide.outcomes import Code, Need, NeedIntrospection, NeedKeys, Permit, Refuse
+from sidecar.decide.outcomes import (
+    Code,
+    DpopScheme,
+    Need,
+    NeedIntrospection,
+    NeedKeys,
+    Permit,
+    Plan,
+    Refuse,
+    RememberProof,
+)
+from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 from sidecar.decide.revocations import Revocation
@@ -31,6 +45,7 @@ from sidecar.decide.tokens import Issuer, KeyState, Verified
 from sidecar.edge import assertions
 from sidecar.edge.assertions import Asserter
 from sidecar.edge.rates import ALL, FAILED, RateTable
+from sidecar.edge.replays import ReplayTable, Use
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
@@ -70,10 +85,11 @@ _ids: Final = _Ids()
 class Decision:
     """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
 
-    `cors` is what the answer, whoever gives it, says to a page of another origin; empty: nothing.
+    `cors` is what the answer, whoever gives it, says to a page of another origin; `nonce` is what a
+    response says of the caller's next proof; empty: nothing.
     """
 
-    __slots__ = ("cors", "id", "outcome", "seconds", "started", "traceparent", "version")
+    __slots__ = ("cors", "id", "nonce", "outcome", "seconds", "started", "traceparent", "version")
 
     def __init__(
         self,
@@ -91,6 +107,7 @@ class Decision:
         self.seconds = time.perf_counter() - started
         self.version = version
         self.cors = cors
+        self.nonce = b""
 
 
 class Keys(Protocol):
@@ -121,6 +138,16 @@ class Introspections(Protocol):
         """Have an answer put into `answers`; a failure is an answer."""
 
 
+class _Nobody:
+    """Where nobody is asked about opaque tokens."""
+
+    def __init__(self) -> None:
+        self.answers: ExpiringCache[bytes, Introspected] = ExpiringCache(1)
+
+    def asks_too_much(self, address: str) -> bool:
+        return False
+
+
 class Authorizer:
     """Decides with the snapshot of the moment. One per process; every door shares it."""
 
@@ -132,24 +159,26 @@ class Authorizer:
         door: str = "proxy",
         clock: Callable[[], float] = time.time,
         rates: RateTable | None = None,
+        replays: ReplayTable | None = None,
+        nonce_key: bytes = b"",
         asserter: Asserter | None = None,
         introspections: Introspections | None = None,
     ) -> None:
-        """Without `introspections` nobody is asked about opaque tokens, which decides as 503."""
+        """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has. Without
+        `introspections` nobody is asked about opaque tokens, which decides as 503."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
         self._asserter = asserter if asserter is not None else Asserter()
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
+        self.replays = replays if replays is not None else ReplayTable()
         self._introspections = introspections
-        if introspections is None:
-            self.evidence = Evidence(keys.states, tokens, decisions, self._failing)
-        else:
-            self.evidence = Evidence(
-                keys.states, tokens, decisions, self._failing,
-                answers=introspections.answers, asking=introspections.asks_too_much,
-            )  # fmt: skip
+        asked = introspections if introspections is not None else _Nobody()
+        self.evidence = Evidence(
+            keys.states, tokens, decisions, self._failing, self.replays.used,
+            nonce_key or os.urandom(32), answers=asked.answers, asking=asked.asks_too_much,
+        )  # fmt: skip
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -251,24 +280,28 @@ class Authorizer:
     async def resolve(self, request: Request) -> Decision:
         """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503."""
         started = time.perf_counter()
-        return self._decided(request, await self.reconsider(request), started)
+        return self._decided(request, await self._settle(request), started)
 
     def review(self, request: Request) -> Permit | Refuse | None:
         """What would be decided now of a request that was permitted before; counted nowhere.
 
         None where facts must be fetched first: await `reconsider`.
         """
-        outcome = self._authorize(request)
+        outcome = self._authorize(request, reviewed=True)
         return None if type(outcome) is Need else outcome
 
     async def reconsider(self, request: Request) -> Permit | Refuse:
-        """The same, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
+        """The same, after fetching what is missing."""
+        return await self._settle(request, reviewed=True)
+
+    async def _settle(self, request: Request, reviewed: bool = False) -> Permit | Refuse:
+        """The outcome, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
         for _ in range(ROUNDS):
-            outcome = self._authorize(request)
+            outcome = self._authorize(request, reviewed)
             if type(outcome) is not Need:
                 return outcome
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
-        outcome = self._authorize(request)
+        outcome = self._authorize(request, reviewed)
         if type(outcome) is Need:
             return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
         return outcome
@@ -300,12 +333,12 @@ class Authorizer:
         elif type(want) is NeedIntrospection and self._introspections is not None:
             await self._introspections.fetch(want)
 
-    def _authorize(self, request: Request) -> Permit | Refuse | Need:
+    def _authorize(self, request: Request, reviewed: bool = False) -> Permit | Refuse | Need:
         snapshot = self.snapshot
         if snapshot is None:
             return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
         try:
-            outcome = authorize(request, snapshot, self.evidence, self._clock())
+            outcome = authorize(request, snapshot, self.evidence, self._clock(), reviewed)
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
             return self._enforced(Refuse(Code.UNAVAILABLE, "internal_error"))
@@ -317,7 +350,34 @@ class Authorizer:
             return Permit("", refuse.identity, observed=refuse)
         return refuse
 
+    def _committed(self, permit: Permit) -> Permit | Refuse:
+        """The permit once its effects are; the refusal where one of them cannot be."""
+        for effect in permit.effects:
+            refuse = _UNKNOWN_EFFECT
+            if type(effect) is RememberProof:
+                use = self.replays.use(effect, self._clock())
+                if use is Use.FIRST:
+                    continue
+                refuse = _UNUSABLE[use]
+            snapshot = self.snapshot
+            if snapshot is None:
+                return refuse
+            dpop = snapshot.service.dpop
+            return self._enforced(
+                msgspec.structs.replace(
+                    refuse,
+                    rule=permit.rule,
+                    realm=snapshot.service.name,
+                    dpop=DpopScheme(dpop.algs, True, dpop.offered),
+                )
+            )
+        return permit
+
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
+        nonce = ""
+        if type(outcome) is Permit and outcome.effects:
+            nonce = outcome.nonce
+            outcome = self._committed(outcome)
         id_, span = _ids.take()
         trace = request.trace
         if trace is None:
@@ -330,6 +390,8 @@ class Authorizer:
             started,
             snapshot.version if snapshot is not None else "",
         )
+        if nonce:
+            decision.nonce = nonce.encode("ascii")
         if snapshot is not None and snapshot.service.cors is not None:
             decision.cors = response_headers(request, snapshot.service.cors)
         metrics = self._metrics
@@ -341,7 +403,7 @@ class Authorizer:
         else:
             metrics.decisions.add("refuse" if type(outcome) is Refuse else "observe", refuse.reason)
             metrics.tokens.add(_token_result(refuse))
-            if refuse.code is Code.INVALID_TOKEN and self.snapshot is not None:
+            if _stands_for_nobody(refuse) and self.snapshot is not None:
                 rate = self.snapshot.service.failed_credentials
                 self._rates.take(FAILED, request.address, rate, self._clock())
         return decision
@@ -411,8 +473,29 @@ _VALID: Final = ("valid",)
 _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
+_UNUSABLE: Final = {
+    Use.REPLAYED: Refuse(
+        Code.INVALID_PROOF, REPLAYED.reason, REPLAYED.detail, Plan("authentication"), True
+    ),
+    Use.CROWDED: Refuse(
+        Code.TOO_MANY_REQUESTS,
+        "proofs_crowded",
+        "Too many proofs of this key came; make a new one.",
+        presented=True,
+    ),
+    Use.BUSY: Refuse(Code.UNAVAILABLE, "proofs_busy", presented=True),
+}
+_UNKNOWN_EFFECT: Final = Refuse(Code.UNAVAILABLE, "effect_unknown")
+
+
+def _stands_for_nobody(refuse: Refuse) -> bool:
+    """Whether what was presented did not stand, rather than not suffice."""
+    code = refuse.code
+    return (code is Code.INVALID_TOKEN or code is Code.INVALID_PROOF) and refuse.identity is None
+
+
 def _token_result(refuse: Refuse) -> str:
-    if refuse.code is Code.INVALID_TOKEN or (refuse.code is Code.UNAVAILABLE and refuse.presented):
+    if _stands_for_nobody(refuse) or (refuse.code is Code.UNAVAILABLE and refuse.presented):
         return refuse.reason
     return "valid" if refuse.identity is not None else "none"
 

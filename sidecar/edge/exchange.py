@@ -233,6 +233,7 @@ class Exchange:
             version=version,
             keep_alive=keep_alive,
             cors=self._decision.cors,
+            nonce=self._decision.nonce,
             date=self._pool.sweeper.date,
         )
         client.persist(keep_alive)

@@ -48,6 +48,7 @@ _CORS: Final = frozenset(
 LONGEST_KEPT: Final = 512  # characters of an authority and a chain, or of a subject
 SCOPES_KEPT: Final = 64
 _NONE: Final[frozenset[bytes]] = frozenset()
+_NONCE: Final = frozenset((b"dpop-nonce",))
 
 
 # --- towards the upstream ------------------------------------------------------------------------
@@ -245,18 +246,23 @@ def response_head(
     version: int,
     keep_alive: bool,
     cors: Headers = NO_HEADERS,
+    nonce: bytes = b"",
     date: bytes = b"",
 ) -> bytes:
     """The head that goes to a client of this minor version, blank line included.
 
-    `cors` replaces what the upstream says to pages of other origins; empty leaves that alone.
+    `cors` replaces what the upstream says to pages of other origins, `nonce` what it says of the
+    next proof; empty leaves that alone.
     `date` is a whole line for a response that came without one (RFC 9110 section 6.6.1).
     """
-    if cors or not head.dated:
-        lines = _response_lines(head, version, _CORS if cors else _NONE)
+    if cors or nonce or not head.dated:
+        left_out = _CORS if cors else _NONE
+        lines = _response_lines(head, version, left_out | _NONCE if nonce else left_out)
         if not head.dated:
             lines += date
         said = b"".join([name + b": " + value + b"\r\n" for name, value in cors])
+        if nonce:
+            said += b"dpop-nonce: " + nonce + b"\r\n"
         return lines + said + _persistence(version, keep_alive)
     if version != 1 or not keep_alive:
         return _response_lines(head, version) + _persistence(version, keep_alive)

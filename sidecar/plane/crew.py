@@ -34,7 +34,7 @@ class Crew:
         self,
         count: int,
         begin: Callable[[int], messages.Begin],
-        descriptors: tuple[int, int],
+        descriptors: tuple[int, ...],
         keys: Callable[[], list[SharedKeys]],
         need_keys: Callable[[str], Awaitable[None]],
         withdrawn: Callable[[], bytes],

@@ -6,7 +6,9 @@ The one process has it, and so does each worker.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.rates import RateTable
+from sidecar.edge.replays import ReplayTable
 from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
@@ -56,19 +59,23 @@ class Serving:
         keys: Keys,
         log: DecisionLog,
         rates: RateTable | None = None,
+        replays: ReplayTable | None = None,
         secret: bytes = b"",
     ) -> None:
-        """`secret` is what all workers of a sidecar share; left out: this is the only process."""
+        """`rates`, `replays` and `secret` are what several processes have in common."""
         self.settings = settings
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
         self.introspections = Introspections(Secrets(settings.secrets, variable))
+        nonce_key = hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(32))).digest()
         self.authorizer = Authorizer(
             keys,
             self.metrics,
             log,
             rates=rates,
+            replays=replays,
+            nonce_key=nonce_key,
             asserter=Asserter(secret),
             introspections=self.introspections,
         )
@@ -143,6 +150,7 @@ class Serving:
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
         yield from _introspections(self.introspections)
+        yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
         yield counter(
             "sidecar_withdrawn", "Ended midway: their credential was withdrawn.",
@@ -172,6 +180,15 @@ def _introspections(introspections: Introspections) -> Iterable[Metric]:
     for issuer, state in introspections.status().items():
         breakers.add_metric([issuer], float(state["open"]))
     yield breakers
+
+
+def _proofs(replays: ReplayTable) -> Metric:
+    family = CounterMetricFamily(
+        "sidecar_proofs", "DPoP proofs that stood, by what became of them.", labels=["use"]
+    )
+    for use, count in replays.counts.items():
+        family.add_metric([use.value], count)
+    return family
 
 
 def _decision_cache(decisions: ExpiringCache[Any, Any]) -> Iterable[Metric]:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final
 
 RATES: Final = 2 * 1024 * 1024  # bytes of the table of limits
+PROOFS: Final = 8 * 1024 * 1024  # bytes of the table of used proofs
 KEY: Final = 16  # bytes of the secret that its places are found with
 
 
@@ -27,12 +28,13 @@ class SharedTable:
     key: bytes
 
     @classmethod
-    def attach(cls, descriptor: int, key: bytes) -> SharedTable:
-        """In a worker. Takes the descriptor over."""
+    def attach(cls, descriptor: int, key: bytes, *, keep: bool = False) -> SharedTable:
+        """In a worker. Takes the descriptor over, or leaves it open for its locks."""
         try:
             return cls(mmap.mmap(descriptor, os.fstat(descriptor).st_size), key)
         finally:
-            os.close(descriptor)
+            if not keep:
+                os.close(descriptor)
 
 
 class Shared:
@@ -41,12 +43,20 @@ class Shared:
     def __init__(self) -> None:
         self.rates = os.memfd_create("sidecar-rates")
         os.ftruncate(self.rates, RATES)
+        self.proofs = os.memfd_create("sidecar-proofs")
+        os.ftruncate(self.proofs, PROOFS)
         self.turn = os.memfd_create("sidecar-turn")
         self.key = os.urandom(KEY)
 
     def close(self) -> None:
         os.close(self.rates)
+        os.close(self.proofs)
         os.close(self.turn)
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """As `worker.main` takes them."""
+        return self.rates, self.proofs, self.turn
 
 
 class Turn:

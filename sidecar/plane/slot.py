@@ -69,7 +69,7 @@ class Orders:
     """What holds for all workers. `moved` is called when a worker has got further, or died."""
 
     begin: Callable[[int], messages.Begin]
-    descriptors: tuple[int, int]
+    descriptors: tuple[int, ...]
     known_keys: Callable[[], list[SharedKeys]]
     need_keys: Callable[[str], Awaitable[None]]
     withdrawn: Callable[[], bytes]

@@ -55,7 +55,7 @@ class Supervisor:
         self.crew = Crew(
             settings.workers,
             self._begin,
-            (self._shared.rates, self._shared.turn),
+            self._shared.descriptors,
             self.keys.shared,
             self.keys.fetch_if_due,
             lambda: pack(self._withdrawn),

@@ -28,6 +28,7 @@ from sidecar import __version__
 from sidecar.config import RunSettings
 from sidecar.decide.parse import from_canonical
 from sidecar.edge.rates import RateTable
+from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
 from sidecar.facts.revocations import unpack
 from sidecar.facts.shared_keys import RemoteKeys
@@ -53,6 +54,7 @@ class Worker:
         settings: RunSettings,
         channel: Channel[messages.ToWorker],
         rates: SharedTable,
+        replays: ReplayTable,
         turn: Turn,
     ) -> None:
         self._number = begin.worker
@@ -65,7 +67,8 @@ class Worker:
             self._keys,
             DecisionLog(settings.decision_log, turn=turn),
             RateTable(memoryview(rates.memory), rates.key),  # one count for all workers
-            begin.key,
+            replays,
+            rates.key,
         )
         self._serving.metrics.register(self._families)
         self._documents: list[bytes] = []
@@ -172,7 +175,7 @@ class Worker:
         yield memory
 
 
-async def _work(channel_end: int, rates: int, turn: int) -> int:
+async def _work(channel_end: int, rates: int, proofs: int, turn: int) -> int:
     end = socket.socket(fileno=channel_end)
     channel = await Channel.over(end, messages.TO_WORKER)
     begin = await channel.receive()
@@ -183,15 +186,17 @@ async def _work(channel_end: int, rates: int, turn: int) -> int:
         return 1
     settings = messages.settings_from_bytes(begin.settings)
     table = SharedTable.attach(rates, begin.key)
+    used = SharedTable.attach(proofs, begin.key, keep=True)
+    replays = ReplayTable(memoryview(used.memory), used.key, Turns(proofs))
     try:
-        return await Worker(begin, settings, channel, table, Turn(turn)).run()
+        return await Worker(begin, settings, channel, table, replays, Turn(turn)).run()
     except Misuse as error:
         await channel.send(messages.Failed(list(error.mistakes)))
         return 2
 
 
 def main() -> None:
-    """`python -c ... NUMBER ROOT CHANNEL RATES TURN`; the last three are file descriptors."""
+    """`python -c ... NUMBER ROOT CHANNEL RATES PROOFS TURN`; from CHANNEL on file descriptors."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(
@@ -199,4 +204,4 @@ def main() -> None:
         stream=sys.stderr,
         format=f"%(asctime)s %(levelname)s worker {sys.argv[1]}: %(message)s",
     )
-    sys.exit(uvloop.run(_work(*map(int, sys.argv[3:6]))))
+    sys.exit(uvloop.run(_work(*map(int, sys.argv[3:7]))))

@@ -87,7 +87,10 @@ def test_what_is_no_preflight_is_decided() -> None:
 def test_answers_name_the_origin_that_may_read_them() -> None:
     assert response_headers(asked("GET", origin=APP), CORS) == [
         (b"access-control-allow-origin", APP.encode()),
-        (b"access-control-expose-headers", b"www-authenticate, retry-after, x-sidecar-decision"),
+        (
+            b"access-control-expose-headers",
+            b"www-authenticate, dpop-nonce, retry-after, x-sidecar-decision",
+        ),
         (b"vary", b"origin"),
     ]
     assert response_headers(asked("GET", origin="https://evil.example"), CORS) == [
