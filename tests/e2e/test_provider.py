@@ -129,7 +129,7 @@ def test_an_mtls_bound_token_is_nothing_without_its_certificate(
 ) -> None:
     answer = provider.token("mtls", certificate=provider.certificate("mtls"))
     assert answer["token_type"] == "Bearer"  # RFC 8705 has no type of its own
-    refused(running, answer["access_token"], "proof_missing")
+    refused(running, answer["access_token"], "certificate_missing")
 
 
 def test_opaque_tokens_are_known_to_those_who_may_ask(provider: Provider) -> None:
