@@ -20,5 +20,5 @@ def test_nonces_are_of_one_key_where_they_must_be(tmp_path: Path) -> None:
     replica = settings([*base, "--dpop-nonce-key", str(tmp_path / "key")])
     assert _nonce_key(replica, b"a" * 16) == _nonce_key(replica, b"b" * 16), "of replicas"
     (tmp_path / "key").write_bytes(b"x" * 31)
-    with pytest.raises(Misuse, match="--dpop-nonce-key: .* holds less than 32 bytes"):
+    with pytest.raises(Misuse, match=r"--dpop-nonce-key: .* holds less than 32 bytes"):
         _nonce_key(replica, b"")
