@@ -68,6 +68,9 @@ class RunSettings:
     insecure_upstream_skip_verify: bool = False
     trusted_proxies: tuple[str, ...] = ()
     secrets: Path = Path("/run/secrets")
+    trust_bundles: tuple[str, ...] = ()
+    client_cert_header: str = ""
+    dpop_nonce_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,11 @@ def _readable(text: str) -> Path:
             return path
     except OSError as error:
         raise ValueError(f"{text} cannot be read: {error.strerror}") from None
+
+
+def _bundle(text: str) -> str:
+    domain, path = config_tls.trust_bundle(text)
+    return f"{domain}={_readable(str(path))}"
 
 
 def _documents(text: str) -> Path:
@@ -213,6 +221,10 @@ RUN: Final = (
         "whether a client certificate is `required`, as without this, or `optional`",
     ),
     _Setting(
+        "trust-bundle", _bundle, "DOMAIN=FILE",
+        "CAs (PEM) that may vouch for workloads of this SPIFFE trust domain", None, True,
+    ),
+    _Setting(
         "upstream-ca", _readable, "FILE",
         "CAs that may vouch for an https upstream, instead of the system's",
     ),
@@ -229,6 +241,14 @@ RUN: Final = (
     _Setting(
         "trusted-proxy", network, "CIDR",
         "believe x-forwarded-for and -proto of proxies in this network", None, True,
+    ),
+    _Setting(
+        "client-cert-header", config_tls.client_cert_header, "NAME",
+        "and this header on client certificates: `client-cert` or `x-forwarded-client-cert`",
+    ),
+    _Setting(
+        "dpop-nonce-key", _readable, "FILE",
+        "a secret that all replicas have, so that each takes the others' DPoP nonces",
     ),
 )  # fmt: skip
 
@@ -276,9 +296,12 @@ def _group(key: str) -> str:
         return "bounds"
     if "upstream" in key:
         return "upstream"
-    if key.startswith("tls-"):
+    if key.startswith("tls-") or key == "trust-bundle":
         return "TLS for clients"
-    traffic = ("listen", "health", "admin", "workers", "drain", "trusted-proxy")
+    traffic = (
+        "listen", "health", "admin", "workers", "drain", "trusted-proxy", "client-cert-header",
+        "dpop-nonce-key",
+    )  # fmt: skip
     return "traffic" if key in traffic else "what is decided, and with what"
 
 
@@ -331,6 +354,9 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         upstream_server_name=values.get("upstream_server_name", ""),
         insecure_upstream_skip_verify=values["insecure_upstream_skip_verify"],
         trusted_proxies=tuple(str(each) for each in values.get("trusted_proxy", ())),
+        trust_bundles=tuple(values.get("trust_bundle", ())),
+        client_cert_header=values.get("client_cert_header", ""),
+        dpop_nonce_key=values.get("dpop_nonce_key"),
     )
 
 

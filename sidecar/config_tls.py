@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from sidecar.decide.workloads import trust_domain
+from sidecar.edge.fields import CERTIFICATE_HEADERS
 
 _HOST: Final = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]+(?:%[a-z0-9_.-]+)?")
 """A name or an address as `urlsplit` gives them, lower-case and without brackets."""
@@ -64,6 +68,21 @@ def client_auth(text: str) -> str:
     return text
 
 
+def trust_bundle(text: str) -> tuple[str, Path]:
+    """`TRUST-DOMAIN=FILE`."""
+    domain, equals, path = text.removeprefix("spiffe://").partition("=")
+    if not equals or not path or not trust_domain(domain):
+        raise ValueError(f"{text!r} is not TRUST-DOMAIN=FILE, such as prod.example=/etc/prod.pem")
+    return domain, Path(path).expanduser()
+
+
+def client_cert_header(text: str) -> str:
+    """One that proxies are known to write."""
+    if text.lower() not in CERTIFICATE_HEADERS:
+        raise ValueError(f"{text!r} is none of {', '.join(CERTIFICATE_HEADERS)}")
+    return text.lower()
+
+
 def mistakes(values: Mapping[str, Any], failed: set[str]) -> list[str]:
     """What does not go together. `failed` are the settings that could not be read at all."""
     found: list[str] = []
@@ -75,10 +94,15 @@ def mistakes(values: Mapping[str, Any], failed: set[str]) -> list[str]:
         if given(certificate) != given(key):
             has, lacks = (certificate, key) if given(certificate) else (key, certificate)
             found.append(f"{_flag(lacks)}: is missing; {_flag(has)} needs it")
-    if given("tls_client_ca") and not given("tls_cert") and not given("tls_key"):
-        found.append("--tls-client-ca: needs --tls-cert and --tls-key: without TLS nobody shows it")
-    if given("tls_client_auth") and not given("tls_client_ca"):
+    found += [
+        f"{_flag(key)}: needs --tls-cert and --tls-key: without TLS nobody shows it"
+        for key in ("tls_client_ca", "trust_bundle")
+        if given(key) and not given("tls_cert") and not given("tls_key")
+    ]
+    if given("tls_client_auth") and not given("tls_client_ca") and not given("trust_bundle"):
         found.append("--tls-client-auth: needs --tls-client-ca, which says whose certificates")
+    if given("client_cert_header") and not given("trusted_proxy"):
+        found.append("--client-cert-header: needs --trusted-proxy: nobody else is believed")
     address = str(values.get("upstream", "https:"))
     if not address.startswith("https:"):
         found += [

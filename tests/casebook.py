@@ -1,7 +1,9 @@
 """Decision cases as data: tests/cases/*.yaml, run by the core and by every door alike.
 
 A file holds `documents` (in which `$JWKS` stands for the test issuer's key set) and `cases`. A case
-names a request, a token (claims over defaults; times are seconds from now) and what is expected.
+names a request, a token (claims over defaults; times are seconds from now; `$JKT` in them stands for
+the thumbprint of a key), perhaps a `proof` by that key (claims over right ones) and the `scheme` that
+the token comes with, and what is expected.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from sidecar.decide.compile import validate
 from sidecar.decide.documents import Document
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request, canonical_authority, canonical_target
+from tests.proofs import Prover
 
 FOLDER = Path(__file__).parent / "cases"
 ISSUER = "https://idp.example"
@@ -42,6 +45,12 @@ def rsa_key() -> rsa.RSAPrivateKey:
 def stranger_key() -> ed25519.Ed25519PrivateKey:
     """A key that no issuer publishes."""
     return ed25519.Ed25519PrivateKey.generate()
+
+
+@functools.cache
+def prover() -> Prover:
+    """Whose key bound tokens are bound to."""
+    return Prover()
 
 
 @functools.cache
@@ -91,8 +100,20 @@ class Case:
             values = value if isinstance(value, list) else [value]
             found += [(name.lower().encode(), self._fill(item, now).encode()) for item in values]
         if "token" in self.spec:
-            found.append((b"authorization", b"Bearer " + self._token(now).encode()))
+            text = self._token(now)
+            scheme = self.spec.get("scheme", "Bearer")
+            found.append((b"authorization", f"{scheme} {text}".encode()))
+            if "proof" in self.spec:
+                found.append((b"dpop", self._proof(text, now)))
         return found
+
+    def _proof(self, text: str, now: float) -> bytes:
+        request = self.spec.get("request", {})
+        target = f"http://{request.get('host', 'bank.example')}{request.get('path', '/')}"
+        more = {"jti": self.id, **self.spec["proof"]}
+        if "iat" in more:
+            more["iat"] += int(now)
+        return prover().proof(request.get("method", "GET"), target, text, now, **more)
 
     def _fill(self, value: str, now: float) -> str:
         """`$TOKEN` in a header stands for a valid token."""
@@ -102,7 +123,8 @@ class Case:
         claims = self.spec["token"]
         if isinstance(claims, str):
             return claims
-        text = token(now, claims, self.spec.get("header"))
+        filled = json.loads(json.dumps(claims).replace("$JKT", prover().thumbprint))
+        text = token(now, filled, self.spec.get("header"))
         if self.spec.get("damage"):
             head, body, signature = text.split(".")
             raw = bytearray(base64.urlsafe_b64decode(signature + "=="))

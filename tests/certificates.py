@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import hashlib
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -21,6 +23,16 @@ class Pair:
     certificate: bytes
     key: bytes
 
+    @property
+    def der(self) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(self.certificate.decode())
+
+    @property
+    def thumbprint(self) -> str:
+        """As tokens are bound to it (RFC 8705 section 3.1)."""
+        digest = hashlib.sha256(self.der).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """Certificate file and key file."""
         folder.mkdir(exist_ok=True)
@@ -33,29 +45,40 @@ class Pair:
 class Authority:
     """A CA with one self-signed root."""
 
-    def __init__(self, name: str = "test root") -> None:
+    def __init__(self, name: str = "test root", above: Authority | None = None) -> None:
+        """`above`: the root that signs this one, which is then an intermediate."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        builder = _builder(self._name, self._name, self._key.public_key(), 3650)
+        signer = self if above is None else above
+        builder = _builder(self._name, signer._name, self._key.public_key(), 3650)
         self._root = builder.add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
-        ).sign(self._key, hashes.SHA256())
+        ).sign(signer._key, hashes.SHA256())
         self.pem = self._root.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str = "localhost", *hosts: str, days: int = 30, since: int = 0) -> Pair:
-        """For servers and clients; `hosts` are names and addresses, by default this machine's.
+    def issue(
+        self,
+        name: str = "localhost",
+        *hosts: str,
+        days: int = 30,
+        since: int = 0,
+        more: tuple[x509.ExtensionType, ...] = (),
+    ) -> Pair:
+        """For servers and clients; `hosts` are names, addresses and URIs, by default this machine's.
 
-        Valid for `days` from `since` days from now.
+        Valid for `days` from `since` days from now; `more` are further extensions.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [_alternative(host) for host in hosts or ("localhost", "127.0.0.1")]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        certificate = (
+        builder = (
             _builder(_name(name), self._name, key.public_key(), days, since)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        for extension in more:
+            builder = builder.add_extension(extension, critical=True)
+        certificate = builder.sign(self._key, hashes.SHA256())
         return Pair(
             certificate.public_bytes(serialization.Encoding.PEM),
             key.private_bytes(
@@ -100,6 +123,8 @@ def _name(text: str) -> x509.Name:
 
 
 def _alternative(host: str) -> x509.GeneralName:
+    if "://" in host:
+        return x509.UniformResourceIdentifier(host)
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import Misuse
+from sidecar.plane import messages
 
 from .test_config import settings
+
+TLS = ["--tls-cert", "@a.crt", "--tls-key", "@a.key"]
 
 
 @pytest.fixture
@@ -28,6 +31,7 @@ def test_nothing_by_default(base: list[str]) -> None:
     assert found.tls_client_auth == "required"
     assert not found.insecure_upstream_skip_verify
     assert found.trusted_proxies == ()
+    assert (found.trust_bundles, found.client_cert_header) == ((), "")
 
 
 def test_everything(base: list[str], tmp_path: Path) -> None:
@@ -35,7 +39,8 @@ def test_everything(base: list[str], tmp_path: Path) -> None:
         ["--upstream", "https://up.example", "--tls-cert", "@a.crt", "--tls-key", "@a.key",
          "--tls-client-ca", "@ca.pem", "--tls-client-auth", "optional", "--upstream-ca", "@ca.pem",
          "--upstream-cert", "@a.crt", "--upstream-key", "@a.key", "--upstream-server-name", "app.x",
-         "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "fd00::/8"],
+         "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "fd00::/8", "--client-cert-header",
+         "Client-Cert", "--trust-bundle", "prod=@ca.pem", "--trust-bundle", "spiffe://b.x=@ca.pem"],
         tmp_path,
     )  # fmt: skip
     found = settings([*base, *arguments])
@@ -43,6 +48,9 @@ def test_everything(base: list[str], tmp_path: Path) -> None:
     assert found.tls_client_auth == "optional"
     assert found.upstream_server_name == "app.x"
     assert found.trusted_proxies == ("10.0.0.0/8", "fd00::/8")
+    assert found.client_cert_header == "client-cert"
+    assert found.trust_bundles == (f"prod={tmp_path}/ca.pem", f"b.x={tmp_path}/ca.pem")
+    assert messages.settings_from_bytes(messages.settings_to_bytes(found)) == found
     environ = {
         "SIDECAR_TRUSTED_PROXY": "10.0.0.0/8,192.0.2.7",
         "SIDECAR_UPSTREAM": "unix:///a.sock",
@@ -63,6 +71,12 @@ def test_upstreams(base: list[str], url: str) -> None:
         (["--upstream-cert", "@a.crt"], "--upstream-key: is missing; --upstream-cert needs it"),
         (["--tls-client-ca", "@ca.pem"], "--tls-client-ca: needs --tls-cert and --tls-key"),
         (["--tls-client-auth", "required"], "--tls-client-auth: needs --tls-client-ca"),
+        (["--trust-bundle", "prod=@ca.pem"], "--trust-bundle: needs --tls-cert and --tls-key"),
+        ([*TLS, "--trust-bundle", "@ca.pem"], "is not TRUST-DOMAIN=FILE"),
+        ([*TLS, "--trust-bundle", "Prod=@ca.pem"], "is not TRUST-DOMAIN=FILE"),
+        ([*TLS, "--trust-bundle", "prod=@no"], "no does not exist"),
+        (["--client-cert-header", "client-cert"], "--client-cert-header: needs --trusted-proxy"),
+        (["--client-cert-header", "x-mine", "--trusted-proxy", "10.0.0.1"], "'x-mine' is none of"),
         (
             [
                 "--tls-client-auth",

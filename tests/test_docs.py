@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sidecar import config
+from sidecar.decide.compile import validate
+from sidecar.decide.parse import Source, parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,6 +27,21 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+DOCUMENTS = [
+    (page.name, text)
+    for page in PAGES
+    for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
+    if "apiVersion:" in text and "{...}" not in text
+]
+
+
+@pytest.mark.parametrize(("page", "text"), DOCUMENTS, ids=[page for page, _ in DOCUMENTS])
+def test_documents_that_are_shown_are_without_mistakes(page: str, text: str) -> None:
+    found, problems = parse([Source(page, text)])
+    assert found
+    assert not [each for each in problems + validate(found) if not each.warning]
 
 
 def stands_in(text: str, word: str) -> bool:

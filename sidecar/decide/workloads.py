@@ -37,16 +37,19 @@ class Workload(msgspec.Struct, frozen=True):
     expires: float
 
 
-@final
-class Certificate(msgspec.Struct, frozen=True, eq=False):
+class Certificate:
     """What a caller has shown that it holds the key of. Equal to itself only.
 
     `thumbprint` is base64url of the SHA-256 of its DER form; `workload` is whom it names, if it
-    names somebody and a trust bundle of that trust domain vouches for it.
+    names somebody and a trust bundle of that trust domain vouches for it. A door that takes that
+    away again makes all forget what they remember of decisions.
     """
 
-    thumbprint: str
-    workload: Workload | None = None
+    __slots__ = ("thumbprint", "workload")
+
+    def __init__(self, thumbprint: str, workload: Workload | None = None) -> None:
+        self.thumbprint = thumbprint
+        self.workload = workload
 
 
 def trust_domain(text: str) -> bool:

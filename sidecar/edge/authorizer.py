@@ -14,6 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -220,6 +221,14 @@ class Authorizer:
         self.adopted = self._clock()
         for changed in self._watchers:
             changed()
+
+    def forget(self) -> None:
+        """Remember no decision: something that they depend on, and nothing shows, has changed."""
+        if self.snapshot is not None:
+            self.snapshot = replace(self.snapshot, mark=object())
+            self.evidence.decisions.clear()
+            for changed in self._watchers:
+                changed()
 
     def rule_headers(self) -> frozenset[str]:
         """Lower-case names of the headers that some rule sets, which callers can never send."""

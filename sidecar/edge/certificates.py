@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,36 +32,56 @@ _CERTIFICATE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A context, what its files held, and when its own certificate ends (0: it has none)."""
+    """A context, what its files held, and when its own certificate ends (0: it has none).
+
+    `bundles` says by trust domain which certificates (their SHA-256) vouch for its workloads.
+    """
 
     context: ssl.SSLContext
     digest: str
     expiry: float
+    bundles: Mapping[str, frozenset[bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
     """What the traffic listener shows, and who must sign what callers show. PEM files.
 
-    With `client_ca` a caller's certificate is asked for, and required unless `optional`.
+    With `client_ca` or `bundles` (trust domain and file) a caller's certificate is asked for, and
+    required unless `optional`.
     """
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
     optional: bool = False
+    bundles: tuple[tuple[str, Path], ...] = ()
 
     @property
     def paths(self) -> list[Path]:
-        found = [self.certificate, self.key]
-        return found if self.client_ca is None else [*found, self.client_ca]
+        return [self.certificate, self.key, *self._callers]
+
+    @property
+    def _callers(self) -> list[Path]:
+        bundles = [path for _, path in self.bundles]
+        return bundles if self.client_ca is None else [self.client_ca, *bundles]
+
+    def vouching(self) -> dict[str, frozenset[bytes]]:
+        """Raises TlsFilesUnusable."""
+        found: dict[str, frozenset[bytes]] = {}
+        for domain, path in self.bundles:
+            held = [ssl.PEM_cert_to_DER_cert(each.decode("ascii")) for each in _blocks(path)]
+            marks = frozenset(hashlib.sha256(each).digest() for each in held)
+            found[domain] = found.get(domain, frozenset()) | marks
+        return found
 
     def context(self) -> tuple[ssl.SSLContext, float]:
         """Raises TlsFilesUnusable."""
         context = _context(ssl.PROTOCOL_TLS_SERVER)
         expiry = _own(context, self.certificate, self.key)
-        if self.client_ca is not None:
-            _trust(context, self.client_ca)
+        for path in self._callers:
+            _trust(context, path)
+        if self._callers:
             context.verify_mode = ssl.CERT_OPTIONAL if self.optional else ssl.CERT_REQUIRED
             # A resumed session is not verified again, so its certificate might have expired:
             # TLS 1.3 resumes none. TLS 1.2 does for up to two hours, which Python cannot turn off;
@@ -117,9 +138,10 @@ def load(files: Files) -> Loaded:
     written one after the other, and what is made of a half-written pair must not be used."""
     before = digest(files)
     context, expiry = files.context()
+    bundles = files.vouching() if isinstance(files, ServerFiles) else {}
     if digest(files) != before:
         raise TlsFilesUnusable(f"{files.paths[0]} and its companions change while they are read")
-    return Loaded(context, before, expiry)
+    return Loaded(context, before, expiry, bundles)
 
 
 def _read(path: Path) -> bytes:
@@ -145,17 +167,22 @@ def _context(protocol: int) -> ssl.SSLContext:
 
 def _trust(context: ssl.SSLContext, path: Path) -> None:
     """Believe what the file's certificates signed, roots or not: the file is what was chosen."""
+    blocks = _blocks(path)
+    try:
+        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii") + "\n")
+    except (ssl.SSLError, ValueError) as error:
+        raise TlsFilesUnusable(f"{path} holds no usable certificates: {_why(error)}") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _blocks(path: Path) -> list[bytes]:
     data = _read(path)
     blocks = _CERTIFICATE.findall(data)
     if len(blocks) != data.count(b"-----BEGIN CERTIFICATE-----"):
         raise TlsFilesUnusable(f"{path} holds a certificate that is cut short or damaged")
     if not blocks:
         raise TlsFilesUnusable(f"{path} holds no PEM certificate")
-    try:
-        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii") + "\n")
-    except (ssl.SSLError, ValueError) as error:
-        raise TlsFilesUnusable(f"{path} holds no usable certificates: {_why(error)}") from None
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return blocks
 
 
 def _own(context: ssl.SSLContext, certificate: Path, key: Path) -> float:

@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Final
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Request
+from sidecar.decide.workloads import Certificate
 from sidecar.edge import answers, assertions
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LengthBody, body_of, trailers_of
+from sidecar.edge.callers import told
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import (
@@ -56,14 +58,15 @@ class ClientConnection(Uploading):
     """The client's side. Exchanges call its public methods; so does the proxy's sweeper."""
 
     __slots__ = (
-        "_address", "_open", "_payload", "_persist", "_pumping", "_scanned", "_task", "_trailers",
-        "_trusted",
+        "_address", "_certificate", "_open", "_payload", "_persist", "_pumping", "_scanned",
+        "_task", "_trailers", "_trusted",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy)
         self._address = ""
         self._trusted = False  # the peer is a proxy of ours
+        self._certificate: Certificate | None = None  # that the peer has shown
         self._scanned = 0  # of the input, for the end of a head
         self._payload = b""  # of the body, from the read that brought the head
         self._trailers = NO_HEADERS  # likewise
@@ -83,6 +86,8 @@ class ClientConnection(Uploading):
             # A dual-stack socket shows IPv4 as ::ffff:…; a zone says nothing to anyone else.
             self._address = str(peer[0]).partition("%")[0].removeprefix("::ffff:")
             self._trusted = self._proxy.trusted.trust(self._address)
+        if self._proxy.callers is not None:
+            self._certificate = self._proxy.callers.shown(transport.get_extra_info("ssl_object"))
         self.deadline = self._proxy.sweeper.after(limits.idle)
         if not self._proxy.joined(self):
             self._last_words(answers.too_many_connections())
@@ -244,11 +249,14 @@ class ClientConnection(Uploading):
         self._open = True
         if limits.total:
             self.cutoff = proxy.sweeper.after(limits.total)
+        certificate = self._certificate
+        if self._trusted and proxy.told:  # then the caller is who the proxy speaks for, or nobody
+            certificate = told(head.block, proxy.told)
         if self._trusted and head.block.forwarded is not None:
             origin = proxy.trusted.origin(self._address, proxy.scheme, head.block.forwarded)
-            request = head.request(origin.scheme, origin.address, origin.chain)
+            request = head.request(origin.scheme, origin.address, origin.chain, certificate)
         else:
-            request = head.request(proxy.scheme, self._address)
+            request = head.request(proxy.scheme, self._address, "", certificate)
         answer = None
         if request.method == "OPTIONS":
             answer = proxy.authorizer.preflight(request)

@@ -35,6 +35,8 @@ EXPECT: Final = 5
 FORWARDED_FOR: Final = 6
 FORWARDED_PROTO: Final = 7
 UPGRADE: Final = 8
+CLIENT_CERT: Final = 9
+FORWARDED_CLIENT_CERT: Final = 10
 _SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -44,6 +46,12 @@ _SPECIAL: Final = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"upgrade": UPGRADE,
+    b"client-cert": CLIENT_CERT,
+    b"x-forwarded-client-cert": FORWARDED_CLIENT_CERT,
+}
+CERTIFICATE_HEADERS: Final = {
+    "client-cert": CLIENT_CERT,  # RFC 9440
+    "x-forwarded-client-cert": FORWARDED_CLIENT_CERT,  # Envoy
 }
 _USUAL: Final = (
     b"Host Connection Content-Length Transfer-Encoding Expect Accept Accept-Encoding "
@@ -202,11 +210,13 @@ def content_length(value: bytes) -> int:
 class Framed:
     """What the special fields of one head say. `host`, `expect` as they came, None without.
 
-    `forwarded` is what a proxy in front claims; nobody believes it by itself. `upgrades`: there is
-    an Upgrade field, whatever it says.
+    `forwarded` is what a proxy in front claims, `certificates` what it claims of its client's;
+    nobody believes it by itself. `upgrades`: there is an Upgrade field, whatever it says.
     """
 
-    __slots__ = ("coding", "expect", "forwarded", "host", "length", "options", "upgrades")
+    __slots__ = (
+        "certificates", "coding", "expect", "forwarded", "host", "length", "options", "upgrades",
+    )  # fmt: skip
 
     def __init__(self, special: list[tuple[int, bytes]]) -> None:
         """Raises BadMessage where a field comes twice that may come once, or two contradict."""
@@ -216,6 +226,7 @@ class Framed:
         self.coding: bytes | None = None  # lower case
         self.options = NO_OPTIONS
         self.forwarded: Claims | None = None
+        self.certificates: list[tuple[int, bytes]] | None = None
         self.upgrades = False
         for kind, value in special:
             if kind == CONNECTION:
@@ -236,6 +247,8 @@ class Framed:
                 self.coding = value.lower()
             elif kind == UPGRADE:
                 self.upgrades = True
+            elif kind >= CLIENT_CERT:
+                self.certificates = [*(self.certificates or ()), (kind, value)]
             elif kind >= FORWARDED_FOR:
                 said = self.forwarded or Claims()
                 self.forwarded = (

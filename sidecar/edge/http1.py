@@ -24,6 +24,7 @@ from sidecar.decide.request import (
     canonical_target,
     known_path,
 )
+from sidecar.decide.workloads import Certificate
 from sidecar.edge.fields import (
     BAD_BYTE,
     NAMES,
@@ -67,7 +68,8 @@ class RequestBlock:
     """What a request's field lines say under its version. Shared: nobody changes it.
 
     `length` counts for Framing.LENGTH only. `options` are the lower-case members of Connection.
-    `forwarded` is what its `x-forwarded-…` lines claim, hidden from everybody else.
+    `forwarded` is what its `x-forwarded-…` lines claim, `certificates` what those about a client
+    certificate do; both hidden from everybody else.
     `handshake` is there when, said with GET, they ask for a WebSocket. Such a request is the last
     of its connection: what comes behind it are frames, which must never be read as a request.
     `kept` belongs to `forward`, which remembers there what of it goes upstream under `kept_for`,
@@ -75,8 +77,8 @@ class RequestBlock:
     """
 
     __slots__ = (
-        "authority", "expect_continue", "forwarded", "framing", "handshake", "headers", "host",
-        "keep_alive", "kept", "kept_for", "length", "options", "shared",
+        "authority", "certificates", "expect_continue", "forwarded", "framing", "handshake",
+        "headers", "host", "keep_alive", "kept", "kept_for", "length", "options", "shared",
     )  # fmt: skip
 
     def __init__(self, headers: Headers, framed: Framed, version: int) -> None:
@@ -84,6 +86,7 @@ class RequestBlock:
         self.headers = decided_on(headers, framed.options)
         self.options = framed.options
         self.forwarded = framed.forwarded
+        self.certificates = framed.certificates
         self.keep_alive = framed.persists(version)
         self.kept = b""
         self.kept_for: object = None
@@ -165,10 +168,17 @@ class RequestHead:
                 return
         self.path, self.segments, self.query = canonical_target(target)
 
-    def request(self, scheme: str, address: str, chain: str = "") -> Request:
+    def request(
+        self,
+        scheme: str,
+        address: str,
+        chain: str = "",
+        certificate: Certificate | None = None,
+    ) -> Request:
         """The same as the decision sees it; the same object for the same client.
 
-        `chain` is the x-forwarded-for to send where it is more than the client's address.
+        `chain` is the x-forwarded-for to send where it is more than the client's address. Callers
+        with different certificates are different clients, whatever else they have in common.
         """
         known = self._request
         if (
@@ -176,11 +186,12 @@ class RequestHead:
             or known.address != address
             or known.scheme != scheme
             or known.chain != chain
+            or known.certificate is not certificate
         ):
             block = self.block
             self._request = known = Request(
                 self.method, self.path, self.segments, self.query, block.authority, block.host,
-                scheme, block.headers, address, chain,
+                scheme, block.headers, address, chain, certificate,
             )  # fmt: skip
         return known
 

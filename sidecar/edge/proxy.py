@@ -16,6 +16,7 @@ from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
+from sidecar.edge.callers import Callers
 from sidecar.edge.connection import ClientConnection
 from sidecar.edge.forwarded import NOBODY, TrustedProxies
 from sidecar.edge.handshakes import Handshakes
@@ -63,7 +64,9 @@ class Proxy:
     """One per process. `strip` names the headers that rules set, at the moment of asking, `read`
     those that a decision may depend on, `remove` where credentials are that stay here.
 
-    With `handshakes` every listener speaks TLS, and nothing but TLS.
+    With `handshakes` every listener speaks TLS, and nothing but TLS; then `callers` knows whose
+    certificates were shown. `told` is the header (one of `CERTIFICATE_HEADERS`) in which trusted
+    proxies say it; 0: none.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Proxy:
         limits: Limits | None = None,
         *,
         handshakes: Handshakes | None = None,
+        callers: Callers | None = None,
+        told: int = 0,
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
         read: Callable[[], frozenset[str] | None] = lambda: None,
@@ -85,6 +90,8 @@ class Proxy:
         self.stats: ProxyStats = pool.stats
         self.sweeper = pool.sweeper
         self.handshakes = handshakes
+        self.callers = callers if handshakes is not None else None
+        self.told = told
         self.trusted = trusted
         self.scheme = "http" if handshakes is None else "https"
         self.draining = False

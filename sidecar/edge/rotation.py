@@ -12,7 +12,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.edge.certificates import Files, Loaded, digest, load
@@ -48,6 +48,11 @@ class Rotation:
         if self._loaded is None:
             raise RuntimeError("load it first")
         return self._loaded.context
+
+    @property
+    def bundles(self) -> Mapping[str, frozenset[bytes]]:
+        """Who vouches for whom; of the context of the moment."""
+        return {} if self._loaded is None else self._loaded.bundles
 
     @property
     def expiry(self) -> float:

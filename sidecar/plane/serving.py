@@ -22,12 +22,14 @@ from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.assertions import Asserter
 from sidecar.edge.authorizer import Authorizer, Keys
+from sidecar.edge.callers import Callers
 from sidecar.edge.families import (
     insecure_families,
     proxy_families,
     remembered_family,
     tls_families,
 )
+from sidecar.edge.fields import CERTIFICATE_HEADERS
 from sidecar.edge.forwarded import TrustedProxies, network
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
@@ -47,6 +49,7 @@ from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics, counter, gauge
 
+MIN_SECRET: Final = 32  # bytes
 _log: Final = logging.getLogger("sidecar")
 
 
@@ -62,29 +65,37 @@ class Serving:
         replays: ReplayTable | None = None,
         secret: bytes = b"",
     ) -> None:
-        """`rates`, `replays` and `secret` are what several processes have in common."""
+        """`rates`, `replays` and `secret` are what several processes have in common.
+
+        Raises Misuse.
+        """
         self.settings = settings
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
         self.introspections = Introspections(Secrets(settings.secrets, variable))
-        nonce_key = hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(32))).digest()
         self.authorizer = Authorizer(
             keys,
             self.metrics,
             log,
             rates=rates,
             replays=replays,
-            nonce_key=nonce_key,
+            nonce_key=_nonce_key(settings, secret),
             asserter=Asserter(secret),
             introspections=self.introspections,
         )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
+        self._callers: Callers | None = None
+        if client is not None:
+            self._callers = Callers(lambda: client.bundles)
+            client.changed = self._vouched_anew
         self.proxy = Proxy(
             self.authorizer,
             _pool(settings, upstream),
             handshakes=Handshakes(lambda: client.context) if client is not None else None,
+            callers=self._callers,
+            told=CERTIFICATE_HEADERS.get(settings.client_cert_header, 0),
             trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
             strip=self.authorizer.rule_headers,
             read=self.authorizer.headers_read,
@@ -140,6 +151,11 @@ class Serving:
         await self.introspections.close()
         await asyncio.to_thread(self.log.close)
 
+    def _vouched_anew(self) -> None:
+        """The TLS files of the traffic have changed, and perhaps who vouches for whom."""
+        if self._callers is not None and self._callers.renew():
+            self.authorizer.forget()
+
     def _families(self) -> Iterable[Metric]:
         log, tokens = self.log, self.authorizer.evidence.tokens
         yield counter("sidecar_decision_log_written", "Decision records written.", log.written)
@@ -180,6 +196,19 @@ def _introspections(introspections: Introspections) -> Iterable[Metric]:
     for issuer, state in introspections.status().items():
         breakers.add_metric([issuer], float(state["open"]))
     yield breakers
+
+
+def _nonce_key(settings: RunSettings, secret: bytes) -> bytes:
+    """What DPoP nonces are made with: the same in all workers, and in all replicas with a file."""
+    path = settings.dpop_nonce_key
+    if path is not None:
+        try:
+            secret = path.read_bytes()
+        except OSError as error:
+            raise Misuse(f"--dpop-nonce-key: {path} cannot be read: {error.strerror}") from None
+        if len(secret) < MIN_SECRET:
+            raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
+    return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()
 
 
 def _proofs(replays: ReplayTable) -> Metric:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+from sidecar import config_tls
 from sidecar.config import RunSettings
 from sidecar.edge.address import Address
 from sidecar.edge.certificates import ClientFiles, ServerFiles
@@ -21,7 +22,10 @@ def client_side(settings: RunSettings) -> Rotation | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     optional = settings.tls_client_auth == "optional"
-    files = ServerFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca, optional)
+    bundles = tuple(config_tls.trust_bundle(each) for each in settings.trust_bundles)
+    files = ServerFiles(
+        settings.tls_cert, settings.tls_key, settings.tls_client_ca, optional, bundles
+    )
     return Rotation("client", files)
 
 
