@@ -258,3 +258,11 @@ def _target(htu: str) -> tuple[str, str, str]:
 
 
 _known_target: Final = lru_cache(maxsize=1024)(_target)
+
+
+def remembered() -> dict[str, int]:
+    """Entries by table of what came before; every one of them is bounded."""
+    return {
+        "proof_keys": _known_key.cache_info().currsize,
+        "proof_targets": _known_target.cache_info().currsize,
+    }

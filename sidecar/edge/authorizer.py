@@ -386,6 +386,9 @@ class Authorizer:
         if outcome.identity is not None:
             record["issuer"] = outcome.identity.issuer
             record["subject"] = outcome.identity.subject
+        certificate = request.certificate
+        if certificate is not None and certificate.workload is not None:
+            record["source"] = certificate.workload.spiffe
         return record
 
 
