@@ -21,7 +21,6 @@ from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
-    DpopScheme,
     Need,
     NeedKeys,
     Obligations,
@@ -390,8 +389,7 @@ def _refuse(
             rule=rule,
             realm=realm,
         )
-    service = snapshot.service.dpop
-    dpop = DpopScheme(service.algs, caller.dpop, service.offered)
+    dpop = snapshot.service.dpop.scheme(used=caller.dpop)
     if caller.rejected is not None:
         return Refuse(
             caller.rejected.code,

@@ -25,7 +25,6 @@ from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.outcomes import (
     Code,
-    DpopScheme,
     Need,
     NeedKeys,
     Permit,
@@ -284,13 +283,12 @@ class Authorizer:
             snapshot = self.snapshot
             if snapshot is None:
                 return refuse
-            dpop = snapshot.service.dpop
             return self._enforced(
                 msgspec.structs.replace(
                     refuse,
                     rule=permit.rule,
                     realm=snapshot.service.name,
-                    dpop=DpopScheme(dpop.algs, True, dpop.offered),
+                    dpop=snapshot.service.dpop.scheme(used=True),
                 )
             )
         return permit
