@@ -10,6 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := build/peers
+OIDC   := build/oidc
 HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/errors.py -name '*.py')
 
 # 1: the modules of a request's path run compiled (setup.py); 0: interpreted, for quick edits.
@@ -34,9 +35,16 @@ $(COMPILED): $(READY) setup.py $(HOT)
 demo: $(COMPILED)
 	$(BIN)/sidecar demo $(ARGS)
 
-test: lint types $(COMPILED)
+test: lint types $(COMPILED) $(OIDC)/.ready
 	sh tests/programs.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+# The OpenID Provider of the end-to-end tests (npm's oidc-provider), exactly as the lock file has it.
+$(OIDC)/.ready: tests/e2e/oidc/package.json tests/e2e/oidc/package-lock.json
+	sh tests/programs.sh npm
+	rm -f $@ && mkdir -p $(OIDC) && cp tests/e2e/oidc/package*.json $(OIDC)
+	(cd $(OIDC) && npm ci --no-audit --no-fund --ignore-scripts --silent) && touch $@ \
+	  || echo "oidc-provider cannot be installed here; what needs it is left out"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from sidecar import __version__
 from sidecar.config import Address, ControlPlaneSettings, RunSettings
 from sidecar.decide.documents import Document
+from sidecar.decide.revocations import Revocation
 from sidecar.edge import admin
 from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection
@@ -53,7 +54,10 @@ class DataPlane:
         self.settings = settings
         self.keys = KeyStore()
         self.serving = Serving(settings, self.keys, DecisionLog(settings.decision_log))
-        self.source = PolicySource(settings, self._adopt)
+        authorizer = self.serving.authorizer
+        self.source = PolicySource(
+            settings, self._adopt, authorizer.evidence.revocations, self._withdraw
+        )
         self._servers = inspection.Servers()
         self._listening: dict[str, str] = {}
         self._draining = False
@@ -103,6 +107,9 @@ class DataPlane:
     async def _adopt(self, documents: Sequence[Document], version: str) -> None:
         snapshot = await self.serving.adopt(documents, version)
         _log.info("enforcing %s: %d rules", snapshot.version, snapshot.rules)
+
+    async def _withdraw(self, revocations: Sequence[Revocation]) -> None:
+        self.serving.authorizer.withdraw(revocations)
 
     # What others see.
 
@@ -173,13 +180,17 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
     from sidecar.control.server import ControlPlane
+    from sidecar.control.transmitters import load
 
+    file = settings.ssf_transmitters
+    transmitters = load(file) if file is not None else None
     plane = ControlPlane()
     bound = await plane.start(
         str(settings.listen),
         str(settings.http),
         settings.store,
         insecure_unauthenticated=settings.insecure_unauthenticated,
+        transmitters=transmitters,
     )
     _log.info("control plane %s: gRPC %s, HTTP %s", __version__, bound.grpc, bound.http)
     await _signalled()

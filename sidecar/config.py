@@ -70,6 +70,7 @@ class RunSettings:
     trust_bundles: tuple[str, ...] = ()
     client_cert_header: str = ""
     dpop_nonce_key: Path | None = None
+    secrets: Path = Path("/run/secrets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class ControlPlaneSettings:
     listen: Address
     http: Address
     insecure_unauthenticated: bool
+    ssf_transmitters: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,9 @@ RUN: Final = (
     _Setting("state", _folder, "DIR", "where the last-known-good release is kept"),
     _Setting("trust", _readable, "FILE", "public keys (PEM) that releases must be signed with"),
     _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
+    _Setting(
+        "secrets", _path, "DIR", "below which documents may name secrets", "/run/secrets"
+    ),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
     *(
@@ -250,7 +255,13 @@ RUN: Final = (
 CONTROL_PLANE: Final = (
     _Setting("store", str, "URL", "the database, such as sqlite:////var/lib/sidecar/store.db"),
     _Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
-    _Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7480"),
+    _Setting(
+        "http", address, "HOST:PORT", "/healthz /readyz /metrics /ssf/events", "127.0.0.1:7480"
+    ),
+    _Setting(
+        "ssf-transmitters", _readable, "FILE",
+        "who may push security events (OpenID Shared Signals) to /ssf/events",
+    ),
     _Setting(
         "insecure-unauthenticated", _boolean, "BOOL",
         "listen beyond loopback although whoever connects may publish", "false", bare="true",
@@ -330,6 +341,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         trust=values.get("trust"),
         workers=values["workers"],
         decision_log=values["decision_log"],
+        secrets=values["secrets"],
         drain=values["drain"],
         limits=config_limits.limits(values),
         tls_cert=values.get("tls_cert"),
@@ -363,7 +375,13 @@ def control_plane_settings(
         listen=values["listen"],
         http=values["http"],
         insecure_unauthenticated=values["insecure_unauthenticated"],
+        ssf_transmitters=values.get("ssf_transmitters"),
     )
+
+
+def variable(name: str) -> str | None:
+    """One of the environment, for whoever must read a secret where it is used."""
+    return os.environ.get(name)
 
 
 def state_home(environ: Mapping[str, str] | None = None) -> Path:

@@ -93,7 +93,12 @@ class TlsFilesUnusable(SidecarError):
 
 
 class FetchFailed(SidecarError):
-    """A fact could not be fetched in time or made no sense. The message names the address."""
+    """A fact could not be fetched in time or made no sense. The message names the address,
+    `status` is that of an HTTP answer, 0 without one."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class ReleaseRefused(SidecarError):

@@ -146,8 +146,10 @@ async def plane(
     folder: Path, listen: str = "127.0.0.1:0", **settings: Any
 ) -> AsyncIterator[tuple[ControlPlane, Bound]]:
     """A control plane on free ports, its store in `folder`."""
+    transmitters = settings.pop("transmitters", None)
     control = ControlPlane(**settings)
-    bound = await control.start(listen, "127.0.0.1:0", f"sqlite:///{folder / 'store.db'}")
+    url = f"sqlite:///{folder / 'store.db'}"
+    bound = await control.start(listen, "127.0.0.1:0", url, transmitters=transmitters)
     try:
         yield control, bound
     finally:
@@ -172,6 +174,13 @@ async def apply(address: str, *documents: Document, **fields: Any) -> pb.ApplyRe
         return await client.apply(
             pb.ApplyRequest(documents=[document.canonical for document in documents], **fields)
         )
+
+
+async def revoke(address: str, *withdrawals: pb.Withdrawal) -> int:
+    """One revoke over gRPC; its number."""
+    async with AdminClient(address, timeout=WITHIN) as client:
+        answer = await client.revoke(pb.RevokeRequest(withdrawals=withdrawals))
+        return answer.number
 
 
 async def status(address: str, **fields: Any) -> pb.StatusResponse:

@@ -31,7 +31,9 @@ from sidecar.decide.keys import VERIFIERS
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request, canonical_target
+from sidecar.decide.revocations import Revocation, Revocations, target
 from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.tokens import Verified, verify
 
 NOW = 1_800_000_000.0
 CALLERS: Final = 1000  # each with a token
@@ -151,7 +153,9 @@ class Bench:
     def key_of(self, count: int) -> Callable[[], None]:
         """A request with one of so many API keys, another key each time."""
         keys = {
-            b"key-%d" % n: ApiKey(hashlib.sha256(b"%032d" % n).digest(), f"{n}", ("read",), {}, inf)
+            b"key-%d" % n: ApiKey(
+                f"key-{n}", hashlib.sha256(b"%032d" % n).digest(), f"{n}", ("read",), {}, inf
+            )
             for n in range(count)
         }
         held = replace(self.small, api_keys=keys)
@@ -162,6 +166,30 @@ class Bench:
         def work() -> None:
             next(each)()
 
+        return work
+
+    def looked_up(self, *, known: bool) -> Callable[[], None]:
+        """One token after the other among 100,000 withdrawals; `known`: it was looked up before,
+        and something else was withdrawn meanwhile."""
+        held = Revocations()
+        held.add(
+            Revocation(target("token", "https://idp.example", f"{n}"), None, NOW + 300)
+            for n in range(100_000)
+        )
+        verified = []
+        for each in self.tokens:
+            found = verify(each.encode(), self.small.issuers, {}, NOW)
+            assert isinstance(found, Verified)
+            verified.append(found)
+
+        def work() -> None:
+            for each in verified:
+                each.cleared = None
+                if not known:
+                    each.targets = None
+                assert held.revokes(each, NOW) is False
+
+        work()
         return work
 
     def figures(self) -> dict[str, float]:
@@ -188,6 +216,8 @@ class Bench:
             "warm, scopes only, 10,000 more rules": timed(self.permitted(plain, large), 10_000),
             "the same request again": timed(again, 10_000),
             "refused, anonymous": timed(refused, 10_000),
+            "among 100,000 withdrawals": timed(self.looked_up(known=True), 20) / CALLERS,
+            "the same, at first sight": timed(self.looked_up(known=False), 20) / CALLERS,
             "an API key": timed(self.key_of(10), 10_000),
             "an API key of 100,000": timed(self.key_of(100_000), 10_000),
         }

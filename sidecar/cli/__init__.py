@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "every mistake in documents, with file:line:column",
     "apply": "publish documents",
     "get": "what is published",
+    "revoke": "withdraw a token, a session, a subject or a key, everywhere",
     "status": "which sidecar enforces what",
 }
 

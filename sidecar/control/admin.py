@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, NoReturn
+from math import ceil
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 
@@ -13,8 +14,18 @@ from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet, FleetFull
 from sidecar.control.metrics import Counts
 from sidecar.control.publish import Application, Outcome, Publisher, Result, What
+from sidecar.control.revocations import (
+    MOST,
+    NotWithdrawn,
+    Numbered,
+    RevocationLog,
+    TooManyWithdrawn,
+    Withdrawal,
+)
 from sidecar.control.session import Session
 from sidecar.control.store import Release
+from sidecar.control.withdraw import Withdrawer
+from sidecar.decide.revocations import Kind
 from sidecar.errors import StoreFailed
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
@@ -22,6 +33,7 @@ from sidecar.wire.admin_pb2_grpc import AdminServicer
 
 GATHER: Final = 0.02  # seconds between two messages of a watch: bursts of acks become one
 MAX_ERRORS: Final = 10
+LISTED: Final = 1000  # withdrawals, where no other number is asked for
 _OUTCOMES: Final[Mapping[Outcome, pb.Outcome.ValueType]] = {
     "published": pb.OUTCOME_PUBLISHED,
     "unchanged": pb.OUTCOME_UNCHANGED,
@@ -35,6 +47,7 @@ _WHATS: Final[Mapping[What, pb.Change.What.ValueType]] = {
     "removed": pb.Change.WHAT_REMOVED,
     "unchanged": pb.Change.WHAT_UNCHANGED,
 }
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -42,18 +55,26 @@ class Admin(AdminServicer):
     """Serves people and pipelines."""
 
     def __init__(
-        self, publisher: Publisher, catalogue: Catalogue, fleet: Fleet, counts: Counts
+        self,
+        publisher: Publisher,
+        withdrawer: Withdrawer,
+        catalogue: Catalogue,
+        log: RevocationLog,
+        fleet: Fleet,
+        counts: Counts,
     ) -> None:
         self._publisher = publisher
+        self._withdrawer = withdrawer
         self._catalogue = catalogue
+        self._log = log
         self._fleet = fleet
         self._counts = counts
-        self._applying: set[asyncio.Task[Result]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def settle(self) -> None:
-        """Waits for what is being published."""
-        if self._applying:
-            await asyncio.wait(self._applying)
+        """Waits for what is being published or withdrawn."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
         """Publishes; see ApplyRequest."""
@@ -79,18 +100,50 @@ class Admin(AdminServicer):
             problems=[convert.problem_to_wire(problem) for problem in result.problems],
         )
 
-    async def _to_the_end(self, publishing: Coroutine[Any, Any, Result]) -> Result:
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Goes on when the caller hangs up: what is durable must also be announced."""
-        task = asyncio.create_task(publishing)
-        self._applying.add(task)
-        task.add_done_callback(self._applied)
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
         return await asyncio.shield(task)
 
-    def _applied(self, task: asyncio.Task[Result]) -> None:
-        self._applying.discard(task)
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
         if not task.cancelled() and task.exception() is None:
             result = task.result()
-            self._counts.releases += len(result.releases) * (result.outcome == "published")
+            if isinstance(result, Result):
+                self._counts.releases += len(result.releases) * (result.outcome == "published")
+
+    async def Revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeResponse:
+        """Withdraws; see RevokeRequest."""
+        try:
+            if not 0 < len(request.withdrawals) <= MOST:
+                raise NotWithdrawn(f"1 to {MOST} withdrawals are expected")
+            wanted = [_withdrawal(each) for each in request.withdrawals]
+            number = await self._to_the_end(self._withdrawer.withdraw(wanted))
+        except TooManyWithdrawn as error:
+            self._counts.revokes["full"] += 1
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except NotWithdrawn as error:
+            self._counts.revokes["refused"] += 1
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StoreFailed as error:
+            self._counts.revokes["failed"] += 1
+            _log.error("%s", error)
+            await _abort(context, grpc.StatusCode.ABORTED, f"nothing was withdrawn: {error}")
+        self._counts.revokes["withdrawn"] += 1
+        return pb.RevokeResponse(number=number)
+
+    async def ListRevocations(
+        self, request: pb.ListRevocationsRequest, context: Any
+    ) -> pb.ListRevocationsResponse:
+        """What is withdrawn, newest first."""
+        found, total = self._withdrawer.listed(
+            request.issuer, request.value, request.most or LISTED
+        )
+        return pb.ListRevocationsResponse(
+            withdrawals=[_numbered(each) for each in found], total=total
+        )
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
         """What is published now."""
@@ -145,7 +198,23 @@ class Admin(AdminServicer):
 
     def _progress(self, request: pb.WatchRequest) -> pb.Progress:
         return pb.Progress(
-            reaches=[self._reach(item.namespace, item.version) for item in request.releases]
+            reaches=[self._reach(item.namespace, item.version) for item in request.releases],
+            withdrawal=self._reach_of(request.withdrawal) if request.withdrawal else None,
+        )
+
+    def _reach_of(self, number: int) -> pb.Progress.Reach:
+        cursors = [(session.sidecar_id, session.revocations) for session in self._fleet]
+        refusing = [
+            f"{id_}: {cursor.last_error if cursor is not None else 'too old to know of it'}"
+            for id_, cursor in cursors
+            if cursor is None or cursor.refuses(number)
+        ]
+        return pb.Progress.Reach(
+            version=number,
+            sidecars=len(cursors),
+            live=sum(cursor is not None and cursor.holds(number) for _, cursor in cursors),
+            refused=len(refusing),
+            errors=refusing[:MAX_ERRORS],
         )
 
     def _reach(self, namespace: str, version: int) -> pb.Progress.Reach:
@@ -177,6 +246,8 @@ class Admin(AdminServicer):
             assigned=convert.versions_to_wire(session.assigned(self._catalogue)),
             last_error=session.last_error,
             current=session.current(self._catalogue),
+            revocations_current=session.revocations is not None
+            and session.revocations.holds(self._log.newest),
         )
 
 
@@ -187,6 +258,41 @@ def _release(release: Release) -> pb.Release:
         floor=release.manifest.floor,
         issued=release.manifest.issued,
         documents=len(release.documents),
+    )
+
+
+_KINDS: Final[Mapping[pb.Withdrawal.Kind.ValueType, Kind]] = {
+    pb.Withdrawal.KIND_TOKEN: "token",
+    pb.Withdrawal.KIND_SESSION: "session",
+    pb.Withdrawal.KIND_SUBJECT: "subject",
+    pb.Withdrawal.KIND_KEY: "key",
+}
+_KINDS_TO_WIRE: Final = {kind: value for value, kind in _KINDS.items()}
+
+
+def _withdrawal(each: pb.Withdrawal) -> Withdrawal:
+    """Raises NotWithdrawn for a kind that this version does not know."""
+    kind = _KINDS.get(each.kind)
+    if kind is None:
+        raise NotWithdrawn(f"kind: one of {', '.join(_KINDS_TO_WIRE)} is expected")
+    before = each.before_ms / 1000 if each.HasField("before_ms") else None
+    return Withdrawal(
+        kind, each.issuer, each.value, before, float(each.expires), reason=each.reason
+    )
+
+
+def _numbered(each: Numbered) -> pb.Withdrawal:
+    about = each.withdrawal
+    return pb.Withdrawal(
+        kind=_KINDS_TO_WIRE[about.kind],
+        issuer=about.issuer,
+        value=about.value,
+        before_ms=None if about.before is None else ceil(about.before * 1000),
+        expires=ceil(about.expires),
+        reason=about.reason,
+        number=each.number,
+        created=each.created,
+        source=about.source,
     )
 
 

@@ -61,6 +61,12 @@ class Fleet:
                 session.wake.set()
         self.changed()
 
+    def announce_withdrawals(self) -> None:
+        """Something was withdrawn: wakes every stream."""
+        for session in self._sessions.values():
+            session.wake.set()
+        self.changed()
+
     def concerned(self, namespace: str) -> Iterator[Session]:
         """The sidecars that enforce releases of a namespace."""
         for session in self:

@@ -1,16 +1,23 @@
-"""The control plane's HTTP side: alive, ready, metrics. Shows no secret and changes nothing."""
+"""The control plane's HTTP side: alive, ready, metrics; and where security events are pushed to.
+
+Shows no secret, and changes nothing but for a signed event of a transmitter that is allow-listed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-def application(registry: CollectorRegistry, ready: Callable[[], bool]) -> web.Application:
-    """`/healthz`, `/readyz`, `/metrics`."""
+
+def application(
+    registry: CollectorRegistry, ready: Callable[[], bool], events: Handler | None = None
+) -> web.Application:
+    """`/healthz`, `/readyz`, `/metrics`; with `events`, `POST /ssf/events`."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -32,4 +39,6 @@ def application(registry: CollectorRegistry, ready: Callable[[], bool]) -> web.A
             web.get("/metrics", metrics),
         ]
     )
+    if events is not None:
+        app.router.add_post("/ssf/events", events)
     return app

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
+from sidecar.control.revocations import RevocationLog
 
 
 @dataclass(slots=True)
@@ -25,11 +26,16 @@ class Counts:
     nacks: int = 0
     releases: int = 0
     applies: Counter[str] = field(default_factory=Counter)
+    revokes: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
 
 
 class _Metrics(Collector):
-    def __init__(self, counts: Counts, fleet: Fleet, catalogue: Catalogue) -> None:
+    def __init__(
+        self, counts: Counts, fleet: Fleet, catalogue: Catalogue, log: RevocationLog
+    ) -> None:
         self._counts = counts
+        self._log = log
         self._fleet = fleet
         self._catalogue = catalogue
 
@@ -40,6 +46,15 @@ class _Metrics(Collector):
             ("streams", "Sidecars connected now.", len(fleet)),
             ("streams_current", "Of these, those that enforce all they are assigned.", current),
             ("watchers", "Clients that watch a release spread.", fleet.watchers),
+            ("revocations", "Held now; some may have expired.", len(self._log)),
+            (
+                "streams_revocations_current",
+                "Sidecars that refuse all that was withdrawn.",
+                sum(
+                    session.revocations is not None and session.revocations.holds(self._log.newest)
+                    for session in fleet
+                ),
+            ),
         ):
             yield GaugeMetricFamily(f"sidecar_control_{name}", text, value=value)
         release = GaugeMetricFamily(
@@ -57,16 +72,21 @@ class _Metrics(Collector):
             ("releases", "Releases made.", counts.releases),
         ):
             yield CounterMetricFamily(f"sidecar_control_{name}", text, value=value)
-        applies = CounterMetricFamily(
-            "sidecar_control_apply", "Applies by what came of them.", labels=["outcome"]
-        )
-        for outcome, count in sorted(counts.applies.items()):
-            applies.add_metric([outcome], count)
-        yield applies
+        for name, text, outcomes in (
+            ("apply", "Applies by what came of them.", counts.applies),
+            ("revoke", "Calls of Revoke by what came of them.", counts.revokes),
+            ("events", "Security event tokens by what came of them.", counts.events),
+        ):
+            family = CounterMetricFamily(f"sidecar_control_{name}", text, labels=["outcome"])
+            for outcome, count in sorted(outcomes.items()):
+                family.add_metric([outcome], count)
+            yield family
 
 
-def registry(counts: Counts, fleet: Fleet, catalogue: Catalogue) -> CollectorRegistry:
+def registry(
+    counts: Counts, fleet: Fleet, catalogue: Catalogue, log: RevocationLog
+) -> CollectorRegistry:
     """A registry of its own, so that several control planes fit into one process (tests, demo)."""
     collected = CollectorRegistry()
-    collected.register(_Metrics(counts, fleet, catalogue))
+    collected.register(_Metrics(counts, fleet, catalogue, log))
     return collected

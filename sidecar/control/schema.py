@@ -6,6 +6,9 @@ entries       which contents a release consists of
 signatures    of a release's manifest, in order; one is added when the key rotates
 signing_keys  in order of their making; the last one signs, each after the first is endorsed by
               the one before it
+withdrawals   in order of their numbers, which are never used twice: the newest row always stays
+events        security events that were received, by a digest of issuer and `jti`, until nobody
+              could send them again
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
 )
 
 metadata: Final = MetaData()
@@ -70,4 +74,23 @@ signing_keys: Final = Table(
     Column("created", BigInteger, nullable=False),
     Column("endorsed_by", LargeBinary, nullable=True),
     Column("endorsement", LargeBinary, nullable=True),
+)
+withdrawals: Final = Table(
+    "withdrawals",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("before_ms", BigInteger, nullable=True),
+    Column("expires", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+events: Final = Table(
+    "events",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("expires", BigInteger, nullable=False),
 )

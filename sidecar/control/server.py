@@ -7,9 +7,10 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +22,17 @@ from grpc_reflection.v1alpha import reflection
 from sidecar.control import http, metrics
 from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.events import Transmitter
 from sidecar.control.fleet import Fleet
 from sidecar.control.publish import Publisher, Validate
+from sidecar.control.receive import Receiver
+from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import compile as documents_compiler
 from sidecar.errors import Misuse
+from sidecar.facts.jwks import KeyStore
 from sidecar.facts.signing import is_loopback, public_key_pem
 from sidecar.wire import admin_pb2, convert, discovery_pb2
 from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
@@ -75,6 +81,7 @@ class ControlPlane:
         self._validate = validate
         self._clock = clock
         self._catalogue = Catalogue()
+        self._log = RevocationLog()
         self._fleet = Fleet(max_streams)
         self._counts = metrics.Counts()
         self._open = AsyncExitStack()
@@ -90,10 +97,12 @@ class ControlPlane:
         store_url: str,
         *,
         insecure_unauthenticated: bool = False,
+        transmitters: Mapping[str, Transmitter] | None = None,
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
         Without authentication only loopback is admitted, unless the insecure setting says so.
+        `transmitters` may push security events; without any there is no endpoint for them.
         """
         if not is_loopback(listen):
             if not insecure_unauthenticated:
@@ -104,7 +113,7 @@ class ControlPlane:
                 )
             _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
         try:
-            return await self._start(listen, http, store_url)
+            return await self._start(listen, http, store_url, transmitters or {})
         except BaseException:
             await self.stop()
             raise
@@ -114,7 +123,13 @@ class ControlPlane:
         self._ready = False
         await self._open.aclose()
 
-    async def _start(self, listen: str, http_listen: str | None, store_url: str) -> Bound:
+    async def _start(
+        self,
+        listen: str,
+        http_listen: str | None,
+        store_url: str,
+        transmitters: Mapping[str, Transmitter],
+    ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
         self._catalogue.endorsements = store.endorsements
@@ -123,16 +138,20 @@ class ControlPlane:
         if store.path:
             _hand_out(self.trust_pem, Path(f"{store.path}.trust.pem"))
         publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
-        admin = Admin(publisher, self._catalogue, self._fleet, self._counts)
+        self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
+        withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
+        await withdrawer.load()
+        admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
-        http_bound = await self._serve_http(http_listen) if http_listen else ""
+        receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
+        http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
         self._ready = True
         return Bound(grpc_bound, http_bound)
 
     async def _serve_grpc(self, listen: str, admin: Admin) -> str:
         server = aio.server(options=_OPTIONS)
-        discovery = Discovery(self._catalogue, self._fleet, self._counts, self._clock)
+        discovery = Discovery(self._catalogue, self._log, self._fleet, self._counts, self._clock)
         add_DiscoveryServicer_to_server(discovery, server)
         add_AdminServicer_to_server(admin, server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
@@ -159,10 +178,23 @@ class ControlPlane:
             session.end("the control plane is stopping")
         await stopping
 
-    async def _serve_http(self, listen: str) -> str:
-        registry = metrics.registry(self._counts, self._fleet, self._catalogue)
+    async def _receiver(
+        self, transmitters: Mapping[str, Transmitter], withdrawer: Withdrawer
+    ) -> Receiver:
+        keys = KeyStore(self._clock)
+        keys.use(each.issuer for each in transmitters.values())
+        await keys.start()
+        self._open.push_async_callback(keys.close)
+        return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock)
+
+    async def _serve_http(self, listen: str, receiver: Receiver | None) -> str:
+        registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
         runner = web.AppRunner(
-            http.application(registry, lambda: self._ready), access_log=None, handle_signals=False
+            http.application(
+                registry, lambda: self._ready, receiver.handle if receiver is not None else None
+            ),
+            access_log=None,
+            handle_signals=False,
         )
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)

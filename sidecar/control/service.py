@@ -13,6 +13,7 @@ from grpc import aio
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet, FleetFull
 from sidecar.control.metrics import Counts
+from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
 from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
@@ -27,9 +28,15 @@ class Discovery(DiscoveryServicer):
     """Serves every sidecar's stream until it ends or `Session.end` is called on it."""
 
     def __init__(
-        self, catalogue: Catalogue, fleet: Fleet, counts: Counts, clock: Callable[[], float]
+        self,
+        catalogue: Catalogue,
+        log: RevocationLog,
+        fleet: Fleet,
+        counts: Counts,
+        clock: Callable[[], float],
     ) -> None:
         self._catalogue = catalogue
+        self._log = log
         self._fleet = fleet
         self._counts = counts
         self._clock = clock
@@ -42,8 +49,7 @@ class Discovery(DiscoveryServicer):
         try:
             while not session.ended:
                 session.wake.clear()
-                message = session.next(self._catalogue)
-                if message is not None:
+                while (message := session.next(self._catalogue, self._log)) is not None:
                     self._counts.pushes += message.HasField("push")
                     await context.write(message)
                 await session.wake.wait()
@@ -85,7 +91,7 @@ class Discovery(DiscoveryServicer):
                 if message.HasField("ack"):
                     self._counts.acks += session.ack(message.ack)
                 elif message.HasField("nack"):
-                    self._counts.nacks += session.nack(message.nack)
+                    self._counts.nacks += session.nack(message.nack, self._log)
                 elif message.HasField("hello"):
                     reason = "a second Hello"
                     break

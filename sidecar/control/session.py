@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
+from sidecar.control.revocations import Cursor, RevocationLog
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, FromControl, Hello, Idle, Nack, Push
 
@@ -38,6 +39,9 @@ class Session:
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
         """What it says it enforces, for people to read."""
         self.last_error = ""
+        wanted = [s for s in hello.subscriptions if s.type == convert.REVOCATION]
+        self.revocations = Cursor(wanted[0].position) if wanted else None
+        """None: it is of a version that does not know them."""
         self.wake = asyncio.Event()
         self.ended = ""  # why the stream must end
         self._known: Held = {
@@ -54,8 +58,12 @@ class Session:
         self._pushes = 0
         self._greeted = False
 
-    def next(self, catalogue: Catalogue) -> FromControl | None:
-        """The message to send now, if there is one."""
+    def next(self, catalogue: Catalogue, log: RevocationLog) -> FromControl | None:
+        """The message to send now, if there is one. What was withdrawn goes first."""
+        withdrawn = self.revocations.next(log) if self.revocations is not None else None
+        return withdrawn if withdrawn is not None else self._next_release(catalogue)
+
+    def _next_release(self, catalogue: Catalogue) -> FromControl | None:
         if self._sent is not None:
             return None  # whatever changed meanwhile goes with the next push, as one
         target = catalogue.target(self.namespace, self.labels)
@@ -89,6 +97,9 @@ class Session:
 
     def ack(self, ack: Ack) -> bool:
         """The push is enforced. False if it answers nothing that is waiting."""
+        if ack.type == convert.REVOCATION:
+            self.wake.set()
+            return self.revocations is not None and self.revocations.ack(ack)
         if self._sent is None or self._sent[0] != ack.nonce:
             return False
         self._known = self._sent[1].held
@@ -99,8 +110,11 @@ class Session:
         self.wake.set()
         return True
 
-    def nack(self, nack: Nack) -> bool:
+    def nack(self, nack: Nack, log: RevocationLog) -> bool:
         """The push is refused; what was enforced before stays, and so does what it holds."""
+        if nack.type == convert.REVOCATION:
+            self.wake.set()
+            return self.revocations is not None and self.revocations.nack(nack, log)
         if self._sent is None or self._sent[0] != nack.nonce:
             return False
         self._refused = self._sent[1]

@@ -11,7 +11,6 @@ can sign, so an SQLite file is 0600.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -20,23 +19,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import URL, Connection, event, func, insert, make_url, select
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sidecar.control.schema import contents, entries, releases, signatures, signing_keys
+from sidecar.control import database
+from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
+from sidecar.control.schema import (
+    contents,
+    entries,
+    events,
+    releases,
+    signatures,
+    signing_keys,
+)
+from sidecar.control.schema import withdrawals as table
 from sidecar.decide.documents import PLATFORM, Document
 from sidecar.decide.parse import from_canonical
-from sidecar.errors import DocumentsInvalid, Misuse, StoreFailed
+from sidecar.errors import DocumentsInvalid, StoreFailed
 from sidecar.facts.releases import Manifest, SignedManifest, cosign, manifest_of, sign
 from sidecar.facts.signing import Endorsement, Signature, endorse, raw_public_key
 
-_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _CHUNK: Final = 500  # parameters of one IN (...)
 
 
@@ -46,6 +51,18 @@ class Conflict(StoreFailed):
     def __init__(self, newest: Mapping[str, int | None]) -> None:
         self.newest = newest
         super().__init__(f"published in between: {', '.join(sorted(newest))}")
+
+
+class Replayed(StoreFailed):
+    """An event that was received before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A security event as the store remembers it, until `expires` (seconds since the epoch)."""
+
+    id: str
+    expires: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +111,11 @@ class Store:
     @classmethod
     async def open(cls, url: str, *, clock: Callable[[], float] = time.time) -> Store:
         """Creates or upgrades what is needed. Raises Misuse for a bad URL, StoreFailed."""
-        address, path = _address(url)
-        lock = _claim(path) if path else -1
-        engine = create_async_engine(address)
+        url_, path = database.address(url)
+        lock = database.claim(path) if path else -1
+        engine = create_async_engine(url_)
         if path:
-            _configure_sqlite(engine)
+            database.configure_sqlite(engine)
         store = cls(engine, path, clock, lock)
         try:
             await store._prepare()
@@ -154,12 +171,48 @@ class Store:
         self.endorsements = (*self.endorsements, endorsement)
         return raw_public_key(key)
 
+    async def withdraw(
+        self, withdrawals: Sequence[Withdrawal], event: Event | None = None
+    ) -> list[Numbered]:
+        """Stores all of them, or none, with the event that they come from. Durable on return.
+
+        Raises Replayed if that event was stored before.
+        """
+        now = int(self._clock())
+        async with self._transaction() as connection:
+            if event is not None:
+                await connection.execute(delete(events).where(events.c.expires <= now))
+                known = select(events.c.id).where(events.c.id == event.id)
+                if (await connection.execute(known)).first() is not None:
+                    raise Replayed("this event was received before")
+                await connection.execute(insert(events).values(id=event.id, expires=event.expires))
+            newest = await self._newest_number(connection)
+            # The newest row stays, lest its number be given again.
+            await connection.execute(
+                delete(table).where((table.c.expires <= now) & (table.c.number < newest))
+            )
+            numbered = [
+                Numbered(newest + place, now, each) for place, each in enumerate(withdrawals, 1)
+            ]
+            if numbered:
+                await connection.execute(insert(table), [row(each) for each in numbered])
+            return numbered
+
+    async def withdrawn(self) -> list[Numbered]:
+        """All that was withdrawn and not forgotten, in order; the newest in any case."""
+        async with self._transaction() as connection:
+            rows = await connection.execute(select(table).order_by(table.c.number))
+            return [of_row(each) for each in rows]
+
+    async def _newest_number(self, connection: AsyncConnection) -> int:
+        return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
+
     # Opening.
 
     async def _prepare(self) -> None:
         async with self._transaction() as connection:
             try:
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(database.upgrade)
             except CommandError as error:
                 raise StoreFailed(
                     f"the store is of a newer version of this program, or none of its own: {error}"
@@ -338,73 +391,3 @@ class Store:
             if place >= first
         ]
         await connection.execute(insert(signatures), rows)
-
-
-def _address(url: str) -> tuple[URL, Path | None]:
-    """The URL with its driver and, for SQLite, the file."""
-    try:
-        address = make_url(url)
-        driver = _DRIVERS[address.drivername]
-    except (ArgumentError, KeyError):
-        raise Misuse(
-            f"--store {url.partition('://')[0]}://…: expected sqlite:////absolute/path or "
-            "postgresql://user@host/database"
-        ) from None
-    address = address.set(drivername=driver)
-    if not driver.startswith("sqlite"):
-        return address, None
-    if not address.database or not os.path.isabs(address.database):
-        raise Misuse("--store sqlite: an absolute path takes four slashes, sqlite:////var/lib/…")
-    return address, Path(address.database)
-
-
-def _claim(path: Path) -> int:
-    """Makes an SQLite file private, and this process the only control plane on it."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError:
-            os.close(lock)
-            raise
-    except BlockingIOError:
-        raise StoreFailed(
-            f"the store {path} is in use by another control plane; give each its own with --store, "
-            "or use postgresql://"
-        ) from None
-    except OSError as error:
-        raise StoreFailed(f"the store {path} cannot be opened: {error.strerror}") from None
-    return lock
-
-
-def _configure_sqlite(engine: AsyncEngine) -> None:
-    def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # no transactions of the driver's own beside ours
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.execute("PRAGMA busy_timeout=5000")
-        cursor.close()
-
-    def begun(connection: Connection) -> None:
-        # The write lock at once: a transaction that reads first and writes later could find that
-        # it read what is no longer the newest.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine.sync_engine, "connect", connected)
-    event.listen(engine.sync_engine, "begin", begun)
-
-
-def _upgrade(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", "sidecar.control:migrations")
-    script = ScriptDirectory.from_config(config)
-
-    def steps(revision: Any, _context: Any) -> Any:
-        return script._upgrade_revs("head", revision)
-
-    with EnvironmentContext(config, script, fn=steps, destination_rev="head") as environment:
-        environment.configure(connection=connection)
-        environment.run_migrations()

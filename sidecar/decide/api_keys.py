@@ -32,10 +32,11 @@ class ApiKey:
     """One key, compiled. `digest` is the SHA-256 of the secret; `expires` is seconds since the
     epoch."""
 
-    __slots__ = ("_attributes", "_scopes", "_subject", "_verified", "digest", "expires")
+    __slots__ = ("_attributes", "_id", "_scopes", "_subject", "_verified", "digest", "expires")
 
     def __init__(
         self,
+        id_: str,
         digest: bytes,
         subject: str,
         scopes: tuple[str, ...],
@@ -44,6 +45,7 @@ class ApiKey:
     ) -> None:
         self.digest = digest
         self.expires = expires
+        self._id = id_
         self._subject = subject
         self._scopes = scopes
         self._attributes = attributes
@@ -62,7 +64,7 @@ class ApiKey:
             }
             opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
             identity = Identity(ISSUER, self._subject, frozenset(self._scopes))
-            known = Verified(identity, claims, opaque, self.expires, None, WEIGHT)
+            known = Verified(identity, claims, opaque, self.expires, None, WEIGHT, self._id)
             self._verified = known
         return known
 

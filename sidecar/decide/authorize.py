@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import msgspec
 
-from sidecar.decide import api_keys, proofs
+from sidecar.decide import api_keys, introspection, proofs
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
 from sidecar.decide.credentials import Credential, find, same_origin
@@ -22,6 +22,7 @@ from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
     Need,
+    NeedIntrospection,
     NeedKeys,
     Obligations,
     Outcome,
@@ -33,6 +34,7 @@ from sidecar.decide.outcomes import (
 from sidecar.decide.plan import plan
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
+from sidecar.decide.revocations import Revocations
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import (
     KeyState,
@@ -46,6 +48,10 @@ from sidecar.decide.workloads import Workload
 
 Failing = Callable[[str, Rate, float], float]
 """(address, rate, now) -> seconds until another bad credential from there is within the rate."""
+
+
+def _nobody_asks(address: str) -> bool:
+    return False
 
 
 Replayed = Callable[[RememberProof], bool]
@@ -62,8 +68,10 @@ def _nothing_replayed(proof: RememberProof) -> bool:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used,
-    what nonces are made with, and two memories, of tokens verified and of permits given before."""
+    """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
+    and what nonces are made with, what was withdrawn, what issuers say of opaque tokens and who
+    asks too much of that at a time, and two memories, of tokens verified and of permits given
+    before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
@@ -71,6 +79,11 @@ class Evidence:
     failing: Failing = _nobody_fails
     replayed: Replayed = _nothing_replayed
     nonce_key: bytes = b""
+    revocations: Revocations = field(default_factory=Revocations)
+    answers: ExpiringCache[bytes, introspection.Answer] = field(
+        default_factory=lambda: ExpiringCache(1)
+    )
+    asking: Callable[[str], bool] = _nobody_asks
 
 
 @final
@@ -83,7 +96,7 @@ class _Caller(msgspec.Struct, frozen=True):
 
     verified: Verified | None = None
     rejected: Rejected | None = None
-    unavailable: str = ""
+    unavailable: str = ""  # why
     cross_origin: bool = False
     dpop: bool = False
     proof: RememberProof | None = None
@@ -98,6 +111,7 @@ class _Throttled(msgspec.Struct, frozen=True):
 
 
 _NOBODY = _Caller()
+_REVOKED = Rejected("revoked", "The credential was withdrawn.")
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -124,7 +138,9 @@ def authorize(
     if known is not None and known.snapshot is snapshot.mark and now < known.expires:
         if known.verified is None:
             return known.permit
-        if _current(known.verified, evidence):
+        if _current(known.verified, evidence) and not evidence.revocations.revokes(
+            known.verified, now
+        ):
             evidence.tokens.hits += 1
             return known.permit
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
@@ -138,7 +154,7 @@ def authorize(
             if independent is not None:
                 return independent
         caller = _look(request, snapshot, evidence, now, reviewed)
-        if type(caller) is NeedKeys:
+        if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
             return Need((caller,))
         if type(caller) is _Throttled:
             return Refuse(
@@ -259,19 +275,21 @@ def _without_caller(
 
 def _look(
     request: Request, snapshot: Snapshot, evidence: Evidence, now: float, reviewed: bool
-) -> _Caller | NeedKeys | _Throttled:
+) -> _Caller | NeedKeys | NeedIntrospection | _Throttled:
     credential = find(request, snapshot.service.credentials)
     if credential is None:
         return _NOBODY
     if credential.malformed:
         return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
-    verified = _verified(credential.token, request.address, snapshot, evidence, now)
+    verified = _verified(credential, request.address, snapshot, evidence, now)
     if isinstance(verified, Verified):
+        if evidence.revocations.revokes(verified, now):
+            return _Caller(rejected=_REVOKED, dpop=credential.dpop)
         if credential.dpop or "cnf" in verified.claims:
             return _bound(request, credential, verified, snapshot, evidence, now, reviewed)
         return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
     if isinstance(verified, KeysUnavailable):
-        return _Caller(unavailable=verified.issuer, dpop=credential.dpop)
+        return _Caller(unavailable=verified.reason, dpop=credential.dpop)
     if isinstance(verified, Rejected):
         return _Caller(rejected=verified, dpop=credential.dpop)
     return verified
@@ -304,8 +322,13 @@ def _bound(
 
 
 def _verified(
-    token: bytes, address: str, snapshot: Snapshot, evidence: Evidence, now: float
-) -> Verified | Rejected | KeysUnavailable | NeedKeys | _Throttled:
+    credential: Credential, address: str, snapshot: Snapshot, evidence: Evidence, now: float
+) -> Verified | Rejected | KeysUnavailable | NeedKeys | NeedIntrospection | _Throttled:
+    token = credential.token
+    if snapshot.introspectors:
+        asked = introspection.whose(token, credential.location, snapshot.introspectors)
+        if asked is not None:
+            return _introspected(token, asked, address, snapshot, evidence, now)
     if snapshot.api_keys and api_keys.looks_like(token):
         found = api_keys.check(token, snapshot.api_keys, now)
         wait = 0.0
@@ -324,6 +347,28 @@ def _verified(
     if isinstance(result, Verified):
         evidence.tokens.put(key, result, result.expires, result.weight)
     return result
+
+
+def _introspected(
+    token: bytes,
+    asked: introspection.Introspector,
+    address: str,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+) -> Verified | Rejected | KeysUnavailable | NeedIntrospection | _Throttled:
+    if introspection.too_large(token):
+        return introspection.TOO_LARGE
+    key = introspection.key_of(asked, token)
+    known = evidence.answers.get(key, now)
+    if type(known) is introspection.Unknown:
+        return KeysUnavailable(asked.issuer.issuer, "introspection_unavailable")
+    if known is not None:
+        return known
+    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
+    if wait > 0 or evidence.asking(address):
+        return _Throttled(max(wait, 1.0))
+    return NeedIntrospection(key, asked.issuer.issuer, token, address)
 
 
 def _current(verified: Verified, evidence: Evidence) -> bool:
@@ -371,7 +416,7 @@ def _obliged(
             return Permit(rule.ref, workload.identity, obligations, workload.expires)
     if auth == "none" or verified is None:
         return Permit(rule.ref, obligations=obligations)
-    return Permit(rule.ref, verified.identity, obligations, verified.expires)
+    return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
 
 
 def _refuse(
@@ -383,8 +428,8 @@ def _refuse(
     if caller.unavailable:
         return Refuse(
             Code.UNAVAILABLE,
-            "keys_unavailable",
-            "The keys that would verify the token cannot be had at the moment.",
+            caller.unavailable,
+            "The token cannot be verified at the moment.",
             presented=True,
             rule=rule,
             realm=realm,

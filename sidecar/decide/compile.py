@@ -17,6 +17,7 @@ from sidecar.decide.compile_credentials import (
     compile_issuer,
     compile_key,
 )
+from sidecar.decide.compile_introspection import check_disjoint, compile_introspection
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
 from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
@@ -24,6 +25,7 @@ from sidecar.decide.documents import (
     PLATFORM,
     AccessPolicy,
     ApiKey,
+    Assertion,
     Document,
     ProtectedService,
     Spec,
@@ -35,10 +37,11 @@ from sidecar.decide.documents import (
 from sidecar.decide.documents import Cors as CorsSpec
 from sidecar.decide.documents import Dpop as DpopSpec
 from sidecar.decide.dpop import LONGEST_WINDOW, Dpop
+from sidecar.decide.introspection import Introspector
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
-from sidecar.decide.snapshot import NO_DPOP, NO_SERVICE, Service, Snapshot
+from sidecar.decide.snapshot import NO_DPOP, NO_SERVICE, AssertionTerms, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
 
 S = TypeVar("S", bound=Spec)
@@ -65,8 +68,10 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     _warn_of_headers_set_by_rules(policies, problems)
     issuers = _of(documents, TokenIssuer)
     services = _of(documents, ProtectedService)
+    keys = _of(documents, ApiKey)
     check_issuers_unique(issuers, problems)
-    check_keys_unique(_of(documents, ApiKey), problems)
+    check_keys_unique(keys, problems)
+    check_disjoint(_introspectors(issuers, frozenset(), []), keys, problems)
     _check_audiences(issuers, services, problems)
     _check_services([document for document, _ in services], problems)
     return problems
@@ -100,6 +105,8 @@ def compile_snapshot(
     check_keys_unique(key_specs, problems)
     issuers = [compile_issuer(*each, audiences, problems) for each in issuer_specs]
     keys = [compile_key(*each, problems) for each in key_specs]
+    introspectors = _introspectors(issuer_specs, audiences, problems)
+    check_disjoint(introspectors, key_specs, problems)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -124,6 +131,7 @@ def compile_snapshot(
         service=service,
         issuers={issuer.issuer: issuer for issuer in issuers if issuer is not None},
         api_keys=dict(key for key in keys if key is not None),
+        introspectors=tuple(introspector for _, introspector in introspectors),
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
         headers_read=_headers_read(routed, service),
@@ -154,7 +162,9 @@ def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule
         case AccessPolicy():
             return compile_policy(document, problems)
         case TokenIssuer() as spec:
-            compile_issuer(document, spec, frozenset(), problems)
+            issuer = compile_issuer(document, spec, frozenset(), problems)
+            if issuer is not None:
+                compile_introspection(document, spec, issuer, problems)
         case ApiKey() as spec:
             compile_key(document, spec, problems)
         case ProtectedService() as spec:
@@ -185,6 +195,8 @@ def _service(document: Document, spec: ProtectedService, problems: list[Problem]
         cors=_cors(document, spec.cors, problems) if spec.cors is not None else None,
         per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,
         failed_credentials=Rate.parse(limits.failed_credentials, units=20),
+        assertion=_assertion(document, spec.assertion, problems),
+        remove_credential=spec.remove_credential,
         dpop=_dpop(document, spec.dpop, problems) if spec.dpop is not None else NO_DPOP,
     )
 
@@ -200,6 +212,18 @@ def _dpop(document: Document, spec: DpopSpec, problems: list[Problem]) -> Dpop:
     return Dpop(
         frozenset(algorithms), max_age, spec.nonce == "required", True, " ".join(algorithms)
     )
+
+
+def _assertion(
+    document: Document, spec: Assertion | None, problems: list[Problem]
+) -> AssertionTerms | None:
+    if spec is None:
+        return None
+    lifetime = seconds(spec.lifetime)
+    if not 30 <= lifetime <= 3600:
+        report(problems, document, "spec.assertion.lifetime", "30s to 1h is expected")
+    issuer = spec.issuer or f"urn:sidecar:{document.namespace}:{document.name}"
+    return AssertionTerms(issuer, spec.audience, spec.algorithm, lifetime)
 
 
 def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
@@ -238,6 +262,25 @@ def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
 def _of(documents: Iterable[Document], kind: type[S]) -> list[tuple[Document, S]]:
     """Those of one kind, each with what it says."""
     return [(each, each.spec) for each in documents if isinstance(each.spec, kind)]
+
+
+def _introspectors(
+    issuers: Sequence[tuple[Document, TokenIssuer]],
+    audiences: frozenset[str],
+    problems: list[Problem],
+) -> list[tuple[Document, Introspector]]:
+    """Those who are asked about opaque tokens. What else is wrong with them is reported already."""
+    found = []
+    for document, spec in issuers:
+        if spec.introspection is None:
+            continue
+        issuer = compile_issuer(document, spec, audiences, [])
+        if issuer is None:
+            continue
+        introspector = compile_introspection(document, spec, issuer, problems)
+        if introspector is not None:
+            found.append((document, introspector))
+    return found
 
 
 def _check_audiences(

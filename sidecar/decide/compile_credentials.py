@@ -62,9 +62,9 @@ def compile_issuer(
                 report(problems, document, "spec.jwks.inline", str(error))
         else:
             uri = source.uri
-            _check_address(document, "spec.jwks.uri", source.uri or "", problems)
+            check_address(document, "spec.jwks.uri", source.uri or "", problems)
     else:
-        _check_address(
+        check_address(
             document, "spec.issuer", spec.issuer, problems, why=" for discovery; or give `jwks`"
         )
     if len(problems) > before:
@@ -75,8 +75,10 @@ def compile_issuer(
         audiences=audiences or frozenset(spec.audiences),
         algorithms=frozenset(spec.algorithms),
         token_types=frozenset(
-            kind.lower().removeprefix("application/") for kind in spec.token_types
+            kind.lower().removeprefix("application/")
+            for kind in (spec.token_types if spec.profile == "jwt" else ["at+jwt"])
         ),
+        access_token_profile=spec.profile == "rfc9068",
         skew=skew,
         subject=spec.claims.subject,
         scopes=spec.claims.scopes,
@@ -123,13 +125,14 @@ def compile_key(
     digest = bytes.fromhex(spec.hash.removeprefix("sha256:"))
     subject = spec.id if spec.subject is None else spec.subject
     scopes = tuple(dict.fromkeys(spec.scopes))
-    key = api_keys.ApiKey(digest, subject, scopes, spec.attributes, expires)
+    key = api_keys.ApiKey(spec.id, digest, subject, scopes, spec.attributes, expires)
     return spec.id.encode("ascii"), key
 
 
-def _check_address(
+def check_address(
     document: Document, pointer: str, address: str, problems: list[Problem], why: str = ""
 ) -> None:
+    """Reports what is not https, but for loopback: whatever is fetched over it could be forged."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port

@@ -25,7 +25,7 @@ class Location:
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What was presented. `malformed` says why it is not even looked at.
+    """What was presented, and where. `malformed` says why it is not even looked at.
 
     `dpop`: with the scheme that is for tokens bound to a key (RFC 9449 section 7.1).
     """
@@ -33,6 +33,7 @@ class Credential(msgspec.Struct, frozen=True):
     token: bytes
     cookie: bool = False
     malformed: str = ""
+    location: Location | None = None
     dpop: bool = False
 
 
@@ -85,7 +86,7 @@ def _header(value: bytes, location: Location) -> Credential | None:
         return None
     else:
         token = value
-    return Credential(token)
+    return Credential(token, location=location)
 
 
 def _cookies(value: bytes, location: Location) -> list[Credential]:
@@ -94,7 +95,7 @@ def _cookies(value: bytes, location: Location) -> list[Credential]:
         name, equals, token = pair.strip(b" \t").partition(b"=")
         if equals and name == location.name:
             token = token.removeprefix(b'"').removesuffix(b'"') if token[:1] == b'"' else token
-            found.append(Credential(token, cookie=True))
+            found.append(Credential(token, cookie=True, location=location))
     return found
 
 

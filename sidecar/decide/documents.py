@@ -73,6 +73,74 @@ class ClaimNames(_Spec, frozen=True):
     ] = "scope"
 
 
+class CredentialLocation(_Spec, frozen=True):
+    """A place to look for the credential: exactly one of `header` and `cookie`."""
+
+    header: Annotated[
+        Text | None,
+        Meta(description="A header; in `authorization` the Bearer scheme is expected."),
+    ] = None
+    cookie: Annotated[
+        Text | None, Meta(description="A cookie; the Origin is checked on unsafe methods.")
+    ] = None
+
+
+class SecretSource(_Spec, frozen=True):
+    """Where a secret is, beside the service: exactly one. It never travels or enters history."""
+
+    from_file: Annotated[
+        Text | None,
+        Meta(description="A file below the sidecar's `--secrets` folder; read when it is used."),
+    ] = None
+    from_env: Annotated[
+        Text | None, Meta(description="A variable of the sidecar, `SIDECAR_SECRET_...`.")
+    ] = None
+
+
+class Introspection(_Spec, frozen=True):
+    """Ask the issuer about opaque tokens (RFC 7662), authenticated by exactly one of: a secret, a
+    private key (`private_key_jwt`), a certificate with its private key (mutual TLS)."""
+
+    endpoint: Annotated[Text, Meta(description="An `https` (on loopback also `http`) address.")]
+    client_id: Annotated[Text, Meta(description="As whom the sidecar asks.")]
+    client_secret: Annotated[SecretSource | None, Meta(description="For Basic.")] = None
+    private_key: Annotated[
+        SecretSource | None, Meta(description="PEM: RSA, P-256, P-384, P-521 or Ed25519.")
+    ] = None
+    key_id: Annotated[
+        Text | None, Meta(description="The `kid` by which the issuer knows the private key.")
+    ] = None
+    certificate: Annotated[
+        SecretSource | None, Meta(description="PEM: the chain that goes with the private key.")
+    ] = None
+    ca: Annotated[
+        SecretSource | None,
+        Meta(description="PEM: CAs that may vouch for the endpoint, instead of the system's."),
+    ] = None
+    token_prefix: Annotated[
+        Text | None,
+        Meta(description="What its tokens begin with. Left out: any that is no JWT."),
+    ] = None
+    location: Annotated[
+        CredentialLocation | None,
+        Meta(description="Where its tokens stand, one of the service's. Left out: anywhere."),
+    ] = None
+    audience: Annotated[
+        Literal["required", "ifPresent"],
+        Meta(
+            description="Whether the answer must name an audience of ours, or only no other one; "
+            "the latter trusts the issuer to tell services apart by who asks."
+        ),
+    ] = "required"
+    cache: Annotated[
+        Duration,
+        Meta(description="How long an answer is believed, at most 1h and never beyond `exp`."),
+    ] = "30s"
+    negative_cache: Annotated[
+        Duration, Meta(description="How long a token is refused that is not active.")
+    ] = "5s"
+
+
 class TokenIssuer(_Spec, frozen=True):
     """An issuer whose tokens are admitted as credentials, and how they are validated."""
 
@@ -101,6 +169,16 @@ class TokenIssuer(_Spec, frozen=True):
     clock_skew: Annotated[
         Duration, Meta(description="Tolerance for `exp`, `nbf` and `iat`; at most 10m.")
     ] = "30s"
+    profile: Annotated[
+        Literal["jwt", "rfc9068"],
+        Meta(
+            description="`rfc9068`: its JWTs must be access tokens by that profile: `typ` at+jwt, "
+            "and `iss`, `exp`, `aud`, `sub`, `client_id`, `iat` and `jti`."
+        ),
+    ] = "jwt"
+    introspection: Annotated[
+        Introspection | None, Meta(description="Ask about opaque tokens. Left out: not.")
+    ] = None
     claims: Annotated[ClaimNames, Meta(description="Where to read subject and scopes.")] = (
         ClaimNames()
     )
@@ -132,18 +210,6 @@ class ApiKey(_Spec, frozen=True):
         dict[str, Any],
         Meta(description="What expressions read as `token`, beside `iss`, `sub` and `scope`."),
     ] = {}
-
-
-class CredentialLocation(_Spec, frozen=True):
-    """A place to look for the credential: exactly one of `header` and `cookie`."""
-
-    header: Annotated[
-        Text | None,
-        Meta(description="A header; in `authorization` the Bearer scheme is expected."),
-    ] = None
-    cookie: Annotated[
-        Text | None, Meta(description="A cookie; the Origin is checked on unsafe methods.")
-    ] = None
 
 
 class Cors(_Spec, frozen=True):
@@ -196,6 +262,24 @@ class ServiceLimits(_Spec, frozen=True):
     ] = "100/s"
 
 
+class Assertion(_Spec, frozen=True):
+    """A signed statement of who calls, `x-sidecar-assertion`, beside the plain headers. Its keys
+    are at `/.well-known/sidecar/jwks.json`."""
+
+    audience: Annotated[Text, Meta(description="Its `aud`: who is to believe it.")]
+    issuer: Annotated[
+        Text | None,
+        Meta(description="Its `iss`. Left out: `urn:sidecar:NAMESPACE:NAME` of this document."),
+    ] = None
+    algorithm: Annotated[Literal["ES256", "EdDSA"], Meta(description="What it is signed with.")] = (
+        "ES256"
+    )
+    lifetime: Annotated[
+        Duration,
+        Meta(description="From 30s to 1h; never longer than the caller's credential."),
+    ] = "5m"
+
+
 class Dpop(_Spec, frozen=True):
     """What DPoP proofs must be like (RFC 9449). Where it is there, challenges name the scheme."""
 
@@ -241,6 +325,17 @@ class ProtectedService(_Spec, frozen=True):
     limits: Annotated[ServiceLimits, Meta(description="What one client address may do.")] = (
         ServiceLimits()
     )
+    assertion: Annotated[
+        Assertion | None,
+        Meta(description="Tell the service who calls in a signed JWT. Left out: not."),
+    ] = None
+    remove_credential: Annotated[
+        bool,
+        Meta(
+            description="Whether a credential that admitted a request is kept from the service: "
+            "its header, or its cookie out of several."
+        ),
+    ] = False
     dpop: Annotated[
         Dpop | None,
         Meta(

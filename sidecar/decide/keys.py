@@ -6,8 +6,11 @@ the token. Sources: RFC 7517, RFC 7518, RFC 8037; RFC 8725 section 3.1 for bindi
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -38,11 +41,12 @@ VERIFIERS: Final[Mapping[str, algorithms.Algorithm]] = {
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key and the algorithms it may verify."""
+    """A public key and the algorithms it may verify. `name` is its `kid`, else its thumbprint."""
 
     kid: str | None
     algorithms: frozenset[str]
     key: Any
+    name: str = ""
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's over `message`; never raises."""
@@ -100,6 +104,22 @@ def parse_jwks(jwks: Any) -> KeySet:
     return KeySet(tuple(usable), tuple(left_out))
 
 
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """RFC 7638: of the members that make the key, in their order. Raises ValueError."""
+    names = _MEMBERS.get(str(jwk.get("kty")))
+    if names is None or not all(isinstance(jwk.get(name), str) for name in names):
+        raise ValueError("not a public key")
+    text = json.dumps({name: jwk[name] for name in names}, separators=(",", ":"))
+    return urlsafe_b64encode(sha256(text.encode()).digest()).rstrip(b"=").decode("ascii")
+
+
+_MEMBERS: Final = {
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+    "RSA": ("e", "kty", "n"),
+}
+
+
 def parse_jwk(jwk: Any) -> VerificationKey:
     """One public JWK. Raises ValueError with why it cannot verify signatures."""
     if not isinstance(jwk, dict):
@@ -121,7 +141,7 @@ def parse_jwk(jwk: Any) -> VerificationKey:
         if not isinstance(named, str) or named not in fitting:
             raise ValueError(f"`alg` {named!r} does not fit the key")
         fitting = frozenset((named,))
-    return VerificationKey(kid, fitting, key)
+    return VerificationKey(kid, fitting, key, kid or thumbprint(public))
 
 
 def _public_key(jwk: dict[str, Any]) -> tuple[Any, frozenset[str]]:

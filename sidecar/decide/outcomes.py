@@ -68,6 +68,8 @@ class Permit(msgspec.Struct, frozen=True):
 
     `rule` is `namespace/policy/rule` of the first satisfied allow rule. `observed` carries the
     refusal that mode `observe` did not enforce. `nonce` is to be told to the caller, if any is.
+    `verified` is the credential that it hangs on (`tokens.Verified`), for whoever must end what was
+    begun with it when it is withdrawn.
     """
 
     rule: str
@@ -77,6 +79,7 @@ class Permit(msgspec.Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
     observed: Refuse | None = None
     nonce: str = ""
+    verified: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -141,10 +144,26 @@ class NeedKeys(msgspec.Struct, frozen=True):
 
 
 @final
+class NeedIntrospection(msgspec.Struct, frozen=True):
+    """What an issuer says of an opaque token: `answers` will hold it under `key`.
+
+    Whoever shows one of these shows no token.
+    """
+
+    key: bytes
+    issuer: str
+    token: bytes
+    address: str
+
+    def __repr__(self) -> str:
+        return f"NeedIntrospection({self.issuer!r})"
+
+
+@final
 class Need(msgspec.Struct, frozen=True):
     """Facts that can still change the outcome; fetch them all, then decide again."""
 
-    wants: tuple[NeedKeys, ...]
+    wants: tuple[NeedKeys | NeedIntrospection, ...]
 
 
 Outcome = Permit | Refuse | Need

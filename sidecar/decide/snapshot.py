@@ -11,6 +11,7 @@ from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.dpop import Dpop
 from sidecar.decide.expressions import Program
+from sidecar.decide.introspection import Introspector
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.tokens import Issuer
@@ -47,6 +48,16 @@ class CompiledRule:
         return headers if self.when is None else [self.when, *headers]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AssertionTerms:
+    """What the signed assertion towards the upstream says of itself; `lifetime` in seconds."""
+
+    issuer: str
+    audience: str
+    algorithm: Literal["ES256", "EdDSA"]
+    lifetime: float
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """The ProtectedService that is for this sidecar, or what holds where there is none."""
@@ -57,6 +68,8 @@ class Service:
     cors: Cors | None = None
     per_address: Rate | None = None
     failed_credentials: Rate = FAILED_CREDENTIALS
+    assertion: AssertionTerms | None = None
+    remove_credential: bool = False
     dpop: Dpop = NO_DPOP
 
 
@@ -79,6 +92,7 @@ class Snapshot:
     service: Service
     issuers: Mapping[str, Issuer]
     api_keys: ApiKeys
+    introspectors: tuple[Introspector, ...]
     routes: RouteIndex[CompiledRule]
     rule_headers: frozenset[str]
     headers_read: frozenset[str] | None

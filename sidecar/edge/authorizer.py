@@ -23,9 +23,13 @@ from sidecar.decide.authorize import Evidence, authorize
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
+from sidecar.decide.credentials import Location
+from sidecar.decide.introspection import Answer as Introspected
+from sidecar.decide.introspection import Introspector
 from sidecar.decide.outcomes import (
     Code,
     Need,
+    NeedIntrospection,
     NeedKeys,
     Permit,
     Plan,
@@ -35,8 +39,11 @@ from sidecar.decide.outcomes import (
 from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers, Request
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.revocations import Revocation
+from sidecar.decide.snapshot import NO_SERVICE, Snapshot
 from sidecar.decide.tokens import Issuer, KeyState, Verified
+from sidecar.edge import assertions
+from sidecar.edge.assertions import Asserter
 from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.edge.replays import ReplayTable, Use
 from sidecar.telemetry.decision_log import DecisionLog, encoded
@@ -44,6 +51,7 @@ from sidecar.telemetry.metrics import Metrics
 
 ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
 TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
+NO_LOCATIONS: Final[tuple[Location, ...]] = ()
 DECISIONS: Final = 16_384  # permits remembered; about 1 KiB each
 
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -115,6 +123,31 @@ class Keys(Protocol):
         """Have an issuer's keys fetched into `states`; a failure is a state."""
 
 
+class Introspections(Protocol):
+    """What issuers say of opaque tokens: `facts.introspection`."""
+
+    answers: ExpiringCache[bytes, Introspected]
+
+    def use(self, introspectors: Iterable[Introspector]) -> None:
+        """Ask exactly these."""
+
+    def asks_too_much(self, address: str) -> bool:
+        """Whether as many questions as may be are under way for a client address."""
+
+    async def fetch(self, want: NeedIntrospection) -> None:
+        """Have an answer put into `answers`; a failure is an answer."""
+
+
+class _Nobody:
+    """Where nobody is asked about opaque tokens."""
+
+    def __init__(self) -> None:
+        self.answers: ExpiringCache[bytes, Introspected] = ExpiringCache(1)
+
+    def asks_too_much(self, address: str) -> bool:
+        return False
+
+
 class Authorizer:
     """Decides with the snapshot of the moment. One per process; every door shares it."""
 
@@ -128,17 +161,23 @@ class Authorizer:
         rates: RateTable | None = None,
         replays: ReplayTable | None = None,
         nonce_key: bytes = b"",
+        asserter: Asserter | None = None,
+        introspections: Introspections | None = None,
     ) -> None:
-        """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has."""
+        """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has. Without
+        `introspections` nobody is asked about opaque tokens, which decides as 503."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
+        self._asserter = asserter if asserter is not None else Asserter()
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
         self.replays = replays if replays is not None else ReplayTable()
+        self._introspections = introspections
+        asked = introspections if introspections is not None else _Nobody()
         self.evidence = Evidence(
             keys.states, tokens, decisions, self._failing, self.replays.used,
-            nonce_key or os.urandom(32),
+            nonce_key or os.urandom(32), answers=asked.answers, asking=asked.asks_too_much,
         )  # fmt: skip
         self._keys = keys
         self._metrics = metrics
@@ -146,6 +185,26 @@ class Authorizer:
         self._door = door
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
+        self._withdrawn: list[Callable[[], None]] = []
+
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever credentials were withdrawn: `withdrawn` tells whose."""
+        self._withdrawn.append(changed)
+
+    def withdraw(self, revocations: Iterable[Revocation]) -> None:
+        """Refuse these from the next request on, and forget what has expired."""
+        held = self.evidence.revocations
+        held.forget(self._clock())
+        held.add(revocations)
+        for changed in self._withdrawn:
+            changed()
+
+    def withdrawn(self, permit: Permit) -> bool:
+        """Whether what was permitted must end, since its credential was withdrawn meanwhile."""
+        verified: Verified | None = permit.verified
+        if verified is None or not self.evidence.revocations.revokes(verified, self._clock()):
+            return False
+        return self.snapshot is None or not self.snapshot.service.observe
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""
@@ -154,6 +213,8 @@ class Authorizer:
     def adopt(self, snapshot: Snapshot) -> None:
         """Decide with this snapshot from the next request on: one reference is swapped."""
         self._keys.use(snapshot.issuers.values())
+        if self._introspections is not None:
+            self._introspections.use(snapshot.introspectors)
         self.snapshot = snapshot
         self.evidence.decisions.clear()  # nobody can ask for them again
         self.adopted = self._clock()
@@ -176,6 +237,31 @@ class Authorizer:
         """Lower-case names of the headers that a decision may depend on; None: any."""
         return self.snapshot.headers_read if self.snapshot is not None else None
 
+    def credentials(self) -> tuple[Location, ...]:
+        """Where the credential is that a permitted request goes upstream without."""
+        service = self.snapshot.service if self.snapshot is not None else NO_SERVICE
+        return service.credentials if service.remove_credential else NO_LOCATIONS
+
+    def assertion(self, permit: Permit) -> bytes:
+        """The signed statement of who calls, as a header line with its end; empty: none."""
+        terms = self.snapshot.service.assertion if self.snapshot is not None else None
+        if terms is None:
+            return b""
+        return self._asserter.line(permit, terms, self._clock())
+
+    def published(self, request: Request) -> Answer | None:
+        """The answer to a request that is for the sidecar itself; None for all others."""
+        if request.path != assertions.PATH or request.method not in ("GET", "HEAD"):
+            return None
+        if self.snapshot is None or self.snapshot.service.assertion is None:
+            return None
+        return self._crowded(request) or self._asserter.jwks(self._clock())
+
+    def _crowded(self, request: Request) -> Answer | None:
+        """The answer to an address that comes too often."""
+        crowding = self._crowding(request)
+        return refusal(crowding, request, "") if type(crowding) is Refuse else None
+
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight, which is no request yet; None where it is to be decided.
 
@@ -187,9 +273,7 @@ class Authorizer:
         answer = preflight(request, snapshot.service.cors)
         if answer is None:
             return None
-        crowding = self._crowding(request)
-        if type(crowding) is Refuse:
-            answer = refusal(crowding, request, "")
+        answer = self._crowded(request) or answer
         self._metrics.preflights.add("answered" if answer.status == 204 else "refused")
         return answer
 
@@ -251,8 +335,11 @@ class Authorizer:
     def _failing(self, address: str, rate: Rate, now: float) -> float:
         return self._rates.wait(FAILED, address, rate, now)
 
-    async def _fetch(self, want: NeedKeys) -> None:
-        await self._keys.fetch(want.issuer)
+    async def _fetch(self, want: NeedKeys | NeedIntrospection) -> None:
+        if type(want) is NeedKeys:
+            await self._keys.fetch(want.issuer)
+        elif type(want) is NeedIntrospection and self._introspections is not None:
+            await self._introspections.fetch(want)
 
     def _authorize(self, request: Request, reviewed: bool = False) -> Permit | Refuse | Need:
         snapshot = self.snapshot
@@ -418,7 +505,7 @@ def _stands_for_nobody(refuse: Refuse) -> bool:
 
 
 def _token_result(refuse: Refuse) -> str:
-    if _stands_for_nobody(refuse) or refuse.reason == "keys_unavailable":
+    if _stands_for_nobody(refuse) or (refuse.code is Code.UNAVAILABLE and refuse.presented):
         return refuse.reason
     return "valid" if refuse.identity is not None else "none"
 

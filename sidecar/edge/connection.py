@@ -22,10 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sidecar.decide.challenge import Answer, refusal
-from sidecar.decide.outcomes import Permit
+from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Request
 from sidecar.decide.workloads import Certificate
-from sidecar.edge import answers
+from sidecar.edge import answers, assertions
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LengthBody, body_of, trailers_of
 from sidecar.edge.callers import told
@@ -47,6 +47,10 @@ from sidecar.errors import BadMessage, BadRequest
 if TYPE_CHECKING:
     from sidecar.edge.proxy import Proxy
 
+WITHDRAWN: Final = Refuse(
+    Code.INVALID_TOKEN, "revoked", "The credential was withdrawn.", presented=True
+)
+_OWN: Final = len(assertions.PATH)
 _TURNS: Final = 16  # pipelined requests begun before other connections get their turn
 
 
@@ -253,11 +257,14 @@ class ClientConnection(Uploading):
             request = head.request(origin.scheme, origin.address, origin.chain, certificate)
         else:
             request = head.request(proxy.scheme, self._address, "", certificate)
+        answer = None
         if request.method == "OPTIONS":
             answer = proxy.authorizer.preflight(request)
-            if answer is not None:
-                self._answer(answer)
-                return
+        elif len(request.path) == _OWN:
+            answer = proxy.authorizer.published(request)
+        if answer is not None:
+            self._answer(answer)
+            return
         decision = proxy.authorizer.decide(request)
         if decision is not None:
             self._decided(request, decision)
@@ -295,7 +302,14 @@ class ClientConnection(Uploading):
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
-            exchange.start(outcome, proxy.names(), payload, self._body is None, self._trailers)
+            exchange.start(
+                outcome,
+                proxy.names(outcome),
+                payload,
+                self._body is None,
+                self._trailers,
+                proxy.authorizer.assertion(outcome),
+            )
             return
         self._own(refusal(outcome, request, decision.id), request, decision)
 
@@ -318,6 +332,22 @@ class ClientConnection(Uploading):
             self._reset()
         else:
             self._last_words(answer)
+
+    def permitted(self) -> Permit | None:
+        """What the exchange under way goes by, if there is one."""
+        exchange = self._exchange
+        if exchange is None:
+            return None
+        outcome = exchange.decision.outcome
+        return outcome if type(outcome) is Permit else None
+
+    def withdraw(self) -> None:
+        """The credential that the exchange under way hangs on was withdrawn."""
+        exchange = self._exchange
+        if exchange is not None:
+            answer = refusal(WITHDRAWN, exchange.request, exchange.decision.id)
+            answer.headers.extend(exchange.decision.cors)
+            self._break_off(answer.status, answer)
 
     def _settled(self) -> None:
         """The request at hand, if any, is no longer in flight."""

@@ -114,6 +114,16 @@ class Exchange:
 
     # -- what the client calls
 
+    @property
+    def decision(self) -> Decision:
+        """What it goes by."""
+        return self._decision
+
+    @property
+    def request(self) -> Request:
+        """What was decided."""
+        return self._request
+
     def start(
         self,
         permit: Permit,
@@ -121,6 +131,7 @@ class Exchange:
         payload: bytes,
         done: bool,
         trailers: Headers = NO_HEADERS,
+        assertion: bytes = b"",
     ) -> None:
         """Send the head, with the `payload` that came along; `done`: that is the whole request."""
         self._names = names
@@ -133,6 +144,7 @@ class Exchange:
             decision_id=decision.id,
             traceparent=decision.traceparent,
             default_host=self._pool.default_host,
+            assertion=assertion,
         )
         framed = head.block.framing is not NONE
         self._first = first + self._framed(payload, done, trailers) if framed else first

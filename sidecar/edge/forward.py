@@ -24,7 +24,13 @@ from sidecar.edge.http1 import (
     RequestBlock,
     RequestHead,
 )
-from sidecar.edge.names import RequestNames, ResponseNames, late_response_lines, named_away
+from sidecar.edge.names import (
+    RequestNames,
+    ResponseNames,
+    late_response_lines,
+    named_away,
+    without_cookies,
+)
 from sidecar.edge.response_head import ResponseHead
 from sidecar.edge.websocket import Handshake
 from sidecar.errors import BadResponse
@@ -110,7 +116,9 @@ def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
     """The caller's lines that go upstream, framing said anew; remembered with a shared block."""
     if block.kept_for is not names:
         lines = [
-            prefix + value + b"\r\n" for name, value in block.headers if (prefix := names[name])
+            prefix + value + b"\r\n"
+            for name, value in _left(block.headers, names)
+            if (prefix := names[name])
         ]
         if block.framing is LENGTH:
             lines.append(b"content-length: %d\r\n" % block.length)
@@ -124,6 +132,18 @@ def _kept_lines(block: RequestBlock, names: RequestNames) -> bytes:
     return block.kept
 
 
+def _left(headers: Headers, names: RequestNames) -> Headers:
+    """The caller's headers, less the cookies that stay here."""
+    cookies = names.cookies
+    if not cookies:
+        return headers
+    cut = [
+        (name, without_cookies(value, cookies) if name == b"cookie" else value)
+        for name, value in headers
+    ]
+    return [field for field in cut if field[1] or field[0] != b"cookie"]
+
+
 def request_head(
     head: RequestHead,
     request: Request,
@@ -133,11 +153,12 @@ def request_head(
     decision_id: str,
     traceparent: bytes,
     default_host: str,
+    assertion: bytes = b"",
 ) -> bytes:
     """The head that goes upstream, blank line included.
 
-    `request` is what was decided about `head`. `default_host` is said where an HTTP/1.0 caller
-    named none, since HTTP/1.1 has to say one.
+    `request` is what was decided about `head`. `assertion` is a whole line, or nothing.
+    `default_host` is said where an HTTP/1.0 caller named none, since HTTP/1.1 has to say one.
     """
     known: _Sent | None = head.wire
     if (
@@ -150,8 +171,9 @@ def request_head(
     else:
         lines = _settled_lines(head, request, permit, names, default_host)
         head.wire = _Sent(request, permit, names, lines)
-    return b"%bx-sidecar-decision: %b\r\ntraceparent: %b\r\n\r\n" % (
+    return b"%b%bx-sidecar-decision: %b\r\ntraceparent: %b\r\n\r\n" % (
         lines,
+        assertion,
         decision_id.encode("ascii"),
         traceparent,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.decide.credentials import Location
 from sidecar.decide.request import Headers
 
 _KEPT: Final = 2048  # names whose fate is remembered, in each table
@@ -125,19 +126,40 @@ class RequestNames(dict[bytes, bytes]):
     """Lower-case name of a request header -> `b"name: "` to forward it, or b"" to drop it.
 
     One per set of names that rules set; a new snapshot brings a new set, hence a new table.
+    `removed` are the places of a credential that stays here, `beside` the table that holds without
+    them; of a Cookie header only the `cookies` go.
     """
 
     def __init__(
-        self, set_by_rules: frozenset[str] = frozenset(), read: frozenset[str] | None = None
+        self,
+        set_by_rules: frozenset[str] = frozenset(),
+        read: frozenset[str] | None = None,
+        removed: tuple[Location, ...] = (),
+        beside: RequestNames | None = None,
     ) -> None:
         super().__init__()
         self.set_by_rules = set_by_rules
         self.read = read
-        self._taken = NOT_FORWARDED | {folded(name.encode()) for name in set_by_rules}
+        self.removed = removed
+        self.beside = beside
+        self.cookies = frozenset(each.name for each in removed if each.cookie)
+        taken = {folded(each.name) for each in removed if not each.cookie}
+        if removed:
+            taken.add(b"dpop")  # the proof that goes with it
+        self._taken = NOT_FORWARDED | taken | {folded(name.encode()) for name in set_by_rules}
 
     def __missing__(self, name: bytes) -> bytes:
         dropped = misleading(name) or folded(name) in self._taken
         return _remember(self, name, b"" if dropped else name + b": ")
+
+
+def without_cookies(value: bytes, cookies: frozenset[bytes]) -> bytes:
+    """What is left of a Cookie header; empty: nothing (RFC 6265 section 4.2.1)."""
+    return b"; ".join(
+        pair
+        for each in value.split(b";")
+        if (pair := each.strip(b" \t")) and pair.partition(b"=")[0].rstrip(b" \t") not in cookies
+    )
 
 
 def late_request_lines(trailers: Headers, names: RequestNames) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.credentials import Location
+from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.callers import Callers
@@ -22,6 +24,7 @@ from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.names import RequestNames
 from sidecar.edge.tunnels import Reviewer, Tunnels
 from sidecar.edge.upstream import UpstreamPool
+from sidecar.edge.withdrawals import Withdrawals
 from sidecar.errors import Misuse
 
 _TURN: float = 0.005  # seconds, when draining, in which the kernel hands over who waits there
@@ -35,6 +38,12 @@ class Authorizer(Reviewer, Protocol):
     def decide(self, request: Request) -> Decision | None:
         """The decision at once, or None where `resolve` must be awaited."""
 
+    def assertion(self, permit: Permit) -> bytes:
+        """A header line of the authorizer's own for the upstream, with its end, or nothing."""
+
+    def published(self, request: Request) -> Answer | None:
+        """The answer to a request that is for the sidecar itself; None for all others."""
+
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight; None where `request`, an OPTIONS, is to be decided."""
 
@@ -44,9 +53,16 @@ class Authorizer(Reviewer, Protocol):
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""
 
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        """Call `changed()` whenever credentials were withdrawn."""
+
+    def withdrawn(self, permit: Permit) -> bool:
+        """Whether what was permitted must end, since its credential was withdrawn."""
+
 
 class Proxy:
-    """One per process. `strip` names the headers that rules set, at the moment of asking.
+    """One per process. `strip` names the headers that rules set, at the moment of asking, `read`
+    those that a decision may depend on, `remove` where credentials are that stay here.
 
     With `handshakes` every listener speaks TLS, and nothing but TLS; then `callers` knows whose
     certificates were shown. `told` is the header (one of `CERTIFICATE_HEADERS`) in which trusted
@@ -65,6 +81,7 @@ class Proxy:
         trusted: TrustedProxies = NOBODY,
         strip: Callable[[], frozenset[str]] = frozenset,
         read: Callable[[], frozenset[str] | None] = lambda: None,
+        remove: Callable[[], tuple[Location, ...]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.authorizer = authorizer
@@ -80,13 +97,19 @@ class Proxy:
         self.draining = False
         self._strip = strip
         self._read = read
+        self._remove = remove
         self._names = RequestNames(strip(), read())
+        self._bare_names = self._names
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
         self.sweeper.watch(self.sweep)
         self.tunnels = Tunnels(authorizer, self.limits, self.stats, self.sweeper, self.left, clock)
         authorizer.watch(self.tunnels.review)
+        self.withdrawals = Withdrawals(
+            authorizer.withdrawn, lambda: [*self._connections, *self.tunnels.all()]
+        )
+        authorizer.watch_withdrawals(self.withdrawals.begin)
 
     async def listen(
         self, host: str, port: int, *, reuse_port: bool = False
@@ -205,14 +228,20 @@ class Proxy:
         if self._empty is not None and not self._connections and not self._empty.done():
             self._empty.set_result(None)
 
-    def names(self) -> RequestNames:
+    def names(self, permit: Permit) -> RequestNames:
         """Which request headers go upstream under the rules of the moment."""
         names, set_by_rules, read = self._names, self._strip(), self._read()
-        if set_by_rules is names.set_by_rules and read is names.read:
+        if (set_by_rules is not names.set_by_rules or read is not names.read) and (
+            set_by_rules != names.set_by_rules or read != names.read
+        ):
+            self._names = names = RequestNames(set_by_rules, read)
+        removed = self._remove()
+        if not removed or permit.identity is None:
             return names
-        if set_by_rules != names.set_by_rules or read != names.read:
-            self._names = RequestNames(set_by_rules, read)
-        return self._names
+        bare = self._bare_names
+        if bare.removed is not removed or bare.beside is not names:
+            self._bare_names = bare = RequestNames(set_by_rules, read, removed, names)
+        return bare
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
 from sidecar.edge.authorizer import Decision
 from sidecar.edge.lifetime import reset
@@ -32,6 +33,7 @@ class Cut(Enum):
     POLICY = ("policy", POLICY_VIOLATION, "no longer permitted")
     DRAIN = ("drain", GOING_AWAY, "going away")
     IDLE = ("idle", GOING_AWAY, "idle for too long")
+    REVOKED = ("revoked", POLICY_VIOLATION, "credential withdrawn")
 
 
 class Side(asyncio.Protocol):
@@ -143,6 +145,22 @@ class Tunnel:
     def ending(self) -> bool:
         """Whether one side is gone; the other gets what is left for it."""
         return self.client.gone or self.upstream.gone
+
+    def permitted(self) -> Permit | None:
+        """What it hangs on; None once it ends."""
+        outcome = self.decision.outcome
+        return outcome if type(outcome) is Permit and self._cut is None else None
+
+    def ends(self) -> float:
+        """When its caller's credential does, whatever anybody says (seconds since the epoch)."""
+        permit = self.permitted()
+        if permit is None:
+            return 0.0
+        return permit.verified.ends if permit.verified is not None else permit.expires
+
+    def withdraw(self) -> None:
+        """Its caller's credential was withdrawn."""
+        self.cut(Cut.REVOKED)
 
     def begin(self, head: bytes, rest: bytes, early: bytes, eof: bool, full: bool) -> None:
         """Answer the client with `head`, a 101, and pass on what came meanwhile.

@@ -108,6 +108,10 @@ class Tunnels:
         self._reviewer.finished(request, decision, 101, upstream_seconds)
         self._client_left(connection)
 
+    def all(self) -> list[Tunnel]:
+        """Those of the moment."""
+        return list(self._all)
+
     def drain(self) -> None:
         """End all of them, and any that is still to come."""
         self._draining = True
@@ -183,14 +187,17 @@ class Tunnels:
 
     async def _reconsider(self) -> None:
         """One after the other: those that need the same facts find them after the first."""
-        while self._waiting:
-            tunnel = next(iter(self._waiting))
-            del self._waiting[tunnel]
-            if tunnel in self._all:
-                self._judge(tunnel, await self._reviewer.reconsider(tunnel.request))
+        try:
+            while self._waiting:
+                tunnel = next(iter(self._waiting))
+                del self._waiting[tunnel]
+                if tunnel in self._all:
+                    self._judge(tunnel, await self._reviewer.reconsider(tunnel.request))
+        finally:
+            self._task = None  # here and now: who comes next must not wait for this one
 
-    def _reconsidered(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+    @staticmethod
+    def _reconsidered(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "reviewing tunnels failed", "exception": task.exception()}
@@ -222,9 +229,22 @@ class Tunnels:
             tunnel.expires = min(tunnel.expires, permit.expires)
 
     def _expired(self, tunnel: Tunnel) -> None:
-        """Its token has; which ends nothing where refusals are only logged (mode `observe`)."""
+        """What it hangs on was believed until now: look again whether it still stands.
+
+        An opaque token may be asked about anew. While nobody can say, the tunnel goes on as any
+        that cannot be decided, though never beyond the token's own end. Where refusals are only
+        logged (mode `observe`) nothing ends.
+        """
+        wall = self._clock()
         outcome = self._reviewer.review(tunnel.request)
-        if isinstance(outcome, Permit) and outcome.observed is not None:
-            tunnel.expires = outcome.expires
+        if isinstance(outcome, Permit):
+            self._prolong(tunnel, outcome)
+            if tunnel.expires > wall:
+                return
+        undecided = outcome is None or (isinstance(outcome, Refuse) and outcome.code in _UNDECIDED)
+        ends = tunnel.ends()
+        if undecided and wall < ends:
+            tunnel.expires = min(ends, wall + AGAIN)
+            self._look(tunnel)
         else:
             tunnel.cut(Cut.EXPIRED)

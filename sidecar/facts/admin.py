@@ -88,6 +88,29 @@ class AdminClient:
         except aio.AioRpcError as error:
             raise self._unreachable(error) from None
 
+    async def revoke(self, request: pb.RevokeRequest) -> pb.RevokeResponse:
+        """Withdraws. Nothing is sent unless the control plane can be reached."""
+        await self._reach("nothing was withdrawn")
+        try:
+            return await self._stub.Revoke(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            if error.code() in _NOTHING_HAPPENED:
+                raise ControlPlaneUnreachable(f"{self.server}: {error.details()}") from None
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            reason = f"no answer within {self.timeout:g}s" if late else str(error.details())
+            raise ControlPlaneUnreachable(
+                f"outcome unknown: {self.server}: {reason}. Do it again: to withdraw a thing twice "
+                "changes nothing"
+            ) from None
+
+    async def revocations(self, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
+        """What is withdrawn."""
+        await self._reach()
+        try:
+            return await self._stub.ListRevocations(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            raise self._unreachable(error) from None
+
     async def watch(
         self, releases: Sequence[pb.Release], *, within: float
     ) -> AsyncIterator[Sequence[pb.Progress.Reach]]:
@@ -98,10 +121,17 @@ class AdminClient:
                 for release in releases
             ]
         )
+        async for progress in self.follow(request, within=within):
+            yield progress.reaches
+
+    async def follow(
+        self, request: pb.WatchRequest, *, within: float
+    ) -> AsyncIterator[pb.Progress]:
+        """The same, of whatever the request asks about."""
         call = self._stub.Watch(request, timeout=within)
         try:
             async for progress in call:
-                yield progress.reaches
+                yield progress
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise self._unreachable(error) from None

@@ -8,6 +8,7 @@ the connection, it is made anew after a jittered, growing pause.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
@@ -22,6 +23,7 @@ from sidecar.decide.documents import Document
 from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, ReleaseRefused, SidecarError, StateUnusable
 from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
+from sidecar.facts.revocations import RevocationList
 from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
 from sidecar.wire import convert
@@ -54,6 +56,7 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
     ("grpc.enable_retries", 0),
 )
+_NAMES: Final = {convert.RELEASE: "release", convert.REVOCATION: "revocations"}
 _log = logging.getLogger(__name__)
 
 Stream = aio.StreamStreamCall[FromSidecar, FromControl]
@@ -76,6 +79,7 @@ class DiscoveryClient:
         trust: TrustedKeys,
         adopt: Callable[[Assignment], Awaitable[None]],
         state: StateDirectory | None,
+        revocations: RevocationList | None = None,
         build: str = "",
         credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.time,
@@ -96,6 +100,7 @@ class DiscoveryClient:
         self.saved = True  # False while what is enforced is not the newest on disk
         self._trust = trust
         self._adopt = adopt
+        self.revocations = revocations
         self._state = state
         self._build = build
         self._credentials = credentials
@@ -104,6 +109,8 @@ class DiscoveryClient:
         self._sleep = sleep
         self._floors: Mapping[str, int] = {}
         self._restored = False
+        self._adopting: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._current = False  # the control plane has nothing newer, as far as it told us
         self._confirmed = 0.0  # when that was last known, Unix time
 
@@ -120,6 +127,8 @@ class DiscoveryClient:
         `last_error`. Raises StateUnusable if floors and pinned keys were there and are lost.
         """
         self._restored = True
+        if self.revocations is not None:
+            await self.revocations.restore(self._clock())
         if self._state is None:
             return None
         memory = await asyncio.to_thread(self._state.memory)
@@ -168,6 +177,8 @@ class DiscoveryClient:
         if self.connected and self._current:
             # A peer that hung had answered its last ping at most this long before it was noticed.
             self._confirmed = max(self._confirmed, self._clock() - NOTICED)
+        if self.revocations is not None:
+            self.revocations.lost(self._clock() - NOTICED)
         self.connected = False
         self._current = False
 
@@ -194,18 +205,25 @@ class DiscoveryClient:
             # Without an iterator of requests the stream has `write`; grpc-stubs do not know that.
             stream: Stream = DiscoveryStub(channel).Stream()  # type: ignore[call-arg]
             await stream.write(FromSidecar(hello=self._hello()))
-            while True:
-                message = await stream.read()
-                if message is aio.EOF:  # type: ignore[attr-defined]  # unknown to grpc-stubs
-                    return f"the stream ended with {(await stream.code()).name}"
-                if not isinstance(message, FromControl):
-                    return "it sent a message that is not of this protocol"
-                if not self.connected:
-                    self.connected = True
-                    self.connects += 1
-                await self._receive(stream, message)
-                if self._current:
-                    self._confirmed = self._clock()
+            try:
+                while True:
+                    message = await stream.read()
+                    if message is aio.EOF:  # type: ignore[attr-defined]  # unknown to grpc-stubs
+                        return f"the stream ended with {(await stream.code()).name}"
+                    if not isinstance(message, FromControl):
+                        return "it sent a message that is not of this protocol"
+                    if not self.connected:
+                        self.connected = True
+                        self.connects += 1
+                    await self._receive(stream, message)
+                    if self._current:
+                        self._confirmed = self._clock()
+            except asyncio.CancelledError:
+                if self._adopting is not None:
+                    self._adopting.cancel()
+                raise
+            finally:
+                await self._adopted()
 
     def _hello(self) -> Hello:
         held: list[Held] = []
@@ -225,7 +243,10 @@ class DiscoveryClient:
             namespace=self.namespace,
             labels=self.labels,
             build=self._build,
-            subscriptions=[Subscription(type=convert.RELEASE, held=held)],
+            subscriptions=[
+                Subscription(type=convert.RELEASE, held=held),
+                *([self.revocations.subscription()] if self.revocations is not None else []),
+            ],
             enforced=convert.enforced_to_wire(versions),
         )
 
@@ -235,7 +256,43 @@ class DiscoveryClient:
             self.last_error = message.idle.detail
         elif message.HasField("push") and message.push.type == convert.RELEASE:
             self._current = False
-            await stream.write(await self._answer(message.push))
+            # Beside the stream: what is withdrawn must not wait for rules that compile. There is
+            # never a second one, but from a control plane that breaks the rules.
+            await self._adopted()
+            self._adopting = asyncio.create_task(self._adopt_push(stream, message.push))
+        elif self.revocations is not None:
+            if message.HasField("idle") and message.idle.type == convert.REVOCATION:
+                self.revocations.idle()
+            elif message.HasField("push") and message.push.type == convert.REVOCATION:
+                await self._write(stream, await self._withdraw(self.revocations, message.push))
+
+    async def _adopt_push(self, stream: Stream, push: Push) -> None:
+        answer = await self._answer(push)
+        if self._current:
+            self._confirmed = self._clock()
+        # Where the stream has ended meanwhile, its reader knows.
+        with contextlib.suppress(aio.BaseError, asyncio.InvalidStateError):
+            await self._write(stream, answer)
+
+    async def _adopted(self) -> None:
+        """Wait for the release that is being adopted, if one is."""
+        if self._adopting is not None:
+            await asyncio.wait({self._adopting})
+            self._adopting = None
+
+    async def _write(self, stream: Stream, message: FromSidecar) -> None:
+        async with self._writing:  # a stream takes one message at a time
+            await stream.write(message)
+
+    async def _withdraw(self, revocations: RevocationList, push: Push) -> FromSidecar:
+        try:
+            warning = await revocations.take(push, self._clock())
+        except SidecarError as error:
+            return self._refused(push, str(error))
+        except Exception as error:  # noqa: BLE001 - no push may end the loop that receives the next
+            _log.exception("taking revocations failed")
+            return self._refused(push, f"internal error: {type(error).__name__}: {error}")
+        return FromSidecar(ack=Ack(type=push.type, nonce=push.nonce, warning=warning[:MAX_ERROR]))
 
     async def _answer(self, push: Push) -> FromSidecar:
         try:
@@ -259,7 +316,7 @@ class DiscoveryClient:
     def _refused(self, push: Push, error: str) -> FromSidecar:
         self.nacks += 1
         self.last_error = error[:MAX_ERROR]
-        _log.warning("release refused: %s", self.last_error)
+        _log.warning("%s refused: %s", _NAMES.get(push.type, "push"), self.last_error)
         return FromSidecar(nack=Nack(type=push.type, nonce=push.nonce, error=self.last_error))
 
     async def _save(self, assignment: Assignment) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -21,13 +20,9 @@ import orjson
 from sidecar.decide.keys import KeySet, parse_jwks
 from sidecar.decide.tokens import Issuer, KeyState
 from sidecar.errors import FetchFailed
+from sidecar.facts.http import HttpClient
 from sidecar.facts.shared_keys import SharedKeys
 
-if TYPE_CHECKING:
-    import aiohttp
-
-TIMEOUT: Final = 5.0  # seconds for one fetch, connecting included
-MAX_BODY: Final = 1024 * 1024  # bytes of a JWK Set or discovery document
 COOL_DOWN: Final = 10.0  # seconds between two fetches for one issuer
 RETRY_FAILED: Final = 2.0  # seconds after a failed fetch when there are no keys at all
 REFRESH: Final = 300.0  # seconds after which keys are fetched again in the background
@@ -60,7 +55,7 @@ class KeyStore:
         self.changed: Callable[[SharedKeys], None] | None = None  # told of each fetch's end
         self._clock = clock
         self._held: dict[str, _Held] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient()
         self._refresher: asyncio.Task[None] | None = None
 
     def use(self, issuers: Iterable[Issuer]) -> None:
@@ -121,8 +116,7 @@ class KeyStore:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._http.close()
 
     def status(self) -> dict[str, dict[str, Any]]:
         """For inspection: each issuer's keys, their age in seconds and the last error."""
@@ -181,7 +175,7 @@ class KeyStore:
 
     async def _get_keys(self, issuer: Issuer) -> tuple[bytes, KeySet]:
         uri = issuer.jwks_uri or await self._discover(issuer.issuer)
-        content = await self._get(uri)
+        content = await self._http.get(uri)
         try:
             return content, parse_jwks(orjson.loads(content))
         except ValueError as error:
@@ -191,7 +185,7 @@ class KeyStore:
         """OpenID Connect Discovery 1.0 section 4; the keys must be of the issuer's own origin."""
         address = issuer.rstrip("/") + _DISCOVERY
         try:
-            metadata = orjson.loads(await self._get(address))
+            metadata = orjson.loads(await self._http.get(address))
         except ValueError:
             raise FetchFailed(f"{address}: not JSON") from None
         if not isinstance(metadata, Mapping) or metadata.get("issuer") != issuer:
@@ -203,31 +197,6 @@ class KeyStore:
                 "if it is right, write it in the TokenIssuer as jwks: {uri: ...}"
             )
         return uri
-
-    async def _get(self, address: str) -> bytes:
-        import aiohttp  # 15 MiB that issuers whose keys are in their documents do not need
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT), trust_env=False, auto_decompress=False
-            )
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        try:
-            async with self._session.get(
-                address, allow_redirects=False, headers=headers
-            ) as response:
-                if response.status != 200:
-                    raise FetchFailed(f"{address}: answered {response.status}")
-                body = await response.content.read(MAX_BODY + 1)
-                while len(body) <= MAX_BODY and (more := await response.content.read(65536)):
-                    body += more
-        except TimeoutError:
-            raise FetchFailed(f"{address}: no answer within {TIMEOUT:g} s") from None
-        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
-            raise FetchFailed(f"{address}: {error}") from None
-        if len(body) > MAX_BODY:
-            raise FetchFailed(f"{address}: more than {MAX_BODY} bytes")
-        return body
 
 
 def _same_origin(uri: str, issuer: str) -> bool:

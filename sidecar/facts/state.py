@@ -4,6 +4,7 @@
     id                   the sidecar's stable id
     memory               highest floors seen and pinned keys
     release, release.1   the last-known-good release and the one before it
+    revocations, revocations.1   what was withdrawn, and the list before it
 
 The folder is 0700, files are 0600. Each file starts with a checksum line, is written beside its
 place, flushed to disk and renamed over it, so that a crash leaves the old or the new one. A release
@@ -19,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +40,8 @@ _HEADER: Final = b"sidecar state 1 "
 
 GENERATIONS: Final = ("release", "release.1")
 """Newest first."""
+_REVOCATIONS: Final = ("revocations", "revocations.1")  # likewise
+_log = logging.getLogger(__name__)
 
 
 def default_state_dir(
@@ -65,6 +69,15 @@ class Saved:
     """A release as it was last saved. `saved` is Unix time in seconds."""
 
     assignment: Assignment
+    saved: float
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRevocations:
+    """What was withdrawn, as it was last saved, and how far in its log that is."""
+
+    position: str
+    packed: bytes
     saved: float
 
 
@@ -166,6 +179,26 @@ class StateDirectory:
         if memory != self._memory:  # each file costs two flushes, and floors seldom move
             self._write("memory", memory)
             self._memory = memory
+
+    def save_revocations(self, position: str, packed: bytes, now: float) -> None:
+        """Keeps what was withdrawn, durably. Raises StateUnusable; the list before it stays."""
+        body = {"position": position, "revocations": _pack(packed), "saved": now}
+        self._write(_REVOCATIONS[0], body, keep=_REVOCATIONS[1])
+
+    def load_revocations(self) -> SavedRevocations | None:
+        """The newest list that can be read; None if there is none. What is damaged is logged."""
+        for name in _REVOCATIONS:
+            try:
+                body = self._read(name)
+                position, saved = body["position"], float(body["saved"])
+                if isinstance(position, str):
+                    return SavedRevocations(position, _unpack(body["revocations"]), saved)
+                raise _Damaged("of an unknown form")
+            except FileNotFoundError:
+                continue
+            except (OSError, _Damaged, KeyError, TypeError, ValueError) as error:
+                _log.warning("%s is passed over: %s", self.path / name, error)
+        return None
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

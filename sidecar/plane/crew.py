@@ -37,8 +37,9 @@ class Crew:
         descriptors: tuple[int, ...],
         keys: Callable[[], list[SharedKeys]],
         need_keys: Callable[[str], Awaitable[None]],
+        withdrawn: Callable[[], bytes],
     ) -> None:
-        self._orders = Orders(begin, descriptors, keys, need_keys, self._moved)
+        self._orders = Orders(begin, descriptors, keys, need_keys, withdrawn, self._moved)
         self.slots = [Slot(number, self._orders) for number in range(count)]
         self._since = 0.0  # when the newest release was brought, by the monotonic clock
         self._gone: list[Family] = []  # what the dead have counted
@@ -71,6 +72,11 @@ class Crew:
     def keys_changed(self, keys: SharedKeys) -> None:
         for slot in self.slots:
             slot.keys_changed(keys.issuer)
+
+    async def withdraw(self, packed: bytes) -> None:
+        """Until every worker that answers refuses them; one that does not is replaced in time."""
+        await asyncio.gather(*(slot.send(messages.Withdrawn(packed)) for slot in self.slots))
+        await self._ask()  # in order: who answers this has read that
 
     def reload(self) -> None:
         """SIGHUP, for all of them."""

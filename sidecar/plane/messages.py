@@ -1,6 +1,7 @@
 """What the supervisor and its workers say to each other, as types. Documents go as canonical JSON.
 
-Order to a worker: `Begin`; keys; `Documents` and `Adopt` where there is a release; `Serve`. From
+Order to a worker: `Begin`; keys; what was withdrawn; `Documents` and `Adopt` where there is a
+release; `Serve`. From
 then on anything, until `Drain` or the end of the channel, which means the same.
 """
 
@@ -53,6 +54,12 @@ class KeysAnswered(msgspec.Struct, tag=True, frozen=True):
     issuer: str
 
 
+class Withdrawn(msgspec.Struct, tag=True, frozen=True):
+    """Refuse these from now on (`facts.revocations.unpack`)."""
+
+    packed: bytes
+
+
 class Serve(msgspec.Struct, tag=True, frozen=True):
     """Accept connections at this port of the address in the settings. Answered."""
 
@@ -74,7 +81,9 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     """Stop accepting, finish what is in flight, exit."""
 
 
-ToWorker = Begin | Documents | Adopt | Keys | KeysAnswered | Serve | Ask | Reload | Drain
+ToWorker = (
+    Begin | Documents | Adopt | Keys | KeysAnswered | Withdrawn | Serve | Ask | Reload | Drain
+)
 
 # From a worker.
 

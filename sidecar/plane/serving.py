@@ -12,14 +12,15 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sidecar.config import RunSettings
+from sidecar.config import RunSettings, variable
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
+from sidecar.edge.assertions import Asserter
 from sidecar.edge.authorizer import Authorizer, Keys
 from sidecar.edge.callers import Callers
 from sidecar.edge.families import (
@@ -39,6 +40,8 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
+from sidecar.facts.introspection import Introspections
+from sidecar.facts.secrets import Secrets
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
 from sidecar.plane.garbage import Garbage
@@ -70,10 +73,17 @@ class Serving:
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
+        self.introspections = Introspections(Secrets(settings.secrets, variable))
         self.authorizer = Authorizer(
-            keys, self.metrics, log,
-            rates=rates, replays=replays, nonce_key=_nonce_key(settings, secret),
-        )  # fmt: skip
+            keys,
+            self.metrics,
+            log,
+            rates=rates,
+            replays=replays,
+            nonce_key=_nonce_key(settings, secret),
+            asserter=Asserter(secret),
+            introspections=self.introspections,
+        )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
         self._callers: Callers | None = None
@@ -89,6 +99,7 @@ class Serving:
             trusted=TrustedProxies(network(each) for each in settings.trusted_proxies),
             strip=self.authorizer.rule_headers,
             read=self.authorizer.headers_read,
+            remove=self.authorizer.credentials,
         )
         stats = self.proxy.stats
         self.proxy.sweeper.watch(Garbage(lambda: stats.in_flight > 0).sweep)
@@ -137,6 +148,7 @@ class Serving:
     async def close(self) -> None:
         """After `drain`: end what runs beside the traffic, write the last records."""
         await self._tasks.cancel()
+        await self.introspections.close()
         await asyncio.to_thread(self.log.close)
 
     def _vouched_anew(self) -> None:
@@ -153,8 +165,13 @@ class Serving:
         yield counter("sidecar_token_cache_misses", "Tokens not found verified.", tokens.misses)
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
+        yield from _introspections(self.introspections)
         yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
+        yield counter(
+            "sidecar_withdrawn", "Ended midway: their credential was withdrawn.",
+            self.proxy.withdrawals.ended,
+        )  # fmt: skip
         yield remembered_family()
         yield from tls_families(self.proxy.handshakes, self.tls)
         yield insecure_families(
@@ -173,6 +190,25 @@ def _nonce_key(settings: RunSettings, secret: bytes) -> bytes:
         if len(secret) < MIN_SECRET:
             raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
     return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()
+
+
+def _introspections(introspections: Introspections) -> Iterable[Metric]:
+    outcomes = CounterMetricFamily(
+        "sidecar_introspections", "Questions about opaque tokens.", labels=["result"]
+    )
+    for result, count in sorted(introspections.outcomes.items()):
+        outcomes.add_metric([result], count)
+    yield outcomes
+    answers = introspections.answers
+    yield gauge("sidecar_introspection_cache_entries", "Answers remembered.", len(answers))
+    yield counter("sidecar_introspection_cache_hits", "Answers found.", answers.hits)
+    yield counter("sidecar_introspection_cache_evictions", "At the bound.", answers.evictions)
+    breakers = GaugeMetricFamily(
+        "sidecar_introspection_breaker_open", "1: left alone for a while.", labels=["issuer"]
+    )
+    for issuer, state in introspections.status().items():
+        breakers.add_metric([issuer], float(state["open"]))
+    yield breakers
 
 
 def _proofs(replays: ReplayTable) -> Metric:

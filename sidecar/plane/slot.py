@@ -72,6 +72,7 @@ class Orders:
     descriptors: tuple[int, ...]
     known_keys: Callable[[], list[SharedKeys]]
     need_keys: Callable[[str], Awaitable[None]]
+    withdrawn: Callable[[], bytes]
     moved: Callable[[], None]
     port: int = 0
     release: Release | None = None
@@ -266,6 +267,8 @@ class Slot:
         try:
             await channel.send(self._orders.begin(self.number))
             self._channel = channel
+            # All of it, before anything is decided; what comes meanwhile is sent as well.
+            await channel.send(messages.Withdrawn(self._orders.withdrawn()))
             self._task(self._tell_keys(channel))
             while True:
                 release = self._orders.release

@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.documents import Document
+from sidecar.decide.revocations import Revocation, Revocations
 from sidecar.errors import StateUnusable
 from sidecar.facts.policies import FilePolicies
 from sidecar.facts.releases import Assignment
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Adopt = Callable[[Sequence[Document], str], Awaitable[None]]
 """Makes documents, of a version or none, the enforced ones. Raises DocumentsInvalid."""
+Withdraw = Callable[[Sequence[Revocation]], Awaitable[None]]
+"""Refuses what was withdrawn, wherever this sidecar decides."""
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -33,11 +36,16 @@ _log: Final = logging.getLogger("sidecar")
 class PolicySource:
     """`start` adopts what is there and goes on to follow it; `close` ends that."""
 
-    def __init__(self, settings: RunSettings, adopt: Adopt) -> None:
+    def __init__(
+        self, settings: RunSettings, adopt: Adopt, held: Revocations, withdraw: Withdraw
+    ) -> None:
+        """`held` is where `withdraw` puts what it is given."""
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None
         self._settings = settings
         self._adopt = adopt
+        self._held = held
+        self._withdraw = withdraw
         self._read = False  # the files, for the first time
         self._state: StateDirectory | None = None
         self._tasks = Tasks()
@@ -79,12 +87,22 @@ class PolicySource:
                 "age_seconds": self.discovery.age(time.time()),
                 "last_error": self.discovery.last_error,
             }
+            found["revocations"] = {
+                "held": len(self._held),
+                "age_seconds": self._revocations_age(),
+            }
         if self.policies is not None:
             found["policies"] = {
                 "path": str(self._settings.policies),
                 "error": self.policies.error,
             }
         return found
+
+    def _revocations_age(self) -> float | None:
+        client = self.discovery
+        if client is None or client.revocations is None:
+            return None
+        return client.revocations.age(time.time(), connected=client.connected)
 
     def families(self) -> Iterable[Metric]:
         """For whoever scrapes."""
@@ -99,8 +117,19 @@ class PolicySource:
             yield counter("sidecar_releases_refused", "Releases not adopted.", client.nacks)
             yield gauge(
                 "sidecar_state_usable", "Whether the last-known-good outlives the process.",
-                float(self._state is not None and client.saved),
+                float(
+                    self._state is not None
+                    and client.saved
+                    and (client.revocations is None or client.revocations.saved)
+                ),
             )  # fmt: skip
+            yield gauge("sidecar_revocations", "Withdrawals held.", len(self._held))
+            age = self._revocations_age()
+            if age is not None:
+                yield gauge(
+                    "sidecar_revocations_age_seconds",
+                    "Since the list of withdrawals was last known to be the newest.", age,
+                )  # fmt: skip
         if self.policies is not None:
             yield counter("sidecar_policy_reloads", "Changes adopted.", self.policies.reloads)
             yield counter("sidecar_policy_rejects", "Changes with errors.", self.policies.rejected)
@@ -116,6 +145,7 @@ class PolicySource:
         pem = settings.trust.read_bytes() if settings.trust is not None else None
         trust = trust_for(str(control_plane), trust_pem=pem, pinned=frozenset())
         from sidecar.facts.discovery import DiscoveryClient  # gRPC: 13 MiB that files do not need
+        from sidecar.facts.revocations import RevocationList
 
         self._state = self._open_state(control_plane)  # once it is clear that it will be used
         return DiscoveryClient(
@@ -126,6 +156,7 @@ class PolicySource:
             trust=trust,
             adopt=self._adopt_release,
             state=self._state,
+            revocations=RevocationList(self._held, self._withdraw, self._state),
             build=__version__,
         )
 

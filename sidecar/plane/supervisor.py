@@ -19,9 +19,11 @@ from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
+from sidecar.decide.revocations import Revocation, Revocations
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge import admin
 from sidecar.facts.jwks import KeyStore
+from sidecar.facts.revocations import pack
 from sidecar.plane import inspection, messages, traffic_tls
 from sidecar.plane.crew import Crew
 from sidecar.plane.port import HeldPort
@@ -47,7 +49,8 @@ class Supervisor:
         self.snapshot: Snapshot | None = None  # enforced by every worker
         self.adopted = 0.0
         self.keys = KeyStore()
-        self.source = PolicySource(settings, self._adopt)
+        self._withdrawn = Revocations()
+        self.source = PolicySource(settings, self._adopt, self._withdrawn, self._withdraw)
         self._shared = Shared()
         self.crew = Crew(
             settings.workers,
@@ -55,6 +58,7 @@ class Supervisor:
             self._shared.descriptors,
             self.keys.shared,
             self.keys.fetch_if_due,
+            lambda: pack(self._withdrawn),
         )
         self.keys.changed = self.crew.keys_changed
         self._settings_sent = messages.settings_to_bytes(settings)
@@ -140,6 +144,10 @@ class Supervisor:
             )
             self.snapshot, self.adopted = snapshot, time.time()
             _log.info("enforcing %s: %d rules", snapshot.version, snapshot.rules)
+
+    async def _withdraw(self, revocations: Sequence[Revocation]) -> None:
+        self._withdrawn.add(revocations)
+        await self.crew.withdraw(pack(revocations))
 
     # What others see.
 

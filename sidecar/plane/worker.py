@@ -30,6 +30,7 @@ from sidecar.decide.parse import from_canonical
 from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
+from sidecar.facts.revocations import unpack
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel
@@ -100,6 +101,8 @@ class Worker:
                 self._keys.take(keys)
             case messages.KeysAnswered(issuer):
                 self._keys.answered(issuer)
+            case messages.Withdrawn(packed):
+                self._serving.authorizer.withdraw(unpack(packed))
             case messages.Documents(canonical):
                 self._documents += canonical
             case messages.Adopt():

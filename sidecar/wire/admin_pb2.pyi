@@ -415,6 +415,7 @@ class SidecarStatus(_message.Message):
     ASSIGNED_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_CURRENT_FIELD_NUMBER: _builtins.int
     sidecar_id: _builtins.str
     namespace: _builtins.str
     build: _builtins.str
@@ -426,6 +427,8 @@ class SidecarStatus(_message.Message):
     """Of its last Nack, or of an Ack with a warning; empty after a clean Ack."""
     current: _builtins.bool
     """Whether it enforces everything that it is assigned."""
+    revocations_current: _builtins.bool
+    """Whether it refuses everything that was withdrawn so far."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -449,10 +452,11 @@ class SidecarStatus(_message.Message):
         assigned: _abc.Iterable[Global___NamespaceVersion] | None = ...,
         last_error: _builtins.str = ...,
         current: _builtins.bool = ...,
+        revocations_current: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "assigned", b"assigned", "build", b"build", "connected_since", b"connected_since", "current", b"current", "enforced", b"enforced", "labels", b"labels", "last_error", b"last_error", "namespace", b"namespace", "sidecar_id", b"sidecar_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "assigned", b"assigned", "build", b"build", "connected_since", b"connected_since", "current", b"current", "enforced", b"enforced", "labels", b"labels", "last_error", b"last_error", "namespace", b"namespace", "revocations_current", b"revocations_current", "sidecar_id", b"sidecar_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,16 +467,20 @@ class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASES_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
+    withdrawal: _builtins.int
+    """The number of a withdrawal; 0: none is asked about."""
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceVersion]: ...
     def __init__(
         self,
         *,
         releases: _abc.Iterable[Global___NamespaceVersion] | None = ...,
+        withdrawal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["releases", b"releases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["releases", b"releases", "withdrawal", b"withdrawal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,17 +529,193 @@ class Progress(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     REACHES_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Progress.Reach]: ...
+    @_builtins.property
+    def withdrawal(self) -> Global___Progress.Reach:
+        """Of the withdrawal asked about: its `namespace` is empty, its `version` the number."""
+
     def __init__(
         self,
         *,
         reaches: _abc.Iterable[Global___Progress.Reach] | None = ...,
+        withdrawal: Global___Progress.Reach | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaches", b"reaches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaches", b"reaches", "withdrawal", b"withdrawal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class Withdrawal(_message.Message):
+    """Something that is refused from now on, on every sidecar."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Withdrawal._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Withdrawal._Kind.ValueType  # 0
+        KIND_TOKEN: Withdrawal._Kind.ValueType  # 1
+        """By `jti`."""
+        KIND_SESSION: Withdrawal._Kind.ValueType  # 2
+        """By `sid`."""
+        KIND_SUBJECT: Withdrawal._Kind.ValueType  # 3
+        """By `sub`: what was issued before `before_ms`."""
+        KIND_KEY: Withdrawal._Kind.ValueType  # 4
+        """By the key that signed it (`kid`), the key it is bound to (a thumbprint), or an API key's id."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Withdrawal.Kind.ValueType  # 0
+    KIND_TOKEN: Withdrawal.Kind.ValueType  # 1
+    """By `jti`."""
+    KIND_SESSION: Withdrawal.Kind.ValueType  # 2
+    """By `sid`."""
+    KIND_SUBJECT: Withdrawal.Kind.ValueType  # 3
+    """By `sub`: what was issued before `before_ms`."""
+    KIND_KEY: Withdrawal.Kind.ValueType  # 4
+    """By the key that signed it (`kid`), the key it is bound to (a thumbprint), or an API key's id."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    BEFORE_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    kind: Global___Withdrawal.Kind.ValueType
+    issuer: _builtins.str
+    """The `iss` of what is withdrawn; `api-key` for API keys."""
+    value: _builtins.str
+    before_ms: _builtins.int
+    """Unix time in milliseconds: only what was issued before then. Absent: whenever it was."""
+    expires: _builtins.int
+    """Unix time in seconds at which it is forgotten: when nothing it is about can be valid any more."""
+    reason: _builtins.str
+    """For people; never sent to sidecars."""
+    number: _builtins.int
+    """In answers only: its number, when it was made (Unix time in seconds), and by which way."""
+    created: _builtins.int
+    source: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: Global___Withdrawal.Kind.ValueType = ...,
+        issuer: _builtins.str = ...,
+        value: _builtins.str = ...,
+        before_ms: _builtins.int | None = ...,
+        expires: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        number: _builtins.int = ...,
+        created: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms", "created", b"created", "expires", b"expires", "issuer", b"issuer", "kind", b"kind", "number", b"number", "reason", b"reason", "source", b"source", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before_ms: _TypeAlias = _typing.Literal["before_ms"]  # noqa: Y015
+    _WhichOneofArgType__before_ms: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_ms) -> _WhichOneofReturnType__before_ms | None: ...
+
+Global___Withdrawal: _TypeAlias = Withdrawal  # noqa: Y015
+
+@_typing.final
+class RevokeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Withdrawal]: ...
+    def __init__(
+        self,
+        *,
+        withdrawals: _abc.Iterable[Global___Withdrawal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class RevokeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Of the last one; the others go before it without a gap."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeResponse: _TypeAlias = RevokeResponse  # noqa: Y015
+
+@_typing.final
+class ListRevocationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """Each left empty is any."""
+    value: _builtins.str
+    most: _builtins.int
+    """At most so many; 0: 1000."""
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        value: _builtins.str = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "most", b"most", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRevocationsRequest: _TypeAlias = ListRevocationsRequest  # noqa: Y015
+
+@_typing.final
+class ListRevocationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many there are in all."""
+    @_builtins.property
+    def withdrawals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Withdrawal]: ...
+    def __init__(
+        self,
+        *,
+        withdrawals: _abc.Iterable[Global___Withdrawal] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRevocationsResponse: _TypeAlias = ListRevocationsResponse  # noqa: Y015

@@ -54,6 +54,16 @@ class AdminStub:
                 request_serializer=sidecar_dot_v1_dot_admin__pb2.WatchRequest.SerializeToString,
                 response_deserializer=sidecar_dot_v1_dot_admin__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/sidecar.v1.Admin/Revoke',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.RevokeResponse.FromString,
+                _registered_method=True)
+        self.ListRevocations = channel.unary_unary(
+                '/sidecar.v1.Admin/ListRevocations',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.ListRevocationsRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.ListRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -87,6 +97,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Revoke(self, request, context):
+        """Withdraws tokens, sessions, subjects or keys, all or nothing. Answered once they are durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevocations(self, request, context):
+        """What is withdrawn and not forgotten yet, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +133,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=sidecar_dot_v1_dot_admin__pb2.WatchRequest.FromString,
                     response_serializer=sidecar_dot_v1_dot_admin__pb2.Progress.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.RevokeRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.RevokeResponse.SerializeToString,
+            ),
+            'ListRevocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevocations,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.ListRevocationsRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.ListRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +253,60 @@ class Admin:
             '/sidecar.v1.Admin/Watch',
             sidecar_dot_v1_dot_admin__pb2.WatchRequest.SerializeToString,
             sidecar_dot_v1_dot_admin__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Revoke',
+            sidecar_dot_v1_dot_admin__pb2.RevokeRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/ListRevocations',
+            sidecar_dot_v1_dot_admin__pb2.ListRevocationsRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.ListRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

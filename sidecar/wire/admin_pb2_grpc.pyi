@@ -39,6 +39,10 @@ class AdminStub:
     """Which connected sidecar enforces what."""
     Watch: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRequest, _admin_pb2.Progress]
     """How far given releases have come; a message at once and after every change."""
+    Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]
+    """Withdraws tokens, sessions, subjects or keys, all or nothing. Answered once they are durable."""
+    ListRevocations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRevocationsRequest, _admin_pb2.ListRevocationsResponse]
+    """What is withdrawn and not forgotten yet, newest first."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -51,6 +55,10 @@ class AdminAsyncStub(AdminStub):
     """Which connected sidecar enforces what."""
     Watch: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRequest, _admin_pb2.Progress]  # type: ignore[assignment]
     """How far given releases have come; a message at once and after every change."""
+    Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]  # type: ignore[assignment]
+    """Withdraws tokens, sessions, subjects or keys, all or nothing. Answered once they are durable."""
+    ListRevocations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRevocationsRequest, _admin_pb2.ListRevocationsResponse]  # type: ignore[assignment]
+    """What is withdrawn and not forgotten yet, newest first."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +92,21 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.Progress], _abc.AsyncIterator[_admin_pb2.Progress]]:
         """How far given releases have come; a message at once and after every change."""
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _admin_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RevokeResponse, _abc.Awaitable[_admin_pb2.RevokeResponse]]:
+        """Withdraws tokens, sessions, subjects or keys, all or nothing. Answered once they are durable."""
+
+    @_abc_1.abstractmethod
+    def ListRevocations(
+        self,
+        request: _admin_pb2.ListRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListRevocationsResponse, _abc.Awaitable[_admin_pb2.ListRevocationsResponse]]:
+        """What is withdrawn and not forgotten yet, newest first."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -12,6 +12,7 @@ from sidecar.errors import Problem
 from sidecar.wire import admin_pb2, discovery_pb2
 
 RELEASE: Final = discovery_pb2.RESOURCE_TYPE_RELEASE
+REVOCATION: Final = discovery_pb2.RESOURCE_TYPE_REVOCATION
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of one gRPC message, both ways: some 50,000 documents."""
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/v1/discovery.proto\x12\nsidecar.v1\"~\n\x0b\x46romSidecar\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.sidecar.v1.HelloH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.sidecar.v1.AckH\x00\x12 \n\x04nack\x18\x03 \x01(\x0b\x32\x10.sidecar.v1.NackH\x00\x42\t\n\x07message\"\\\n\x0b\x46romControl\x12 \n\x04push\x18\x01 \x01(\x0b\x32\x10.sidecar.v1.PushH\x00\x12 \n\x04idle\x18\x02 \x01(\x0b\x32\x10.sidecar.v1.IdleH\x00\x42\t\n\x07message\"\xf4\x01\n\x05Hello\x12\x12\n\nsidecar_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.sidecar.v1.Hello.LabelsEntry\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12/\n\rsubscriptions\x18\x05 \x03(\x0b\x32\x18.sidecar.v1.Subscription\x12&\n\x08\x65nforced\x18\x06 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x0cSubscription\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x1e\n\x04held\x18\x02 \x03(\x0b\x32\x10.sidecar.v1.Held\"%\n\x04Held\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\".\n\x08\x45nforced\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xa6\x01\n\x04Push\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\'\n\tresources\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12-\n\x0c\x65ndorsements\x18\x05 \x03(\x0b\x32\x17.sidecar.v1.Endorsement\"u\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.sidecar.v1.SignedManifestH\x00\x12\x12\n\x08\x64ocument\x18\x04 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"M\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12)\n\nsignatures\x18\x02 \x03(\x0b\x32\x15.sidecar.v1.Signature\"2\n\tSignature\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"@\n\x0b\x45ndorsement\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\n\n\x02\x62y\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"u\n\x03\x41\x63k\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12&\n\x08\x65nforced\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x0f\n\x07warning\x18\x04 \x01(\t\"L\n\x04Nack\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\">\n\x04Idle\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*H\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESOURCE_TYPE_RELEASE\x10\x01\x32K\n\tDiscovery\x12>\n\x06Stream\x12\x17.sidecar.v1.FromSidecar\x1a\x17.sidecar.v1.FromControl(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/v1/discovery.proto\x12\nsidecar.v1\"~\n\x0b\x46romSidecar\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.sidecar.v1.HelloH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.sidecar.v1.AckH\x00\x12 \n\x04nack\x18\x03 \x01(\x0b\x32\x10.sidecar.v1.NackH\x00\x42\t\n\x07message\"\\\n\x0b\x46romControl\x12 \n\x04push\x18\x01 \x01(\x0b\x32\x10.sidecar.v1.PushH\x00\x12 \n\x04idle\x18\x02 \x01(\x0b\x32\x10.sidecar.v1.IdleH\x00\x42\t\n\x07message\"\xf4\x01\n\x05Hello\x12\x12\n\nsidecar_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.sidecar.v1.Hello.LabelsEntry\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12/\n\rsubscriptions\x18\x05 \x03(\x0b\x32\x18.sidecar.v1.Subscription\x12&\n\x08\x65nforced\x18\x06 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x0cSubscription\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x1e\n\x04held\x18\x02 \x03(\x0b\x32\x10.sidecar.v1.Held\x12\x10\n\x08position\x18\x03 \x01(\t\"%\n\x04Held\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\".\n\x08\x45nforced\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xc6\x01\n\x04Push\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\'\n\tresources\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12-\n\x0c\x65ndorsements\x18\x05 \x03(\x0b\x32\x17.sidecar.v1.Endorsement\x12\x10\n\x08position\x18\x06 \x01(\t\x12\x0c\n\x04more\x18\x07 \x01(\x08\"\xa3\x01\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.sidecar.v1.SignedManifestH\x00\x12\x12\n\x08\x64ocument\x18\x04 \x01(\x0cH\x00\x12,\n\nrevocation\x18\x05 \x01(\x0b\x32\x16.sidecar.v1.RevocationH\x00\x42\x06\n\x04\x62ody\"S\n\nRevocation\x12\x0e\n\x06target\x18\x01 \x01(\x0c\x12\x16\n\tbefore_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\x42\x0c\n\n_before_ms\"M\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12)\n\nsignatures\x18\x02 \x03(\x0b\x32\x15.sidecar.v1.Signature\"2\n\tSignature\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"@\n\x0b\x45ndorsement\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\n\n\x02\x62y\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"u\n\x03\x41\x63k\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12&\n\x08\x65nforced\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x0f\n\x07warning\x18\x04 \x01(\t\"L\n\x04Nack\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\">\n\x04Idle\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*f\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESOURCE_TYPE_RELEASE\x10\x01\x12\x1c\n\x18RESOURCE_TYPE_REVOCATION\x10\x02\x32K\n\tDiscovery\x12>\n\x06Stream\x12\x17.sidecar.v1.FromSidecar\x1a\x17.sidecar.v1.FromControl(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RESOURCETYPE']._serialized_start=1432
-  _globals['_RESOURCETYPE']._serialized_end=1504
+  _globals['_RESOURCETYPE']._serialized_start=1614
+  _globals['_RESOURCETYPE']._serialized_end=1716
   _globals['_FROMSIDECAR']._serialized_start=42
   _globals['_FROMSIDECAR']._serialized_end=168
   _globals['_FROMCONTROL']._serialized_start=170
@@ -44,27 +44,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO_LABELSENTRY']._serialized_start=464
   _globals['_HELLO_LABELSENTRY']._serialized_end=509
   _globals['_SUBSCRIPTION']._serialized_start=511
-  _globals['_SUBSCRIPTION']._serialized_end=597
-  _globals['_HELD']._serialized_start=599
-  _globals['_HELD']._serialized_end=636
-  _globals['_ENFORCED']._serialized_start=638
-  _globals['_ENFORCED']._serialized_end=684
-  _globals['_PUSH']._serialized_start=687
-  _globals['_PUSH']._serialized_end=853
-  _globals['_RESOURCE']._serialized_start=855
-  _globals['_RESOURCE']._serialized_end=972
-  _globals['_SIGNEDMANIFEST']._serialized_start=974
-  _globals['_SIGNEDMANIFEST']._serialized_end=1051
-  _globals['_SIGNATURE']._serialized_start=1053
-  _globals['_SIGNATURE']._serialized_end=1103
-  _globals['_ENDORSEMENT']._serialized_start=1105
-  _globals['_ENDORSEMENT']._serialized_end=1169
-  _globals['_ACK']._serialized_start=1171
-  _globals['_ACK']._serialized_end=1288
-  _globals['_NACK']._serialized_start=1290
-  _globals['_NACK']._serialized_end=1366
-  _globals['_IDLE']._serialized_start=1368
-  _globals['_IDLE']._serialized_end=1430
-  _globals['_DISCOVERY']._serialized_start=1506
-  _globals['_DISCOVERY']._serialized_end=1581
+  _globals['_SUBSCRIPTION']._serialized_end=615
+  _globals['_HELD']._serialized_start=617
+  _globals['_HELD']._serialized_end=654
+  _globals['_ENFORCED']._serialized_start=656
+  _globals['_ENFORCED']._serialized_end=702
+  _globals['_PUSH']._serialized_start=705
+  _globals['_PUSH']._serialized_end=903
+  _globals['_RESOURCE']._serialized_start=906
+  _globals['_RESOURCE']._serialized_end=1069
+  _globals['_REVOCATION']._serialized_start=1071
+  _globals['_REVOCATION']._serialized_end=1154
+  _globals['_SIGNEDMANIFEST']._serialized_start=1156
+  _globals['_SIGNEDMANIFEST']._serialized_end=1233
+  _globals['_SIGNATURE']._serialized_start=1235
+  _globals['_SIGNATURE']._serialized_end=1285
+  _globals['_ENDORSEMENT']._serialized_start=1287
+  _globals['_ENDORSEMENT']._serialized_end=1351
+  _globals['_ACK']._serialized_start=1353
+  _globals['_ACK']._serialized_end=1470
+  _globals['_NACK']._serialized_start=1472
+  _globals['_NACK']._serialized_end=1548
+  _globals['_IDLE']._serialized_start=1550
+  _globals['_IDLE']._serialized_end=1612
+  _globals['_DISCOVERY']._serialized_start=1718
+  _globals['_DISCOVERY']._serialized_end=1793
 # @@protoc_insertion_point(module_scope)

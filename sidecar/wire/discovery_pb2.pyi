@@ -10,8 +10,11 @@ The rules, learned from xDS:
   - Each Push has a nonce, unique within its stream. It is answered by one Ack or one Nack.
     After a Nack the last valid set stays enforced, and deltas are counted from that set.
   - At most one unanswered Push per type; changes made meanwhile are coalesced into the next.
-  - A type that the other side does not know is ignored, so that revocations and subject records
-    ride the same stream later without breaking old sidecars.
+  - A type that the other side does not know is ignored: subject records will ride the same
+    stream without breaking old sidecars.
+  - Revocations are a log: each Push carries what was added since the `position` before it, and
+    nothing is ever removed but by its own expiry. So a sidecar names one position instead of
+    everything it holds; the position of another log means none.
 """
 
 from collections import abc as _abc
@@ -38,16 +41,20 @@ class _ResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESOURCE_TYPE_UNSPECIFIED: _ResourceType.ValueType  # 0
     RESOURCE_TYPE_RELEASE: _ResourceType.ValueType  # 1
-    """Signed manifests and the documents they name, together.
-    Kept for later: RESOURCE_TYPE_REVOCATION = 2; RESOURCE_TYPE_SUBJECT = 3;
+    """Signed manifests and the documents they name, together."""
+    RESOURCE_TYPE_REVOCATION: _ResourceType.ValueType  # 2
+    """What was withdrawn before its time. It can only refuse, so it needs no signature of its own.
+    Kept for later: RESOURCE_TYPE_SUBJECT = 3;
     """
 
 class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper): ...
 
 RESOURCE_TYPE_UNSPECIFIED: ResourceType.ValueType  # 0
 RESOURCE_TYPE_RELEASE: ResourceType.ValueType  # 1
-"""Signed manifests and the documents they name, together.
-Kept for later: RESOURCE_TYPE_REVOCATION = 2; RESOURCE_TYPE_SUBJECT = 3;
+"""Signed manifests and the documents they name, together."""
+RESOURCE_TYPE_REVOCATION: ResourceType.ValueType  # 2
+"""What was withdrawn before its time. It can only refuse, so it needs no signature of its own.
+Kept for later: RESOURCE_TYPE_SUBJECT = 3;
 """
 Global___ResourceType: _TypeAlias = ResourceType  # noqa: Y015
 
@@ -178,7 +185,10 @@ class Subscription(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     type: Global___ResourceType.ValueType
+    position: _builtins.str
+    """Of revocations: Push.position of the last one that was accepted; empty: none."""
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Held]: ...
     def __init__(
@@ -186,10 +196,11 @@ class Subscription(_message.Message):
         *,
         type: Global___ResourceType.ValueType = ...,
         held: _abc.Iterable[Global___Held] | None = ...,
+        position: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "position", b"position", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,8 +260,14 @@ class Push(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     ENDORSEMENTS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     type: Global___ResourceType.ValueType
     nonce: _builtins.str
+    position: _builtins.str
+    """Of revocations: where the log stands with this Push."""
+    more: _builtins.bool
+    """Of revocations: more of them follow at once, so nothing needs to be saved yet."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Resource]:
         """Added or changed."""
@@ -271,10 +288,12 @@ class Push(_message.Message):
         resources: _abc.Iterable[Global___Resource] | None = ...,
         removed: _abc.Iterable[_builtins.str] | None = ...,
         endorsements: _abc.Iterable[Global___Endorsement] | None = ...,
+        position: _builtins.str = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsements", b"endorsements", "nonce", b"nonce", "removed", b"removed", "resources", b"resources", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsements", b"endorsements", "more", b"more", "nonce", b"nonce", "position", b"position", "removed", b"removed", "resources", b"resources", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,14 +307,19 @@ class Resource(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`manifest/NAMESPACE` or `document/KIND/NAMESPACE/NAME`."""
+    """`manifest/NAMESPACE`, `document/KIND/NAMESPACE/NAME` or `revocation/NUMBER`."""
     version: _builtins.str
-    """SHA-256 of the manifest's or document's bytes, lower-case hex."""
+    """SHA-256 of the manifest's or document's bytes, lower-case hex; empty of a revocation, which
+    never changes.
+    """
     document: _builtins.bytes
     """The document's canonical JSON."""
     @_builtins.property
     def manifest(self) -> Global___SignedManifest: ...
+    @_builtins.property
+    def revocation(self) -> Global___Revocation: ...
     def __init__(
         self,
         *,
@@ -303,16 +327,50 @@ class Resource(_message.Message):
         version: _builtins.str = ...,
         manifest: Global___SignedManifest | None = ...,
         document: _builtins.bytes = ...,
+        revocation: Global___Revocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "name", b"name", "revocation", b"revocation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["manifest", "document"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["manifest", "document", "revocation"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
+
+@_typing.final
+class Revocation(_message.Message):
+    """Refuses what `target` stands for: the first 16 bytes of the SHA-256 of KIND:LENGTH:ISSUER VALUE
+    (see sidecar/decide/revocations.py). No sidecar learns a name that it does not meet.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    BEFORE_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    target: _builtins.bytes
+    before_ms: _builtins.int
+    """Unix time in milliseconds: only what was issued before then. Absent: whenever it was."""
+    expires: _builtins.int
+    """Unix time in seconds at which it is forgotten."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.bytes = ...,
+        before_ms: _builtins.int | None = ...,
+        expires: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms", "expires", b"expires", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before_ms: _TypeAlias = _typing.Literal["before_ms"]  # noqa: Y015
+    _WhichOneofArgType__before_ms: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_ms) -> _WhichOneofReturnType__before_ms | None: ...
+
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class SignedManifest(_message.Message):

@@ -23,7 +23,8 @@ import asyncio, sys
 from sidecar.control.server import ControlPlane
 
 async def serve():
-    bound = await ControlPlane().start("127.0.0.1:0", None, sys.argv[1])
+    plane = ControlPlane()  # held: a server that nobody holds is collected
+    bound = await plane.start("127.0.0.1:0", None, sys.argv[1])
     print(bound.grpc, flush=True)
     await asyncio.Event().wait()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
 from sidecar.control.store import Release
 from sidecar.decide.documents import Document
@@ -14,6 +15,8 @@ from sidecar.facts.releases import Manifest
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, FromControl, Held, Hello, Nack, Push, Subscription
 from tests.publishing import policy, release
+
+LOG = RevocationLog("log")
 
 
 def made(*documents: Document, namespace: str = "default", version: int = 1) -> Release:
@@ -46,7 +49,7 @@ def hello(
 
 
 def push(session: Session, catalogue: Catalogue) -> Push:
-    message = session.next(catalogue)
+    message = session.next(catalogue, LOG)
     assert message is not None
     assert message.HasField("push")
     return message.push
@@ -71,8 +74,8 @@ def test_a_namespace_without_a_release_is_said_once_and_pushed_when_it_has_one(
     catalogue: Catalogue,
 ) -> None:
     session = hello()
-    assert "no release yet" in idle(session.next(catalogue))
-    assert session.next(catalogue) is None
+    assert "no release yet" in idle(session.next(catalogue, LOG))
+    assert session.next(catalogue, LOG) is None
     assert session.assigned(catalogue) == {}
     catalogue.take([made(policy())])
     assert sent(push(session, catalogue)) == ["default", "p", "platform"]
@@ -82,7 +85,7 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_named(catalogue: Catalogu
     catalogue.take([made(policy("a"), policy("b"), policy("c"))])
     session = hello()
     ack(session, push(session, catalogue), default=1, platform=0)
-    assert session.next(catalogue) is None
+    assert session.next(catalogue, LOG) is None
     catalogue.take([made(policy("a"), policy("b", path="/new"), policy("d"), version=2)])
     second = push(session, catalogue)
     assert sent(second) == ["b", "d", "default"]
@@ -100,13 +103,13 @@ def test_one_unanswered_push_and_what_changes_meanwhile_becomes_one(catalogue: C
     first = push(session, catalogue)
     for version in range(2, 50):
         catalogue.take([made(policy(path=f"/{version}"), version=version)])
-        assert session.next(catalogue) is None
+        assert session.next(catalogue, LOG) is None
     ack(session, first, default=1, platform=0)
     second = push(session, catalogue)
     assert second.nonce != first.nonce
     assert [Manifest.from_bytes(r.manifest.manifest).version for r in second.resources[:1]] == [49]
     ack(session, second, default=49, platform=0)
-    assert session.next(catalogue) is None
+    assert session.next(catalogue, LOG) is None
 
 
 def test_after_a_nack_deltas_count_from_the_last_accepted_set(catalogue: Catalogue) -> None:
@@ -115,13 +118,13 @@ def test_after_a_nack_deltas_count_from_the_last_accepted_set(catalogue: Catalog
     ack(session, push(session, catalogue), default=1, platform=0)
     catalogue.take([made(policy("a"), policy("bad"), version=2)])
     second = push(session, catalogue)
-    assert session.nack(Nack(type=convert.RELEASE, nonce=second.nonce, error="no"))
+    assert session.nack(Nack(type=convert.RELEASE, nonce=second.nonce, error="no"), LOG)
     assert session.last_error == "no"
     assert session.enforces("default", 1)
     assert session.refuses("default", 2)
-    assert session.next(catalogue) is None  # the same again would be refused again
+    assert session.next(catalogue, LOG) is None  # the same again would be refused again
     catalogue.take([made(namespace="other", version=1)])
-    assert session.next(catalogue) is None
+    assert session.next(catalogue, LOG) is None
     catalogue.take([made(policy("a"), policy("good"), version=3)])
     third = push(session, catalogue)
     assert sent(third) == ["default", "good"]
@@ -136,9 +139,9 @@ def test_a_refused_set_is_not_sent_again_when_only_its_target_was_forgotten(
 ) -> None:
     catalogue.take([made(policy())])
     session = hello()
-    session.nack(Nack(nonce=push(session, catalogue).nonce, error="no"))
+    session.nack(Nack(nonce=push(session, catalogue).nonce, error="no"), LOG)
     catalogue._targets.clear()
-    assert session.next(catalogue) is None
+    assert session.next(catalogue, LOG) is None
 
 
 def test_who_holds_everything_is_told_that_it_is_current(catalogue: Catalogue) -> None:
@@ -146,8 +149,8 @@ def test_who_holds_everything_is_told_that_it_is_current(catalogue: Catalogue) -
     target = catalogue.target("default", {})
     assert target is not None
     session = hello(held=target.held)
-    assert idle(session.next(catalogue)) == ""
-    assert session.next(catalogue) is None
+    assert idle(session.next(catalogue, LOG)) == ""
+    assert session.next(catalogue, LOG) is None
 
 
 def test_who_held_more_is_told_to_drop_it(catalogue: Catalogue) -> None:
@@ -166,10 +169,10 @@ def test_answers_to_nothing_are_not_counted(catalogue: Catalogue) -> None:
     assert not session.ack(Ack(nonce="1"))
     found = push(session, catalogue)
     assert not session.ack(Ack(nonce=found.nonce + "x"))
-    assert not session.nack(Nack(nonce=""))
-    assert session.next(catalogue) is None
+    assert not session.nack(Nack(nonce=""), LOG)
+    assert session.next(catalogue, LOG) is None
     ack(session, found)
-    assert not session.nack(Nack(nonce=found.nonce))
+    assert not session.nack(Nack(nonce=found.nonce), LOG)
 
 
 def test_sidecars_alike_share_one_target_and_one_delta(catalogue: Catalogue) -> None:

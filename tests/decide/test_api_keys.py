@@ -102,12 +102,14 @@ def test_a_key_is_verified_to_the_same_object() -> None:
 
 @given(st.binary(max_size=MAX_KEY + 10))
 def test_nothing_else_is_a_key(credential: bytes) -> None:
-    keys = {b"partner": ApiKey(hashlib.sha256(SECRET).digest(), "s", (), {}, float("inf"))}
+    keys = {
+        b"partner": ApiKey("partner", hashlib.sha256(SECRET).digest(), "s", (), {}, float("inf"))
+    }
     assert isinstance(check(credential, keys, 0.0), Rejected)
     assert isinstance(check(b"partner." + credential, keys, 0.0), Rejected)
 
 
 def test_the_last_moment_of_a_key() -> None:
-    keys = {b"partner": ApiKey(hashlib.sha256(SECRET).digest(), "s", (), {}, 100.0)}
+    keys = {b"partner": ApiKey("partner", hashlib.sha256(SECRET).digest(), "s", (), {}, 100.0)}
     assert isinstance(check(b"partner." + SECRET, keys, 99.9), Verified)
     assert isinstance(check(b"partner." + SECRET, keys, 100.0), Rejected)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -45,10 +46,17 @@ def until(condition: Callable[[], Any], what: str, seconds: float = READY) -> An
     pytest.fail(f"not within {seconds:g} s: {what}")
 
 
-def get(url: str, headers: dict[str, str] | None = None, **more: Any) -> tuple[int, Any, bytes]:
+def get(
+    url: str,
+    headers: dict[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+    **more: Any,
+) -> tuple[int, Any, bytes]:
     """Status, headers, body; 0 where nobody answers."""
     request = urllib.request.Request(url, headers=headers or {}, **more)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with opener.open(request, timeout=30) as answer:
             return answer.status, answer.headers, answer.read()

@@ -61,10 +61,14 @@ class Authorizer:
 
     def __init__(self) -> None:
         self.expires = float("inf")
+        self.permit: Permit | None = None  # instead of the usual one
         self.reviewed: dict[str, Permit | Refuse | None] = {}
         self.changed: list[Callable[[], None]] = []
+        self.withdrawals: list[Callable[[], None]] = []
+        self.revoked: set[str] = set()  # subjects
         self.decided: list[Request] = []
         self.done: list[tuple[str, int]] = []
+        self.asserted = b""
         self.warm = asyncio.Event()
         self.cancelled = 0
 
@@ -73,6 +77,12 @@ class Authorizer:
         if request.path.startswith(("/cold", "/broken")):
             return None
         return self._decision(request)
+
+    def assertion(self, permit: Permit) -> bytes:
+        return self.asserted
+
+    def published(self, request: Request) -> Answer | None:
+        return None
 
     def preflight(self, request: Request) -> Answer | None:
         return None
@@ -90,10 +100,22 @@ class Authorizer:
     def _decision(self, request: Request) -> Decision:
         if request.path.startswith(("/no", "/cold/no")):
             return _decision(Refuse(Code.DENIED, "no"))
-        return _decision(Permit("r", Identity("iss", "alice"), expires=self.expires))
+        permit = self.permit or Permit("r", Identity("iss", "alice"), expires=self.expires)
+        return _decision(permit)
 
     def watch(self, changed: Callable[[], None]) -> None:
         self.changed.append(changed)
+
+    def watch_withdrawals(self, changed: Callable[[], None]) -> None:
+        self.withdrawals.append(changed)
+
+    def withdrawn(self, permit: Permit) -> bool:
+        return permit.identity is not None and permit.identity.subject in self.revoked
+
+    def revoke(self, subject: str) -> None:
+        self.revoked.add(subject)
+        for changed in self.withdrawals:
+            changed()
 
     def review(self, request: Request) -> Permit | Refuse | None:
         if request.path in self.reviewed:

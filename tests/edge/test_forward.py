@@ -5,10 +5,11 @@ import re
 import pytest
 
 from sidecar.decide.challenge import Answer, problem
+from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Identity, Obligations, Permit
 from sidecar.edge import forward
 from sidecar.edge import names as names_module
-from sidecar.edge.forward import client_framing, encoded
+from sidecar.edge.forward import client_framing, encoded, request_head
 from sidecar.edge.http1 import Framing, parse_request_head
 from sidecar.edge.names import RequestNames, folded, late_request_lines
 from sidecar.edge.response_head import parse_response_head
@@ -463,3 +464,27 @@ def test_what_callers_make_long_is_not_remembered() -> None:
         assert subject.subject.encode() in forward.identity_lines(subject)
         forward.identity_lines(Identity("iss", "alice", scopes))
     assert forward.remembered() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"sid=secret", b""),
+        (b"a=1; sid=secret; b=2", b"a=1; b=2"),
+        (b"sid=secret;sid=other", b""),
+        (b"a=1;sid=x", b"a=1"),
+        (b"sid =x; a=1", b"a=1"),
+        (b"sidx=1; xsid=2", b"sidx=1; xsid=2"),
+        (b" ; ;a", b"a"),
+        (b'sid="quoted"; a=1', b"a=1"),
+    ],
+)
+def test_a_cookie_that_stays_here_leaves_the_others(value: bytes, left: bytes) -> None:
+    head = parse_request_head(b"GET / HTTP/1.1\r\nhost: h\r\ncookie: " + value + b"\r\n\r\n")
+    names = RequestNames(removed=(Location(b"sid", cookie=True),))
+    request = head.request("http", "192.0.2.1")
+    sent = request_head(
+        head, request, Permit("r"), names, decision_id="d", traceparent=b"t", default_host="h"
+    )
+    assert (b"cookie: " + left + b"\r\n" in sent) if left else (b"cookie" not in sent)
+    assert b"secret" not in sent

@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from sidecar.decide.credentials import Location
+from sidecar.decide.outcomes import Identity, Permit
 from sidecar.edge.bodies import body_of
 from sidecar.edge.http1 import parse_request_head
 from sidecar.edge.proxy import Proxy
@@ -18,6 +20,8 @@ from .raw_requests import RAW, Outcome
 GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MIB = 1024 * 1024
+ANYBODY = Permit("r")
+ALICE = Permit("r", Identity("iss", "alice"))
 
 
 def post(target: bytes = b"/p", *lines: bytes, body: bytes = b"") -> bytes:
@@ -867,8 +871,33 @@ async def test_a_taken_port_says_what_to_do(rig: Rig) -> None:
 async def test_rules_name_what_callers_may_not_send(rig: Rig) -> None:
     rules = frozenset({"x-tier"})
     proxy = Proxy(rig.authorizer, rig.pool, strip=lambda: rules)
-    assert proxy.names()[b"x-tier"] == b""
-    assert proxy.names() is proxy.names()
+    assert proxy.names(ANYBODY)[b"x-tier"] == b""
+    assert proxy.names(ANYBODY) is proxy.names(ANYBODY)
     rules = frozenset({"x-level"})
-    assert proxy.names()[b"x-level"] == b""
-    assert proxy.names()[b"x-tier"] == b"x-tier: "
+    assert proxy.names(ANYBODY)[b"x-level"] == b""
+    assert proxy.names(ANYBODY)[b"x-tier"] == b"x-tier: "
+
+
+async def test_a_credential_stays_here_where_it_admitted(rig: Rig) -> None:
+    places: tuple[Location, ...]
+    places = (Location(b"authorization"), Location(b"x-key"), Location(b"sid", cookie=True))
+    proxy = Proxy(rig.authorizer, rig.pool, remove=lambda: places)
+    bare = proxy.names(ALICE)
+    assert bare is proxy.names(ALICE)
+    assert [bare[name] for name in (b"authorization", b"x-key", b"dpop")] == [b"", b"", b""]
+    assert bare[b"cookie"] == b"cookie: "
+    assert bare.cookies == {b"sid"}
+    # Of a caller that nobody knows nothing was taken for a credential.
+    assert proxy.names(ANYBODY)[b"authorization"] == b"authorization: "
+    places = (Location(b"x-key"),)
+    assert proxy.names(ALICE)[b"authorization"] == b"authorization: "
+
+
+async def test_an_assertion_goes_with_the_request(rig: Rig) -> None:
+    rig.authorizer.asserted = b"x-sidecar-assertion: a.b.c\r\n"
+    client = await rig.client(b"GET /a HTTP/1.1\r\nHost: h\r\nX-Sidecar-Assertion: mine\r\n\r\n")
+    upstream = await rig.upstream.accept()
+    head = await upstream.head()
+    assert head.count(b"x-sidecar-assertion: a.b.c\r\n") == 1
+    assert b"mine" not in head
+    client.close()

@@ -16,6 +16,7 @@ from websockets.frames import Close
 
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.request import Request
+from sidecar.decide.tokens import Verified
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.certificates import ClientFiles, ServerFiles, load
 from sidecar.edge.handshakes import Handshakes
@@ -435,6 +436,57 @@ async def test_another_permit_lasts_its_own_time(
     if until:
         rig.pass_time(1)
         assert rig.stats.tunnels_cut == {"expired": 1}
+
+
+def opaque(expires: float, ends: float) -> Permit:
+    """A permit by what an issuer said of an opaque token: believed for a while, asked again."""
+    verified = Verified(ALICE, {}, frozenset(), expires, None, 0, ends=ends)
+    return Permit("r", ALICE, expires=expires, verified=verified)
+
+
+async def test_an_opaque_token_is_asked_about_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig.authorizer, "permit", opaque(30.0, 100.0))
+    await tunnel(rig)
+    asked: list[str] = []
+
+    async def ask(request: Request) -> Permit | Refuse:
+        asked.append(request.path)
+        return opaque(60.0, 100.0)
+
+    monkeypatch.setattr(rig.authorizer, "reconsider", ask)
+    rig.authorizer.reviewed["/ws"] = None
+    rig.pass_time(30)
+    await rig.becomes(lambda: asked == ["/ws"])
+    rig.pass_time(29)
+    assert asked == ["/ws"]
+    rig.pass_time(1)
+    await rig.becomes(lambda: len(asked) == 2)
+    assert rig.stats.tunnels_cut == {}
+
+
+async def test_and_ends_when_it_is_not_active_any_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig.authorizer, "permit", opaque(30.0, 100.0))
+    client, upstream = await tunnel(rig)
+    rig.authorizer.reviewed["/ws"] = Refuse(Code.INVALID_TOKEN, "introspection_inactive")
+    rig.pass_time(30)
+    await both_close(rig, client, upstream, 1008, "token expired")
+
+
+async def test_while_nobody_can_say_it_goes_on_until_its_own_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig.authorizer, "permit", opaque(30.0, 100.0))
+    client, upstream = await tunnel(rig)
+    rig.authorizer.reviewed["/ws"] = Refuse(Code.UNAVAILABLE, "introspection_unavailable")
+    for _ in range(6):
+        rig.pass_time(15)
+    assert rig.stats.tunnels_cut == {}
+    rig.pass_time(10)
+    await both_close(rig, client, upstream, 1008, "token expired")
 
 
 async def test_expiry_ends_nothing_where_refusals_are_only_logged(rig: Rig) -> None:

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from sidecar.decide.tokens import Issuer
-from sidecar.facts.jwks import COOL_DOWN, MAX_BODY, RETRY_FAILED, STALE_BOUND, KeyStore
+from sidecar.facts.http import MAX_BODY
+from sidecar.facts.jwks import COOL_DOWN, RETRY_FAILED, STALE_BOUND, KeyStore
 from sidecar.facts.shared_keys import SharedKeys
 from tests.casebook import jwks
 

@@ -87,7 +87,9 @@ async def crew_of(
     async def need(issuer: str) -> None:
         rig.needed.append(issuer)
 
-    crew = Crew(count, begin, (shared.rates, shared.turn), lambda: [KEYS], need)
+    crew = Crew(
+        count, begin, (shared.rates, shared.turn), lambda: [KEYS], need, lambda: b"withdrawn"
+    )
     rig = Rig(crew)
     try:
         yield rig

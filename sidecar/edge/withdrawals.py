@@ -1,0 +1,64 @@
+"""What is under way for callers whose credential was withdrawn is ended: exchanges and tunnels.
+
+All of it is looked at, in slices, since twenty thousand at once would hold up everybody else. A
+look is one dictionary look-up or a few; nothing is decided anew, for nothing else has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from sidecar.decide.outcomes import Permit
+
+SLICE: Final = 0.002  # seconds of looking before other work gets its turn
+
+
+class UnderWay(Protocol):
+    """A client connection or a tunnel."""
+
+    def permitted(self) -> Permit | None:
+        """What lets the exchange at hand, or the tunnel, go on; None where there is none."""
+
+    def withdraw(self) -> None:
+        """End it: the credential that it hangs on was withdrawn."""
+
+
+class Withdrawals:
+    """One per proxy. `begin` whenever something was withdrawn."""
+
+    def __init__(
+        self,
+        withdrawn: Callable[[Permit], bool],
+        under_way: Callable[[], Iterable[UnderWay]],
+    ) -> None:
+        self.ended = 0
+        """How many were ended so far."""
+        self._withdrawn = withdrawn
+        self._under_way = under_way
+        self._to_look_at: deque[UnderWay] = deque()
+        self._looking = False  # a slice of it is due
+
+    def begin(self) -> None:
+        """Look at all of them, from the beginning."""
+        self._to_look_at = deque(self._under_way())
+        if not self._looking:
+            self._look_at_some()
+
+    def _look_at_some(self) -> None:
+        until = time.perf_counter() + SLICE
+        queue = self._to_look_at
+        while queue:
+            each = queue.popleft()
+            permit = each.permitted()
+            if permit is not None and self._withdrawn(permit):
+                self.ended += 1
+                each.withdraw()
+            if time.perf_counter() >= until:
+                break
+        self._looking = bool(queue)
+        if queue:
+            asyncio.get_running_loop().call_soon(self._look_at_some)

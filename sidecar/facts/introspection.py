@@ -1,0 +1,329 @@
+"""Asking issuers about opaque tokens (RFC 7662): one question for each token at a time, bounded.
+
+What comes back is kept as evidence under the token's digest, for as long as `decide.introspection`
+believes it. A server that fails again and again is left alone for a while (a breaker), then tried
+with one question; meanwhile its tokens cannot be checked, which decides as 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.introspection import (
+    INACTIVE,
+    Answer,
+    Introspector,
+    Unknown,
+    held,
+    key_of,
+    read,
+)
+from sidecar.decide.outcomes import NeedIntrospection
+from sidecar.decide.tokens import Rejected, Verified
+from sidecar.errors import FetchFailed
+from sidecar.facts.http import HttpClient
+from sidecar.facts.secrets import Secrets
+
+ANSWERS: Final = 50_000  # remembered, 64 MiB at most
+MAX_BODY: Final = 64 * 1024  # bytes of an answer
+TIMEOUT: Final = 5.0  # seconds for one
+AT_ONCE: Final = 64  # questions to one issuer; the next wait
+WAITING: Final = 1024  # of them, at most
+PER_ADDRESS: Final = 16  # questions at a time for one client address
+BREAKS_AFTER: Final = 5  # failures in a row
+OPEN: Final = 2.0  # seconds that a broken server is left alone, the first time
+LONGEST_OPEN: Final = 60.0
+ASSERTION: Final = 60  # seconds that a client assertion is valid
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+_log: Final = logging.getLogger("sidecar.introspection")
+
+
+_OURS: Final = frozenset((401, 403, 404, 405, 408, 429))  # not about the token
+
+
+class Breaker:
+    """Whether a server is asked. Closed: it is. Open: it is not, until a time. Then one question
+    is let through, and what comes of it closes the breaker or opens it for twice as long."""
+
+    def __init__(self) -> None:
+        self.failures = 0  # in a row
+        self._until = 0.0
+        self._pause = OPEN
+        self._trying = False
+
+    @property
+    def open(self) -> bool:
+        return self.failures >= BREAKS_AFTER
+
+    def admits(self, now: float) -> bool:
+        """Whether to ask; if so, `succeeded` or `failed` must follow."""
+        if not self.open:
+            return True
+        if self._trying or now < self._until:
+            return False
+        self._trying = True
+        return True
+
+    def succeeded(self) -> None:
+        self.failures = 0
+        self._pause = OPEN
+        self._trying = False
+
+    def failed(self, now: float) -> None:
+        self.failures += 1
+        self._trying = False
+        if self.open:
+            self._until = now + self._pause
+            self._pause = min(LONGEST_OPEN, self._pause * 2)
+
+
+@dataclass(slots=True)
+class _Server:
+    """What goes with one introspector."""
+
+    introspector: Introspector
+    breaker: Breaker = field(default_factory=Breaker)
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    waiting: int = 0
+    last_error: str = ""
+    tls: ssl.SSLContext | None = None
+    tls_of: tuple[int, ...] = ()
+    key: Any = None
+    key_of: bytes = b""
+
+
+class Introspections:
+    """Answers of every issuer that the snapshot names; `answers` is evidence for decisions."""
+
+    def __init__(
+        self,
+        secrets: Secrets,
+        *,
+        clock: Callable[[], float] = time.time,
+        http: HttpClient | None = None,
+    ) -> None:
+        self.answers: ExpiringCache[bytes, Answer] = ExpiringCache(ANSWERS)
+        self.outcomes: Counter[str] = Counter()
+        """Questions by what came of them: active, inactive, refused, failed, spared."""
+        self._secrets = secrets
+        self._clock = clock
+        self._http = http or HttpClient(timeout=TIMEOUT, max_body=MAX_BODY)
+        self._servers: dict[str, _Server] = {}
+        self._flights: dict[bytes, asyncio.Task[None]] = {}
+        self._asking: Counter[str] = Counter()  # by client address
+
+    def use(self, introspectors: Iterable[Introspector]) -> None:
+        """Ask exactly these; one that is described in another way starts anew."""
+        servers: dict[str, _Server] = {}
+        for each in introspectors:
+            known = self._servers.get(each.issuer.issuer)
+            if known is not None and known.introspector.mark == each.mark:
+                known.introspector = each
+                servers[each.issuer.issuer] = known
+            else:
+                servers[each.issuer.issuer] = _Server(each)
+        self._servers = servers
+
+    def asks_too_much(self, address: str) -> bool:
+        """Whether as many questions as may be are under way for a client address."""
+        return self._asking[address] >= PER_ADDRESS if address in self._asking else False
+
+    async def fetch(self, want: NeedIntrospection) -> None:
+        """Have an answer put into `answers`, or join a question under way."""
+        flight = self._flights.get(want.key)
+        if flight is None:
+            if self.asks_too_much(want.address):
+                return  # since it was decided to ask; the next round says so
+            self._asking[want.address] += 1  # at once: many may be decided before any of them flies
+            flight = asyncio.create_task(self._fly(want), name=f"introspection by {want.issuer}")
+            self._flights[want.key] = flight
+        # Waited for, not awaited: a caller that hangs up must not take the answer from the others.
+        await asyncio.wait({flight})
+
+    async def close(self) -> None:
+        for flight in self._flights.values():
+            flight.cancel()
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await self._http.close()
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """For inspection: each issuer's breaker and last error."""
+        return {
+            name: {"open": server.breaker.open, "error": server.last_error}
+            for name, server in self._servers.items()
+        }
+
+    async def _fly(self, want: NeedIntrospection) -> None:
+        try:
+            server = self._servers.get(want.issuer)
+            # Of another snapshot: the next round decides with the new one.
+            if server is not None and key_of(server.introspector, want.token) == want.key:
+                self._keep(want, server, await self._answer(want, server))
+        finally:
+            del self._flights[want.key]
+            self._asking[want.address] -= 1
+            if not self._asking[want.address]:
+                del self._asking[want.address]
+
+    def _keep(self, want: NeedIntrospection, server: _Server, answer: Answer) -> None:
+        now = self._clock()
+        weight = answer.weight if isinstance(answer, Verified) else 256
+        self.answers.put(want.key, answer, held(answer, server.introspector, now), weight)
+
+    async def _answer(self, want: NeedIntrospection, server: _Server) -> Answer:
+        if not server.breaker.admits(self._clock()):
+            self.outcomes["spared"] += 1
+            return Unknown("the server has failed again and again, and is left alone for a while")
+        try:
+            if server.waiting >= WAITING:
+                raise FetchFailed("too many questions are waiting")
+            server.waiting += 1
+            try:
+                async with server.turn:
+                    body = await self._ask(want.token, server)
+            finally:
+                server.waiting -= 1
+            answer = read(body, server.introspector, want.token, self._clock())
+            if isinstance(answer, Unknown):
+                raise FetchFailed(answer.why)
+        except FetchFailed as error:
+            return self._failure(server, str(error), error.status)
+        except asyncio.CancelledError:
+            server.breaker.failed(self._clock())
+            raise
+        except Exception as error:  # noqa: BLE001  (a defect of ours decides as 503, not as a crash)
+            _log.exception("asking %s about a token failed", want.issuer)
+            return self._failure(server, f"internal error: {type(error).__name__}")
+        server.breaker.succeeded()
+        server.last_error = ""
+        self.outcomes[_outcome(answer)] += 1
+        return answer
+
+    def _failure(self, server: _Server, error: str, status: int = 0) -> Unknown:
+        self.outcomes["failed"] += 1
+        if error != server.last_error:
+            _log.warning("introspection by %s: %s", server.introspector.issuer.issuer, error)
+        server.last_error = error
+        if 400 <= status < 500 and status not in _OURS:
+            # It did not like the question, and callers choose the token: no strange token may
+            # have the server left alone for everybody.
+            server.breaker.succeeded()
+        else:
+            server.breaker.failed(self._clock())
+        return Unknown(error)
+
+    async def _ask(self, token: bytes, server: _Server) -> bytes:
+        introspector = server.introspector
+        try:
+            form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
+        except UnicodeDecodeError:
+            return b'{"active": false}'  # no issuer has made it (RFC 6750 section 2.1)
+        headers = await asyncio.to_thread(self._authenticate, server, form)
+        return await self._http.post(introspector.endpoint, form, headers, server.tls)
+
+    # Who we are (RFC 7662 section 2.1).
+
+    def _authenticate(self, server: _Server, form: dict[str, str]) -> Mapping[str, str]:
+        """Puts what says who asks into the form, the headers or the TLS context. Reads files."""
+        introspector = server.introspector
+        self._prepare_tls(server)
+        match introspector.method:
+            case "client_secret_basic":
+                secret = self._secrets.read(introspector.secret).decode("utf-8", "replace")
+                # RFC 6749 section 2.3.1: both are form-encoded first.
+                pair = f"{quote_plus(introspector.client_id)}:{quote_plus(secret)}"
+                return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+            case "private_key_jwt":
+                form["client_id"] = introspector.client_id
+                form["client_assertion_type"] = ASSERTION_TYPE
+                form["client_assertion"] = self._assertion(server)
+            case "tls_client_auth":
+                form["client_id"] = introspector.client_id
+        return {}
+
+    def _assertion(self, server: _Server) -> str:
+        """RFC 7523 section 3; the audience is the issuer, as its successor will have it."""
+        introspector = server.introspector
+        pem = self._secrets.read(introspector.secret)
+        if server.key is None or pem != server.key_of:
+            server.key, server.key_of = _private_key(pem, introspector.secret.file), pem
+        now = int(self._clock())
+        claims = {
+            "iss": introspector.client_id,
+            "sub": introspector.client_id,
+            "aud": introspector.issuer.issuer,
+            "iat": now,
+            "exp": now + ASSERTION,
+            "jti": os.urandom(16).hex(),
+        }
+        headers = {"kid": introspector.key_id} if introspector.key_id else None
+        return jwt.encode(claims, server.key, _algorithm(server.key), headers=headers)
+
+    def _prepare_tls(self, server: _Server) -> None:
+        """A context with the certificate and CAs of the moment; None where the usual one does."""
+        introspector = server.introspector
+        named = [introspector.ca, introspector.certificate]
+        if introspector.certificate.file:
+            named.append(introspector.secret)
+        paths = [self._secrets.path(each) for each in named if each.file]
+        if not paths:
+            return
+        try:
+            of = tuple(path.stat().st_mtime_ns for path in paths)
+            if server.tls is not None and server.tls_of == of:
+                return
+            ca = self._secrets.path(introspector.ca) if introspector.ca.file else None
+            context = ssl.create_default_context(cafile=str(ca) if ca else None)
+            if introspector.certificate.file:
+                context.load_cert_chain(
+                    self._secrets.path(introspector.certificate),
+                    self._secrets.path(introspector.secret),
+                )
+        except (OSError, ssl.SSLError) as error:
+            raise FetchFailed(
+                f"the certificate, its key or the CAs are of no use: {error}"
+            ) from None
+        server.tls, server.tls_of = context, of
+
+
+def _outcome(answer: Answer) -> str:
+    if isinstance(answer, Rejected):
+        return "inactive" if answer is INACTIVE else "refused"
+    return "active"
+
+
+def _private_key(pem: bytes, name: str) -> Any:
+    try:
+        return load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise FetchFailed(f"the secret {name} is no private key (PEM, no password)") from None
+
+
+def _algorithm(key: Any) -> str:
+    match key:
+        case rsa.RSAPrivateKey():
+            return "RS256"
+        case ed25519.Ed25519PrivateKey():
+            return "EdDSA"
+        case ec.EllipticCurvePrivateKey():
+            curves = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+            if key.curve.name in curves:
+                return curves[key.curve.name]
+    raise FetchFailed("the private key is of a kind that signs no client assertions")
