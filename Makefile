@@ -40,6 +40,7 @@ test: lint types $(COMPILED) $(OIDC)/.ready
 	$(BIN)/python -m pytest $(ARGS)
 
 # The OpenID Provider of the end-to-end tests (npm's oidc-provider), exactly as the lock file has it.
+# After a change of package.json: npm install --prefix tests/e2e/oidc
 $(OIDC)/.ready: tests/e2e/oidc/package.json tests/e2e/oidc/package-lock.json
 	sh tests/programs.sh npm
 	rm -f $@ && mkdir -p $(OIDC) && cp tests/e2e/oidc/package*.json $(OIDC)

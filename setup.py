@@ -36,6 +36,7 @@ HOT = (
     "sidecar/decide/credentials.py",
     "sidecar/decide/cache.py",
     "sidecar/decide/evaluate.py",
+    "sidecar/decide/plan.py",
     "sidecar/decide/strict.py",
     "sidecar/decide/tokens.py",
     "sidecar/decide/api_keys.py",

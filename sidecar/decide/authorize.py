@@ -14,14 +14,13 @@ from typing import Any, final
 import msgspec
 
 from sidecar.decide import api_keys, introspection, proofs
-from sidecar.decide.bindings import Bindings
+from sidecar.decide.bindings import Bindings, standing
 from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
 from sidecar.decide.credentials import Credential, find, same_origin
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
-    DpopScheme,
     Need,
     NeedIntrospection,
     NeedKeys,
@@ -120,6 +119,7 @@ class _Remembered(msgspec.Struct, frozen=True):
 
     snapshot: Any  # its mark
     verified: Verified | None
+    workload: Verified | None
     permit: Permit
     expires: float
 
@@ -136,7 +136,12 @@ def authorize(
     `reviewed`: it was permitted before and goes on (a tunnel). Its proof was used then and is old.
     """
     known: _Remembered | None = request.memo
-    if known is not None and known.snapshot is snapshot.mark and now < known.expires:
+    if (
+        known is not None
+        and known.snapshot is snapshot.mark
+        and now < known.expires
+        and (known.workload is None or not evidence.revocations.revokes(known.workload, now))
+    ):
         if known.verified is None:
             return known.permit
         if _current(known.verified, evidence) and not evidence.revocations.revokes(
@@ -170,7 +175,7 @@ def authorize(
         caller = _NOBODY
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
-    bindings = Bindings(request, verified, now)
+    bindings = Bindings(request, verified, now, evidence.revocations)
     key = None if bad else about.reads.key(found, verified, bindings)
     if key is not None:
         permit = evidence.decisions.get(key, now)
@@ -218,7 +223,11 @@ def _remember(
     must not do again.
     """
     expires = _holds(request, verified, permit)
-    request.memo = _Remembered(snapshot.mark, verified, permit, expires)
+    certificate = request.certificate
+    workload = None
+    if certificate is not None and certificate.workload is not None:
+        workload = standing(certificate, certificate.workload)
+    request.memo = _Remembered(snapshot.mark, verified, workload, permit, expires)
     return expires
 
 
@@ -412,9 +421,11 @@ def _obliged(
     obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
     auth = rule.auth
     if auth == "workload" or (auth == "either" and verified is None):
-        workload = bindings.workload()
+        workload = bindings.standing()
         if workload is not None:
-            return Permit(rule.ref, workload.identity, obligations, workload.expires)
+            return Permit(
+                rule.ref, workload.identity, obligations, workload.expires, verified=workload
+            )
     if auth == "none" or verified is None:
         return Permit(rule.ref, obligations=obligations)
     return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
@@ -435,8 +446,7 @@ def _refuse(
             rule=rule,
             realm=realm,
         )
-    service = snapshot.service.dpop
-    dpop = DpopScheme(service.algs, caller.dpop, service.offered)
+    dpop = snapshot.service.dpop.scheme(used=caller.dpop)
     if caller.rejected is not None:
         return Refuse(
             caller.rejected.code,

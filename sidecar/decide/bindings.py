@@ -10,9 +10,10 @@ from urllib.parse import unquote_to_bytes
 from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Failed
 from sidecar.decide.outcomes import NO_CLAIMS
 from sidecar.decide.request import Request
+from sidecar.decide.revocations import Revocations
 from sidecar.decide.routes import Pattern
-from sidecar.decide.tokens import Verified
-from sidecar.decide.workloads import Workload
+from sidecar.decide.tokens import WEIGHT, Verified
+from sidecar.decide.workloads import Certificate, Workload
 
 
 class Unreadable(Exception):
@@ -22,12 +23,19 @@ class Unreadable(Exception):
 class Bindings:
     """One request and caller, at one moment. Cheap to make; converts when asked."""
 
-    __slots__ = ("_now", "_request", "_verified")
+    __slots__ = ("_now", "_request", "_revocations", "_verified")
 
-    def __init__(self, request: Request, verified: Verified | None, now: float) -> None:
+    def __init__(
+        self,
+        request: Request,
+        verified: Verified | None,
+        now: float,
+        revocations: Revocations | None = None,
+    ) -> None:
         self._request = request
         self._verified = verified
         self._now = now
+        self._revocations = revocations
 
     def truth(self, program: Program, pattern: Pattern) -> Truth:
         """The value of a boolean expression for a rule that matched by `pattern`."""
@@ -74,12 +82,25 @@ class Bindings:
         return _EMPTY[name]
 
     def workload(self) -> Workload | None:
-        """Whom the caller's certificate names, for as long as the certificate holds."""
+        """Whom the caller's certificate names, for as long as it holds and is not withdrawn."""
         certificate = self._request.certificate
         if certificate is None:
             return None
         workload = certificate.workload
-        return workload if workload is not None and self._now < workload.expires else None
+        if workload is None or self._now >= workload.expires:
+            return None
+        if self._revocations is not None:
+            known = standing(certificate, workload)
+            if self._revocations.revokes(known, self._now):
+                return None
+        return workload
+
+    def standing(self) -> Verified | None:
+        """The same as a credential, which may be withdrawn: by subject, or thumbprint as a key."""
+        workload, certificate = self.workload(), self._request.certificate
+        if workload is None or certificate is None:
+            return None
+        return standing(certificate, workload)
 
     def _claims(self, keys: frozenset[str] | None) -> Mapping[str, Any]:
         if self._verified is None:
@@ -92,6 +113,16 @@ class Bindings:
         if opaque and not opaque.isdisjoint(keys):
             raise Unreadable
         return _subset(claims, keys)
+
+
+def standing(certificate: Certificate, workload: Workload) -> Verified:
+    """A workload as a credential; the same object each time."""
+    known: Verified | None = certificate.standing
+    if known is None:
+        claims = {"iat": workload.since, "cnf": {"x5t#S256": certificate.thumbprint}}
+        known = Verified(workload.identity, claims, frozenset(), workload.expires, None, WEIGHT)
+        certificate.standing = known
+    return known
 
 
 def _subset(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import orjson
 from sidecar.decide import nonces
 from sidecar.decide.documents import ALGORITHMS
 from sidecar.decide.keys import PRIVATE_MEMBERS, VerificationKey, parse_jwk
-from sidecar.decide.outcomes import Code, RememberProof
+from sidecar.decide.outcomes import Code, DpopScheme, RememberProof
 from sidecar.decide.request import Request, canonical_authority, canonical_path
 from sidecar.decide.strict import base64url, json_object
 from sidecar.decide.tokens import Rejected
@@ -50,6 +50,13 @@ class Dpop:
     offered: bool = False
     algs: str = " ".join(ALGORITHMS)
     """The algorithms as challenges name them."""
+
+    def scheme(self, *, used: bool) -> DpopScheme:
+        """What a challenge says, to a caller who used the scheme or should have."""
+        return _scheme(self.algs, used, self.offered)
+
+
+_scheme: Final = lru_cache(maxsize=64)(DpopScheme)
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -258,3 +265,11 @@ def _target(htu: str) -> tuple[str, str, str]:
 
 
 _known_target: Final = lru_cache(maxsize=1024)(_target)
+
+
+def remembered() -> dict[str, int]:
+    """Entries by table of what came before; every one of them is bounded."""
+    return {
+        "proof_keys": _known_key.cache_info().currsize,
+        "proof_targets": _known_target.cache_info().currsize,
+    }

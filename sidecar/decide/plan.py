@@ -23,12 +23,13 @@ def plan(verdict: Verdict) -> Plan | None:
     guards = [unmet for _, unmet in verdict.guards if unmet is not None]
     if any(unmet.fixed for unmet in guards):
         return None
+    guards_unproven = any(guard.proof for guard in guards)
     best: tuple[int, CompiledRule, Unmet] | None = None
     for rule, unmet in verdict.open:
         if unmet.fixed:
             continue
         cost = FRICTION["scope"] * len(_missing(unmet, guards))
-        if unmet.proof or any(guard.proof for guard in guards):
+        if unmet.proof or guards_unproven:
             cost += FRICTION["proof"]
         if best is None or cost < best[0]:
             best = (cost, rule, unmet)
@@ -37,8 +38,9 @@ def plan(verdict: Verdict) -> Plan | None:
     _, rule, unmet = best
     missing = _missing(unmet, guards)
     required = _distinct(rule.scopes, *(guard.scopes for (guard, _), _ in verdict.guards))
-    proof = _one_of(rule.proof, *(guard.proof for (guard, _), _ in verdict.guards))
-    unproven = bool(unmet.proof) or any(guard.proof for guard in guards)
+    asked = [each for each in (rule, *[guard for (guard, _), _ in verdict.guards]) if each.proof]
+    proof = _one_of([each.proof for each in asked]) if asked else ()
+    unproven = bool(unmet.proof) or guards_unproven
     authentication = unmet.authentication or any(guard.authentication for guard in guards)
     if not authentication and not missing and not unproven:
         return None
@@ -46,11 +48,10 @@ def plan(verdict: Verdict) -> Plan | None:
     return Plan(kind, required, missing, proof, unproven)
 
 
-def _one_of(*groups: tuple[str, ...]) -> tuple[str, ...]:
-    """What is in every group that is not empty; all there is where nothing is in all of them."""
-    asked = [group for group in groups if group]
-    common = tuple(kind for kind in _distinct(*asked) if all(kind in group for group in asked))
-    return common or _distinct(*asked)
+def _one_of(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """What is in every group; all there is where nothing is in all of them."""
+    every = _distinct(*groups)
+    return tuple(kind for kind in every if all(kind in group for group in groups)) or every
 
 
 def _missing(unmet: Unmet, guards: list[Unmet]) -> tuple[str, ...]:

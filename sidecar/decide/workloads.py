@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -25,7 +25,7 @@ _ACCOUNT: Final = re.compile(r"/ns/([^/]+)/sa/([^/]+)")
 
 @final
 class Workload(msgspec.Struct, frozen=True):
-    """A verified SPIFFE id: who calls, until `expires` (seconds since the epoch).
+    """A verified SPIFFE id: who calls, from `since` until `expires` (seconds since the epoch).
 
     `namespace` and `service_account` are there where the path is `/ns/.../sa/...`, else empty.
     """
@@ -35,6 +35,7 @@ class Workload(msgspec.Struct, frozen=True):
     namespace: str
     service_account: str
     expires: float
+    since: float = 0.0
 
 
 class Certificate:
@@ -42,14 +43,16 @@ class Certificate:
 
     `thumbprint` is base64url of the SHA-256 of its DER form; `workload` is whom it names, if it
     names somebody and a trust bundle of that trust domain vouches for it. A door that takes that
-    away again makes all forget what they remember of decisions.
+    away again makes all forget what they remember of decisions. `standing` belongs to `bindings`:
+    the workload as a credential.
     """
 
-    __slots__ = ("thumbprint", "workload")
+    __slots__ = ("standing", "thumbprint", "workload")
 
     def __init__(self, thumbprint: str, workload: Workload | None = None) -> None:
         self.thumbprint = thumbprint
         self.workload = workload
+        self.standing: Any = None
 
 
 def trust_domain(text: str) -> bool:
@@ -77,7 +80,7 @@ def _is_segment(part: str) -> bool:
     return _SEGMENT.fullmatch(part) is not None and part not in (".", "..")
 
 
-def workload(text: str, expires: float) -> Workload:
+def workload(text: str, expires: float, since: float = 0.0) -> Workload:
     """Who a SPIFFE id says it is. Raises ValueError."""
     domain, path = parse_id(text)
     account = _ACCOUNT.fullmatch(path)
@@ -87,6 +90,7 @@ def workload(text: str, expires: float) -> Workload:
         account.group(1) if account else "",
         account.group(2) if account else "",
         expires,
+        since,
     )
 
 

@@ -28,7 +28,6 @@ from sidecar.decide.introspection import Answer as Introspected
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.outcomes import (
     Code,
-    DpopScheme,
     Need,
     NeedIntrospection,
     NeedKeys,
@@ -371,13 +370,12 @@ class Authorizer:
             snapshot = self.snapshot
             if snapshot is None:
                 return refuse
-            dpop = snapshot.service.dpop
             return self._enforced(
                 msgspec.structs.replace(
                     refuse,
                     rule=permit.rule,
                     realm=snapshot.service.name,
-                    dpop=DpopScheme(dpop.algs, True, dpop.offered),
+                    dpop=snapshot.service.dpop.scheme(used=True),
                 )
             )
         return permit
@@ -473,6 +471,9 @@ class Authorizer:
         if outcome.identity is not None:
             record["issuer"] = outcome.identity.issuer
             record["subject"] = outcome.identity.subject
+        certificate = request.certificate
+        if certificate is not None and certificate.workload is not None:
+            record["source"] = certificate.workload.spiffe
         return record
 
 

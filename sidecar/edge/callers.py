@@ -86,6 +86,7 @@ class Callers:
             found = named(each.leaf, each.chain, bundles)
             if found != each.workload:
                 each.workload = found
+                each.standing = None
                 changed = True
         return changed
 
@@ -118,7 +119,11 @@ def named(leaf: bytes, chain: Sequence[bytes], bundles: Bundles) -> Workload | N
         if len(uris) != 1 or _signs(extensions):
             return None
         domain, _ = parse_id(uris[0])
-        found = workload(uris[0], certificate.not_valid_after_utc.timestamp())
+        found = workload(
+            uris[0],
+            certificate.not_valid_after_utc.timestamp(),
+            certificate.not_valid_before_utc.timestamp(),
+        )
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         return None
     return None if bundles.get(domain, _NOBODY).isdisjoint(chain) else found
@@ -204,3 +209,9 @@ def _split(value: bytes, part: re.Pattern[bytes]) -> list[bytes]:
         found.append(value[at:end])
         at = end + 1
     return found
+
+
+def remembered() -> dict[str, int]:
+    """Entries by table of what came before; every one of them is bounded."""
+    known = _client_cert.cache_info().currsize + _forwarded.cache_info().currsize
+    return {"told_certificates": known}

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sidecar.edge import forward, http1, response_head
+from sidecar.decide import dpop
+from sidecar.edge import callers, forward, http1, response_head
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
 from sidecar.edge.rotation import Rotation
@@ -43,7 +44,7 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
 def remembered_family() -> Metric:
     """The tables that spare a request the work of an equal one before."""
     family = GaugeMetricFamily("sidecar_remembered_entries", "In each table.", labels=["table"])
-    for part in (http1, response_head, forward):
+    for part in (http1, response_head, forward, dpop, callers):
         for table, entries in part.remembered().items():
             family.add_metric([table], entries)
     return family

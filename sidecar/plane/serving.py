@@ -179,6 +179,19 @@ class Serving:
         )
 
 
+def _nonce_key(settings: RunSettings, secret: bytes) -> bytes:
+    """What DPoP nonces are made with: the same in all workers, and in all replicas with a file."""
+    path = settings.dpop_nonce_key
+    if path is not None:
+        try:
+            secret = path.read_bytes()
+        except OSError as error:
+            raise Misuse(f"--dpop-nonce-key: {path} cannot be read: {error.strerror}") from None
+        if len(secret) < MIN_SECRET:
+            raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
+    return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()
+
+
 def _introspections(introspections: Introspections) -> Iterable[Metric]:
     outcomes = CounterMetricFamily(
         "sidecar_introspections", "Questions about opaque tokens.", labels=["result"]
@@ -196,19 +209,6 @@ def _introspections(introspections: Introspections) -> Iterable[Metric]:
     for issuer, state in introspections.status().items():
         breakers.add_metric([issuer], float(state["open"]))
     yield breakers
-
-
-def _nonce_key(settings: RunSettings, secret: bytes) -> bytes:
-    """What DPoP nonces are made with: the same in all workers, and in all replicas with a file."""
-    path = settings.dpop_nonce_key
-    if path is not None:
-        try:
-            secret = path.read_bytes()
-        except OSError as error:
-            raise Misuse(f"--dpop-nonce-key: {path} cannot be read: {error.strerror}") from None
-        if len(secret) < MIN_SECRET:
-            raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
-    return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()
 
 
 def _proofs(replays: ReplayTable) -> Metric:

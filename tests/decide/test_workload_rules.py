@@ -13,6 +13,7 @@ from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.outcomes import Outcome, Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request, canonical_target
+from sidecar.decide.revocations import Revocation, target
 from sidecar.decide.workloads import Certificate, workload
 from tests.casebook import documents, token
 
@@ -187,6 +188,48 @@ def test_a_shorter_life_is_not_lengthened_by_a_longer_one() -> None:
     assert outcome.expires == NOW + 60
     late = authorize(request("/tier", short), SNAPSHOT, known, NOW + 61)
     assert isinstance(late, Refuse)
+
+
+@pytest.mark.parametrize("withdrawn", [
+    target("subject", "spiffe://prod", ID), target("key", "spiffe://prod", "c" * 43),
+])  # fmt: skip
+def test_a_workload_that_is_withdrawn_is_nobody(withdrawn: bytes) -> None:
+    """From the next request on, also where its permit is remembered."""
+    known = evidence()
+    asked = {path: request(path, certificate(), credential) for path, credential in (
+        ("/inside", ""), ("/pay", ""), ("/either", ""), ("/tier", token(NOW, {})), ("/open", ""),
+    )}  # fmt: skip
+    other = Certificate("e" * 43, workload("spiffe://prod/ns/pay/sa/reports", NOW + 600))
+    for each in asked.values():
+        permit = authorize(each, SNAPSHOT, known, NOW)
+        assert isinstance(permit, Permit)
+        if each.path in ("/inside", "/pay", "/either"):
+            assert permit.verified is not None
+            assert not known.revocations.revokes(permit.verified, NOW)
+    known.revocations.add([Revocation(withdrawn, None, NOW + 1000)])
+    assert permit_of(asked["/tier"], known).obligations.set_headers[0] == ("x-source", "")
+    for path in ("/inside", "/pay", "/either", "/open"):
+        refused = authorize(asked[path], SNAPSHOT, known, NOW)
+        assert isinstance(refused, Refuse)
+        assert refused.reason == "no_credential"
+        assert isinstance(authorize(request(path, other), SNAPSHOT, known, NOW), Permit)
+
+
+def permit_of(asked: Request, known: Evidence) -> Permit:
+    outcome = authorize(asked, SNAPSHOT, known, NOW)
+    assert isinstance(outcome, Permit)
+    return outcome
+
+
+def test_what_is_shown_since_then_stands() -> None:
+    known = evidence()
+    known.revocations.add(
+        [Revocation(target("subject", "spiffe://prod", ID), NOW - 100, NOW + 1000)]
+    )
+    for since, stands in ((NOW - 200, False), (NOW - 50, True)):
+        shown = Certificate("c" * 43, workload(ID, NOW + 600, since))
+        outcome = authorize(request("/inside", shown), SNAPSHOT, known, NOW)
+        assert isinstance(outcome, Permit) == stands
 
 
 def test_a_workload_is_never_proposed() -> None:
