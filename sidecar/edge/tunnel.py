@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
-from sidecar.edge.authorizer import Decision
+from sidecar.edge.decision import Decision
 from sidecar.edge.lifetime import reset
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.websocket import GOING_AWAY, POLICY_VIOLATION, Frames, close_frame
