@@ -78,6 +78,7 @@ class ClientConnection(Uploading):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio says BaseTransport; that of a stream can write.
         self._transport = transport  # type: ignore[assignment]
         limits = self._proxy.limits
         self._transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)

@@ -314,6 +314,7 @@ class Tunnel:
                 self._close(side)
 
     def _words(self, *, masked: bool) -> bytes:
+        # For mypy: only called when it is.
         assert self._cut is not None  # noqa: S101
         _, code, reason = self._cut.value
         return close_frame(code, reason, os.urandom(4) if masked else b"")
