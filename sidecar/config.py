@@ -16,13 +16,23 @@ from typing import Any, Final
 import yaml
 
 from sidecar import config_limits, config_tls
+from sidecar.config_values import (
+    to_boolean,
+    to_bundle,
+    to_documents,
+    to_file,
+    to_folder,
+    to_label,
+    to_name,
+    to_path,
+    to_workers,
+)
 from sidecar.decide.documents import seconds
 from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.edge.forwarded import network
 from sidecar.edge.limits import Limits
 from sidecar.errors import Misuse
 
-MAX_WORKERS: Final = 64
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
@@ -67,10 +77,10 @@ class RunSettings:
     upstream_server_name: str = ""
     insecure_upstream_skip_verify: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    secrets: Path = Path("/run/secrets")
     trust_bundles: tuple[str, ...] = ()
     client_cert_header: str = ""
     dpop_nonce_key: Path | None = None
-    secrets: Path = Path("/run/secrets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,85 +123,12 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
-
-
-def _existing(text: str) -> Path:
-    path = _path(text)
-    if not path.exists():
-        raise ValueError(f"{text} does not exist")
-    return path
-
-
-def _readable(text: str) -> Path:
-    path = _existing(text)
-    if not path.is_file():
-        raise ValueError(f"{text} is not a file")
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"{text} cannot be read: {error.strerror}") from None
-
-
-def _bundle(text: str) -> str:
-    domain, path = config_tls.trust_bundle(text)
-    return f"{domain}={_readable(str(path))}"
-
-
-def _documents(text: str) -> Path:
-    path = _existing(text)
-    if not path.is_file() and not path.is_dir():
-        raise ValueError(f"{text} is neither a file nor a folder")
-    return path
-
-
-def _folder(text: str) -> Path:
-    path = _path(text)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{text} is not a folder")
-    return path
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _workers(text: str) -> int:
-    if (count := _count(text)) > MAX_WORKERS:
-        raise ValueError(f"{text} is more than {MAX_WORKERS}; a worker keeps one core busy")
-    return count
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ValueError(f"{text!r} is not a label, such as app=payments")
-    return key, value
-
-
-def _name(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-." for c in text) or text != text.lower():
-        raise ValueError(f"{text!r} is not a name: lower-case letters, digits, '-' and '.'")
-    return text
-
-
-def _boolean(text: str) -> bool:
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither true nor false")
-    return known[text.lower()]
-
-
 RUN: Final = (
     _Setting(
         "upstream", config_tls.upstream, "URL",
         "the service behind, http://HOST:PORT, https://HOST:PORT or unix:///PATH",
     ),
-    _Setting("policies", _documents, "PATH", "decide with the documents in this file or folder"),
+    _Setting("policies", to_documents, "PATH", "decide with the documents in this file or folder"),
     _Setting("control-plane", address, "HOST:PORT", "decide with what this control plane pushes"),
     _Setting("listen", address, "HOST:PORT", "where traffic arrives", "127.0.0.1:7400"),
     _Setting("health", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7401"),
@@ -199,13 +136,13 @@ RUN: Final = (
         "admin", address, "HOST:PORT",
         "the same and /snapshot /config /decisions", "127.0.0.1:7402",
     ),
-    _Setting("namespace", _name, "NAME", "whose documents apply, with `platform`'s", "default"),
-    _Setting("label", _label, "K=V", "a label of this sidecar; selectors go by them", None, True),
-    _Setting("state", _folder, "DIR", "where the last-known-good release is kept"),
-    _Setting("trust", _readable, "FILE", "public keys (PEM) that releases must be signed with"),
-    _Setting("workers", _workers, "N", "processes that serve traffic", "1"),
+    _Setting("namespace", to_name, "NAME", "whose documents apply, with `platform`'s", "default"),
+    _Setting("label", to_label, "K=V", "a label of this sidecar; selectors go by them", None, True),
+    _Setting("state", to_folder, "DIR", "where the last-known-good release is kept"),
+    _Setting("trust", to_file, "FILE", "public keys (PEM) that releases must be signed with"),
+    _Setting("workers", to_workers, "N", "processes that serve traffic", "1"),
     _Setting(
-        "secrets", _path, "DIR", "below which documents may name secrets", "/run/secrets"
+        "secrets", to_path, "DIR", "below which documents may name secrets", "/run/secrets"
     ),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
@@ -213,29 +150,29 @@ RUN: Final = (
         _Setting(bound.key, bound.read, bound.metavar, bound.help, bound.default)
         for bound in config_limits.BOUNDS
     ),
-    _Setting("tls-cert", _readable, "FILE", "serve TLS with this certificate chain (PEM)"),
-    _Setting("tls-key", _readable, "FILE", "its private key (PEM)"),
-    _Setting("tls-client-ca", _readable, "FILE", "verify clients' certificates against these CAs"),
+    _Setting("tls-cert", to_file, "FILE", "serve TLS with this certificate chain (PEM)"),
+    _Setting("tls-key", to_file, "FILE", "its private key (PEM)"),
+    _Setting("tls-client-ca", to_file, "FILE", "verify clients' certificates against these CAs"),
     _Setting(
         "tls-client-auth", config_tls.client_auth, "MODE",
         "whether a client certificate is `required`, as without this, or `optional`",
     ),
     _Setting(
-        "trust-bundle", _bundle, "DOMAIN=FILE",
+        "trust-bundle", to_bundle, "DOMAIN=FILE",
         "CAs (PEM) that may vouch for workloads of this SPIFFE trust domain", None, True,
     ),
     _Setting(
-        "upstream-ca", _readable, "FILE",
+        "upstream-ca", to_file, "FILE",
         "CAs that may vouch for an https upstream, instead of the system's",
     ),
-    _Setting("upstream-cert", _readable, "FILE", "the certificate chain to show to the upstream"),
-    _Setting("upstream-key", _readable, "FILE", "its private key (PEM)"),
+    _Setting("upstream-cert", to_file, "FILE", "the certificate chain to show to the upstream"),
+    _Setting("upstream-key", to_file, "FILE", "its private key (PEM)"),
     _Setting(
         "upstream-server-name", config_tls.server_name, "NAME",
         "whose certificate the upstream must have, instead of its host's",
     ),
     _Setting(
-        "insecure-upstream-skip-verify", _boolean, "BOOL",
+        "insecure-upstream-skip-verify", to_boolean, "BOOL",
         "talk TLS with whoever answers at the upstream's address", "false", bare="true",
     ),
     _Setting(
@@ -247,7 +184,7 @@ RUN: Final = (
         "and this header on client certificates: `client-cert` or `x-forwarded-client-cert`",
     ),
     _Setting(
-        "dpop-nonce-key", _readable, "FILE",
+        "dpop-nonce-key", to_file, "FILE",
         "a secret that all replicas have, so that each takes the others' DPoP nonces",
     ),
 )  # fmt: skip
@@ -259,11 +196,11 @@ CONTROL_PLANE: Final = (
         "http", address, "HOST:PORT", "/healthz /readyz /metrics /ssf/events", "127.0.0.1:7480"
     ),
     _Setting(
-        "ssf-transmitters", _readable, "FILE",
+        "ssf-transmitters", to_file, "FILE",
         "who may push security events (OpenID Shared Signals) to /ssf/events",
     ),
     _Setting(
-        "insecure-unauthenticated", _boolean, "BOOL",
+        "insecure-unauthenticated", to_boolean, "BOOL",
         "listen beyond loopback although whoever connects may publish", "false", bare="true",
     ),
 )  # fmt: skip

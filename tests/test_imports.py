@@ -19,7 +19,12 @@ LAYERS = (
     {"__main__"}, {"cli"}, {"demo"}, {"app"}, {"plane"}, {"edge", "control", "inject"}, {"facts"},
     {"telemetry", "wire"}, {"decide"}, {"errors"},
 )  # fmt: skip
-CONFIG = {"config", "config_limits", "config_tls"}  # below the top, and for it alone
+CONFIG = {
+    "config",
+    "config_limits",
+    "config_tls",
+    "config_values",
+}  # below the top, and for it alone
 PURE = {
     "jwt", "cryptography", "orjson", "cachetools", "msgspec", "yaml", "cel", "cel_expr_python",
     "google",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -100,7 +101,7 @@ def started(
             process = stack.enter_context(
                 running(name, command.arguments, folder, ground.proxy_core, command.environment)
             )
-            process.ready(lambda port=port: answers(port, path, 200, ground.tokens[0]))  # type: ignore[misc]
+            process.ready(partial(answers, port, path, 200, ground.tokens[0]))
             proxies.append(Proxy(name, port, folder, process))
         yield proxies
 

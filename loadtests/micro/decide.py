@@ -24,8 +24,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sidecar.decide.api_keys import ApiKey
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.keys import VERIFIERS
 from sidecar.decide.outcomes import Permit, Refuse

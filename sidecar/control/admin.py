@@ -180,6 +180,7 @@ class Admin(AdminServicer):
             ],
         )
 
+    # The stub is written for the other form of a stream, too.
     async def Watch(self, request: pb.WatchRequest, context: Any) -> None:  # type: ignore[override]
         """How far releases have come, at once and after every change."""
         try:

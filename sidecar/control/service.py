@@ -42,6 +42,7 @@ class Discovery(DiscoveryServicer):
         self._clock = clock
 
     # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
+    # The stub is written for the other form of a stream, too.
     async def Stream(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]
         """The whole life of one stream."""
         session = await self._greet(request_iterator, context)

@@ -7,16 +7,14 @@ Pure: the same in every door, in tests and in explanations. It only reads; the t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from sidecar.decide import api_keys, introspection, proofs
 from sidecar.decide.bindings import Bindings, standing
-from sidecar.decide.cache import ExpiringCache, Key, Reads, weight
-from sidecar.decide.credentials import Credential, find, same_origin
+from sidecar.decide.cache import Reads, weight
+from sidecar.decide.caller import NOBODY, Caller, Evidence, Throttled, is_current, look
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
@@ -27,91 +25,12 @@ from sidecar.decide.outcomes import (
     Obligations,
     Outcome,
     Permit,
-    Plan,
     Refuse,
-    RememberProof,
 )
-from sidecar.decide.plan import plan
-from sidecar.decide.rates import Rate
+from sidecar.decide.refusals import refuse
 from sidecar.decide.request import Request
-from sidecar.decide.revocations import Revocations
 from sidecar.decide.snapshot import CompiledRule, Snapshot
-from sidecar.decide.tokens import (
-    KeyState,
-    KeysUnavailable,
-    Rejected,
-    Verified,
-    digest,
-    verify,
-)
-from sidecar.decide.workloads import Workload
-
-Failing = Callable[[str, Rate, float], float]
-"""(address, rate, now) -> seconds until another bad credential from there is within the rate."""
-
-
-def _nobody_asks(address: str) -> bool:
-    return False
-
-
-Replayed = Callable[[RememberProof], bool]
-"""Whether a proof was used before. Only whoever commits the effect knows for sure."""
-
-
-def _nobody_fails(address: str, rate: Rate, now: float) -> float:
-    return 0.0
-
-
-def _nothing_replayed(proof: RememberProof) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
-    and what nonces are made with, what was withdrawn, what issuers say of opaque tokens and who
-    asks too much of that at a time, and two memories, of tokens verified and of permits given
-    before."""
-
-    keys: Mapping[str, KeyState]
-    tokens: ExpiringCache[bytes, Verified]
-    decisions: ExpiringCache[Key, Permit]
-    failing: Failing = _nobody_fails
-    replayed: Replayed = _nothing_replayed
-    nonce_key: bytes = b""
-    revocations: Revocations = field(default_factory=Revocations)
-    answers: ExpiringCache[bytes, introspection.Answer] = field(
-        default_factory=lambda: ExpiringCache(1)
-    )
-    asking: Callable[[str], bool] = _nobody_asks
-
-
-@final
-class _Caller(msgspec.Struct, frozen=True):
-    """What the credential says. All empty is an anonymous caller without a credential.
-
-    `dpop`: it is, or should be, presented with that scheme. `proof` is what came with it, `nonce`
-    what the caller's next one must carry.
-    """
-
-    verified: Verified | None = None
-    rejected: Rejected | None = None
-    unavailable: str = ""  # why
-    cross_origin: bool = False
-    dpop: bool = False
-    proof: RememberProof | None = None
-    nonce: str = ""
-
-
-@final
-class _Throttled(msgspec.Struct, frozen=True):
-    """A credential that is not even checked: too many of this address did not stand."""
-
-    wait: float
-
-
-_NOBODY = _Caller()
-_REVOKED = Rejected("revoked", "The credential was withdrawn.")
+from sidecar.decide.tokens import Verified
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -144,7 +63,7 @@ def authorize(
     ):
         if known.verified is None:
             return known.permit
-        if _current(known.verified, evidence) and not evidence.revocations.revokes(
+        if is_current(known.verified, evidence) and not evidence.revocations.revokes(
             known.verified, now
         ):
             evidence.tokens.hits += 1
@@ -159,10 +78,10 @@ def authorize(
             independent = _without_caller(about.without_caller, candidates, request, now)
             if independent is not None:
                 return independent
-        caller = _look(request, snapshot, evidence, now, reviewed)
+        caller = look(request, snapshot, evidence, now, reviewed)
         if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
             return Need((caller,))
-        if type(caller) is _Throttled:
+        if type(caller) is Throttled:
             return Refuse(
                 Code.TOO_MANY_REQUESTS,
                 "failed_credentials",
@@ -172,7 +91,7 @@ def authorize(
                 retry_after=math.ceil(caller.wait),
             )
     else:
-        caller = _NOBODY
+        caller = NOBODY
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
     bindings = Bindings(request, verified, now, evidence.revocations)
@@ -188,7 +107,7 @@ def authorize(
     if verdict.satisfied is not None:
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
-            return _refuse(snapshot, caller, verdict, bindings.workload())
+            return refuse(snapshot, caller, verdict, bindings.workload())
         outcome = _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
         if type(outcome) is Permit and not bad and about.reads.settled:
             if caller.dpop:
@@ -200,7 +119,7 @@ def authorize(
         if caller.dpop and type(outcome) is Permit:
             return _proven(outcome, caller)
         return outcome
-    return _refuse(snapshot, caller, verdict, bindings.workload())
+    return refuse(snapshot, caller, verdict, bindings.workload())
 
 
 class _About:
@@ -240,7 +159,7 @@ def _holds(request: Request, verified: Verified | None, permit: Permit) -> float
     return expires
 
 
-def _proven(permit: Permit, caller: _Caller) -> Permit:
+def _proven(permit: Permit, caller: Caller) -> Permit:
     """The permit, on condition that the proof is used for the first time."""
     effects = () if caller.proof is None else (*permit.effects, caller.proof)
     return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
@@ -283,118 +202,12 @@ def _without_caller(
     return permit if type(permit) is Permit else None
 
 
-def _look(
-    request: Request, snapshot: Snapshot, evidence: Evidence, now: float, reviewed: bool
-) -> _Caller | NeedKeys | NeedIntrospection | _Throttled:
-    credential = find(request, snapshot.service.credentials)
-    if credential is None:
-        return _NOBODY
-    if credential.malformed:
-        return _Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
-    verified = _verified(credential, request.address, snapshot, evidence, now)
-    if isinstance(verified, Verified):
-        if evidence.revocations.revokes(verified, now):
-            return _Caller(rejected=_REVOKED, dpop=credential.dpop)
-        if credential.dpop or "cnf" in verified.claims:
-            return _bound(request, credential, verified, snapshot, evidence, now, reviewed)
-        return _Caller(verified, cross_origin=credential.cookie and not same_origin(request))
-    if isinstance(verified, KeysUnavailable):
-        return _Caller(unavailable=verified.reason, dpop=credential.dpop)
-    if isinstance(verified, Rejected):
-        return _Caller(rejected=verified, dpop=credential.dpop)
-    return verified
-
-
-def _bound(
-    request: Request,
-    credential: Credential,
-    verified: Verified,
-    snapshot: Snapshot,
-    evidence: Evidence,
-    now: float,
-    reviewed: bool,
-) -> _Caller | _Throttled:
-    """Whether who presents a bound credential holds what it is bound to. The one place for it."""
-    service = snapshot.service
-    found = proofs.check(
-        request, credential, verified.claims, service.dpop, evidence,
-        service.failed_credentials, now, fresh=not reviewed,
-    )  # fmt: skip
-    if isinstance(found, Rejected):
-        nonce = proofs.nonce(service.dpop, evidence.nonce_key, now, found.code)
-        # A challenge names the scheme that would have been right.
-        dpop = credential.dpop or proofs.wants_key(verified.claims)
-        return _Caller(rejected=found, dpop=dpop, nonce=nonce)
-    if isinstance(found, float):
-        return _Throttled(found)
-    cross_origin = credential.cookie and not same_origin(request)
-    return _Caller(verified, None, "", cross_origin, credential.dpop, found.effect, found.nonce)
-
-
-def _verified(
-    credential: Credential, address: str, snapshot: Snapshot, evidence: Evidence, now: float
-) -> Verified | Rejected | KeysUnavailable | NeedKeys | NeedIntrospection | _Throttled:
-    token = credential.token
-    if snapshot.introspectors:
-        asked = introspection.whose(token, credential.location, snapshot.introspectors)
-        if asked is not None:
-            return _introspected(token, asked, address, snapshot, evidence, now)
-    if snapshot.api_keys and api_keys.looks_like(token):
-        found = api_keys.check(token, snapshot.api_keys, now)
-        wait = 0.0
-        if isinstance(found, Rejected):
-            wait = evidence.failing(address, snapshot.service.failed_credentials, now)
-        return _Throttled(wait) if wait > 0 else found
-    key = snapshot.trust + digest(token)
-    cached = evidence.tokens.get(key, now)
-    if cached is not None and _current(cached, evidence):
-        return cached
-    # Before the costly part; what was verified before passes whatever its address does.
-    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
-    if wait > 0:
-        return _Throttled(wait)
-    result = verify(token, snapshot.issuers, evidence.keys, now)
-    if isinstance(result, Verified):
-        evidence.tokens.put(key, result, result.expires, result.weight)
-    return result
-
-
-def _introspected(
-    token: bytes,
-    asked: introspection.Introspector,
-    address: str,
-    snapshot: Snapshot,
-    evidence: Evidence,
-    now: float,
-) -> Verified | Rejected | KeysUnavailable | NeedIntrospection | _Throttled:
-    if introspection.too_large(token):
-        return introspection.TOO_LARGE
-    key = introspection.key_of(asked, token)
-    known = evidence.answers.get(key, now)
-    if type(known) is introspection.Unknown:
-        return KeysUnavailable(asked.issuer.issuer, "introspection_unavailable")
-    if known is not None:
-        return known
-    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
-    if wait > 0 or evidence.asking(address):
-        return _Throttled(max(wait, 1.0))
-    return NeedIntrospection(key, asked.issuer.issuer, token, address)
-
-
-def _current(verified: Verified, evidence: Evidence) -> bool:
-    """Whether the keys that verified it are still its issuer's; documents change with snapshots."""
-    if verified.fetched is None:
-        return True
-    state = evidence.keys.get(verified.identity.issuer)
-    return state is not None and state.keys is verified.fetched
-
-
 def _permit(
     snapshot: Snapshot,
     satisfied: Candidate,
     verdict: Verdict,
     bindings: Bindings,
-    caller: _Caller,
+    caller: Caller,
 ) -> Permit | Refuse:
     permit = _obliged(satisfied, verdict, bindings, caller.verified)
     if type(permit) is Permit:
@@ -402,7 +215,7 @@ def _permit(
     verdict.failed = permit
     verdict.satisfied = None
     verdict.open.clear()
-    return _refuse(snapshot, caller, verdict, bindings.workload())
+    return refuse(snapshot, caller, verdict, bindings.workload())
 
 
 def _obliged(
@@ -429,94 +242,3 @@ def _obliged(
     if auth == "none" or verified is None:
         return Permit(rule.ref, obligations=obligations)
     return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
-
-
-def _refuse(
-    snapshot: Snapshot, caller: _Caller, verdict: Verdict, workload: Workload | None
-) -> Refuse:
-    """The reason and the plan. An anonymous caller gets 401, whatever refused them."""
-    realm = snapshot.service.name
-    rule = _culprit(verdict)
-    if caller.unavailable:
-        return Refuse(
-            Code.UNAVAILABLE,
-            caller.unavailable,
-            "The token cannot be verified at the moment.",
-            presented=True,
-            rule=rule,
-            realm=realm,
-        )
-    dpop = snapshot.service.dpop.scheme(used=caller.dpop)
-    if caller.rejected is not None:
-        return Refuse(
-            caller.rejected.code,
-            caller.rejected.reason,
-            caller.rejected.detail,
-            plan=_authentication(verdict),
-            presented=True,
-            rule=rule,
-            realm=realm,
-            dpop=dpop,
-            nonce=caller.nonce,
-        )
-    verified = caller.verified
-    if verified is None and workload is None:
-        return Refuse(
-            Code.AUTHENTICATION_REQUIRED,
-            "no_credential",
-            plan=_authentication(verdict),
-            rule=rule,
-            realm=realm,
-            dpop=dpop,
-        )
-    identity = (
-        verified.identity if verified is not None else workload.identity if workload else None
-    )
-    code, reason, way = _authenticated(caller, verdict)
-    return Refuse(
-        code,
-        reason,
-        "The token must be bound to a key or a certificate." if reason == "proof_required" else "",
-        plan=way,
-        presented=verified is not None,
-        rule=rule,
-        realm=realm,
-        identity=identity,
-        dpop=dpop,
-        nonce=caller.nonce,
-    )
-
-
-def _authenticated(caller: _Caller, verdict: Verdict) -> tuple[Code, str, Plan | None]:
-    if caller.cross_origin:
-        return Code.DENIED, "cross_origin", None
-    if verdict.denied_by is not None:
-        failed = verdict.failed is not None
-        return Code.DENIED, "expression_failed" if failed else "denied_by_rule", None
-    way = plan(verdict)
-    if way is not None and way.kind == "authentication":  # a workload, where a token is asked for
-        return Code.AUTHENTICATION_REQUIRED, "no_credential", way
-    if way is not None and way.kind == "proof":
-        return Code.INVALID_TOKEN, "proof_required", way
-    if way is not None:
-        return Code.INSUFFICIENT_SCOPE, "scope_missing", way
-    if verdict.open or any(unmet is not None for _, unmet in verdict.guards):
-        return Code.DENIED, "requirement_unmet", None
-    return Code.DENIED, "expression_failed" if verdict.failed else "no_rule", None
-
-
-def _authentication(verdict: Verdict) -> Plan:
-    """For an anonymous caller: log in, with all that the cheapest way needs."""
-    return plan(verdict) or Plan("authentication")
-
-
-def _culprit(verdict: Verdict) -> str:
-    """The rule that the log names: what denied, the guard that was not met, what failed."""
-    if verdict.denied_by is not None:
-        return verdict.denied_by.ref
-    unmet = next((rule for (rule, _), missing in verdict.guards if missing is not None), None)
-    if unmet is not None:
-        return unmet.ref
-    if verdict.failed is not None:
-        return verdict.failed.ref
-    return verdict.open[0][0].ref if verdict.open else ""

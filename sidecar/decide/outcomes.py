@@ -18,6 +18,7 @@ class Code(StrEnum):
     """The public code of a refusal (`code` in problem+json); DESIGN section 7."""
 
     AUTHENTICATION_REQUIRED = "authentication_required"
+    # A code of RFC 6750, no secret.
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     INVALID_PROOF = "invalid_dpop_proof"
     NONCE = "use_dpop_nonce"

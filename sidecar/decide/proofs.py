@@ -58,7 +58,7 @@ _KINDS: Final = (("jkt", "dpop"), ("x5t#S256", "mtls"))
 
 
 class Known(Protocol):
-    """What is known beyond the request: `authorize.Evidence`."""
+    """What is known beyond the request: `caller.Evidence`."""
 
     @property
     def failing(self) -> Callable[[str, Rate, float], float]:

@@ -10,22 +10,19 @@ import asyncio
 import logging
 import math
 import os
-import random
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache, Key
+from sidecar.decide.caller import Evidence
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
-from sidecar.decide.introspection import Answer as Introspected
-from sidecar.decide.introspection import Introspector
 from sidecar.decide.outcomes import (
     Code,
     Need,
@@ -38,12 +35,14 @@ from sidecar.decide.outcomes import (
 )
 from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
-from sidecar.decide.request import NO_HEADERS, Headers, Request
+from sidecar.decide.request import Request
 from sidecar.decide.revocations import Revocation
 from sidecar.decide.snapshot import NO_SERVICE, Snapshot
-from sidecar.decide.tokens import Issuer, KeyState, Verified
+from sidecar.decide.tokens import Verified
 from sidecar.edge import assertions
 from sidecar.edge.assertions import Asserter
+from sidecar.edge.decision import Decision, take_ids, traceparent
+from sidecar.edge.evidence import Introspections, Keys, Nobody
 from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.edge.replays import ReplayTable, Use
 from sidecar.telemetry.decision_log import DecisionLog, encoded
@@ -54,98 +53,7 @@ TOKENS: Final = 50_000  # verified tokens remembered; about 2 KiB each
 NO_LOCATIONS: Final[tuple[Location, ...]] = ()
 DECISIONS: Final = 16_384  # permits remembered; about 1 KiB each
 
-_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _log: Final = logging.getLogger("sidecar.authorizer")
-
-
-class _Ids:
-    """Decision ids and span ids: distinct, not secret. Made many at a time, ten times as fast."""
-
-    def __init__(self) -> None:
-        self._random = random.Random()
-        self._digits = ""
-        self._at = 0
-
-    def take(self) -> tuple[str, str]:
-        """32 and 16 hex digits, neither all zero (W3C Trace Context section 3.2.2)."""
-        at = self._at
-        if at == len(self._digits):
-            self._digits = self._random.randbytes(24 * 256).hex()
-            at = 0
-        self._at = at + 48
-        id_, span = self._digits[at : at + 32], self._digits[at + 32 : at + 48]
-        return (id_, span) if id_ != _NO_ID and span != _NO_SPAN else self.take()
-
-
-_NO_ID: Final = "0" * 32
-_NO_SPAN: Final = "0" * 16
-_ids: Final = _Ids()
-
-
-class Decision:
-    """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
-
-    `cors` is what the answer, whoever gives it, says to a page of another origin; `nonce` is what a
-    response says of the caller's next proof; empty: nothing.
-    """
-
-    __slots__ = ("cors", "id", "nonce", "outcome", "seconds", "started", "traceparent", "version")
-
-    def __init__(
-        self,
-        outcome: Permit | Refuse,
-        id_: str,
-        traceparent: bytes,
-        started: float,
-        version: str,
-        cors: Headers = NO_HEADERS,
-    ) -> None:
-        self.outcome = outcome
-        self.id = id_
-        self.traceparent = traceparent
-        self.started = started
-        self.seconds = time.perf_counter() - started
-        self.version = version
-        self.cors = cors
-        self.nonce = b""
-
-
-class Keys(Protocol):
-    """Issuers' keys: `facts.jwks` fetches them, `facts.shared_keys` is given them."""
-
-    states: dict[str, KeyState]
-    """By issuer; always the same dictionary."""
-
-    def use(self, issuers: Iterable[Issuer]) -> None:
-        """Hold keys for exactly these issuers."""
-
-    async def fetch(self, name: str) -> None:
-        """Have an issuer's keys fetched into `states`; a failure is a state."""
-
-
-class Introspections(Protocol):
-    """What issuers say of opaque tokens: `facts.introspection`."""
-
-    answers: ExpiringCache[bytes, Introspected]
-
-    def use(self, introspectors: Iterable[Introspector]) -> None:
-        """Ask exactly these."""
-
-    def asks_too_much(self, address: str) -> bool:
-        """Whether as many questions as may be are under way for a client address."""
-
-    async def fetch(self, want: NeedIntrospection) -> None:
-        """Have an answer put into `answers`; a failure is an answer."""
-
-
-class _Nobody:
-    """Where nobody is asked about opaque tokens."""
-
-    def __init__(self) -> None:
-        self.answers: ExpiringCache[bytes, Introspected] = ExpiringCache(1)
-
-    def asks_too_much(self, address: str) -> bool:
-        return False
 
 
 class Authorizer:
@@ -174,7 +82,7 @@ class Authorizer:
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
         self.replays = replays if replays is not None else ReplayTable()
         self._introspections = introspections
-        asked = introspections if introspections is not None else _Nobody()
+        asked = introspections if introspections is not None else Nobody()
         self.evidence = Evidence(
             keys.states, tokens, decisions, self._failing, self.replays.used,
             nonce_key or os.urandom(32), answers=asked.answers, asking=asked.asks_too_much,
@@ -385,10 +293,10 @@ class Authorizer:
         if type(outcome) is Permit and outcome.effects:
             nonce = outcome.nonce
             outcome = self._committed(outcome)
-        id_, span = _ids.take()
+        id_, span = take_ids()
         trace = request.trace
         if trace is None:
-            request.trace = trace = _traceparent(request)
+            request.trace = trace = traceparent(request)
         snapshot = self.snapshot
         decision = Decision(
             outcome,
@@ -508,12 +416,3 @@ def _token_result(refuse: Refuse) -> str:
     if _stands_for_nobody(refuse) or (refuse.code is Code.UNAVAILABLE and refuse.presented):
         return refuse.reason
     return "valid" if refuse.identity is not None else "none"
-
-
-def _traceparent(request: Request) -> bytes:
-    """The caller's trace goes on; without one (empty), the decision starts it (W3C Trace Context).
-
-    https://www.w3.org/TR/trace-context/#traceparent-header
-    """
-    values = request.values(b"traceparent")
-    return values[0] if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]) else b""

@@ -26,9 +26,9 @@ from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Request
 from sidecar.decide.workloads import Certificate
 from sidecar.edge import answers, assertions
-from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LengthBody, body_of, trailers_of
 from sidecar.edge.callers import told
+from sidecar.edge.decision import Decision
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import (
@@ -78,6 +78,7 @@ class ClientConnection(Uploading):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio says BaseTransport; that of a stream can write.
         self._transport = transport  # type: ignore[assignment]
         limits = self._proxy.limits
         self._transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import NO_HEADERS, Headers, Request
-from sidecar.edge.authorizer import Decision
 from sidecar.edge.bodies import LAST_CHUNK, chunk, last_chunk
+from sidecar.edge.decision import Decision
 from sidecar.edge.forward import (
     client_framing,
     interim_head,

@@ -79,6 +79,7 @@ class _Crowded(asyncio.Protocol):
     """Ends what it is given."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Likewise: it is one that writes.
         transport.abort()  # type: ignore[attr-defined]
 
 

@@ -65,6 +65,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio says BaseTransport; that of a stream can write.
         self._transport = transport  # type: ignore[assignment]
         if len(self._server.connections) >= MAX_CONNECTIONS:
             self._transport.abort()

@@ -15,9 +15,9 @@ from sidecar.decide.challenge import Answer
 from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
-from sidecar.edge.authorizer import Decision
 from sidecar.edge.callers import Callers
 from sidecar.edge.connection import ClientConnection
+from sidecar.edge.decision import Decision
 from sidecar.edge.forwarded import NOBODY, TrustedProxies
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import Limits, ProxyStats

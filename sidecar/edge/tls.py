@@ -67,6 +67,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     # -- asyncio.Protocol, for the transport below
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio says BaseTransport; that of a stream can write.
         self._tcp = transport  # type: ignore[assignment]
         self._handshake()
 
@@ -113,6 +114,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         if self._connected:
+            # asyncio says BaseProtocol; ours are of streams.
             self._app = protocol  # type: ignore[assignment]
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

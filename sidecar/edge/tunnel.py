@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
-from sidecar.edge.authorizer import Decision
+from sidecar.edge.decision import Decision
 from sidecar.edge.lifetime import reset
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.websocket import GOING_AWAY, POLICY_VIOLATION, Frames, close_frame
@@ -314,6 +314,7 @@ class Tunnel:
                 self._close(side)
 
     def _words(self, *, masked: bool) -> bytes:
+        # For mypy: only called when it is.
         assert self._cut is not None  # noqa: S101
         _, code, reason = self._cut.value
         return close_frame(code, reason, os.urandom(4) if masked else b"")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.request import Request
-from sidecar.edge.authorizer import Decision
+from sidecar.edge.decision import Decision
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.sweeper import NEVER, Sweeper
 from sidecar.edge.tunnel import Cut, Tunnel

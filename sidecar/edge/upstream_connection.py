@@ -171,6 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio says BaseTransport; that of a stream can write.
         self.transport = transport  # type: ignore[assignment]
         limits = self._pool.limits
         self.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)

@@ -21,8 +21,9 @@ from sidecar.decide.documents import Document
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.assertions import Asserter
-from sidecar.edge.authorizer import Authorizer, Keys
+from sidecar.edge.authorizer import Authorizer
 from sidecar.edge.callers import Callers
+from sidecar.edge.evidence import Keys
 from sidecar.edge.families import (
     insecure_families,
     proxy_families,

@@ -19,8 +19,9 @@ from sidecar.cli import FINE, FOUND_PROBLEMS, MISUSE, run
 from sidecar.control.events import SESSION_REVOKED
 from sidecar.control.server import Bound
 from sidecar.control.transmitters import load
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.revocations import Revocation, Revocations

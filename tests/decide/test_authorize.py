@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import Need, Outcome, Permit, Refuse

@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from sidecar.decide import challenge
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.outcomes import Need, Permit, Refuse
 from sidecar.decide.snapshot import Snapshot

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import LONGEST_VALUE, MOST_READS, ExpiringCache, Key
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.keys import KeySet, parse_jwks
 from sidecar.decide.outcomes import Outcome, Permit, Refuse

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.credentials import Location
 from sidecar.decide.introspection import (

@@ -7,8 +7,9 @@ from typing import Any, Final
 import pytest
 
 from sidecar.decide import challenge
-from sidecar.decide.authorize import Evidence, authorize
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.outcomes import Outcome, Permit, Refuse
 from sidecar.decide.parse import Source, parse

@@ -21,7 +21,7 @@ from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.request import Request
 from sidecar.edge.address import Address
-from sidecar.edge.authorizer import Decision
+from sidecar.edge.decision import Decision
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.decide.outcomes import Permit
-from sidecar.edge.authorizer import Decision
+from sidecar.edge.decision import Decision
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.http1 import parse_request_head
 from sidecar.edge.upstream_connection import Failure
