@@ -6,6 +6,7 @@ process; on a noisy machine only ratios within one run count, so the raw RS256 c
 
 from __future__ import annotations
 
+import base64
 import cProfile
 import gc
 import hashlib
@@ -21,13 +22,14 @@ from math import inf
 from typing import Final
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sidecar.decide.api_keys import ApiKey
 from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.dpop import thumbprint
 from sidecar.decide.keys import VERIFIERS
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.parse import Source, parse
@@ -39,6 +41,7 @@ from sidecar.decide.tokens import Verified, verify
 NOW = 1_800_000_000.0
 CALLERS: Final = 1000  # each with a token
 KEY = rsa.generate_private_key(65537, 2048)
+BOUND = ec.generate_private_key(ec.SECP256R1())
 JWK = {**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k"}
 DOCUMENTS = """
 apiVersion: authz.sidecar/v1
@@ -68,20 +71,36 @@ def snapshot(rules: int = 0) -> Snapshot:
     return compile_snapshot(documents, namespace="default", labels={})
 
 
-def token(subject: str = "alice") -> str:
+def token(subject: str = "alice", **more: object) -> str:
     claims = {
         "iss": "https://idp.example", "aud": "bank", "sub": subject, "exp": NOW + 300,
-        "account": "7", "scope": "read write", "jti": "x" * 32,
+        "account": "7", "scope": "read write", "jti": "x" * 32, **more,
     }  # fmt: skip
     return jwt.encode(claims, KEY, "RS256", headers={"kid": "k"})
 
 
-def request(path: str, credential: str = "") -> Request:
+def request(path: str, credential: str = "", scheme: str = "Bearer") -> Request:
     canonical, segments, query = canonical_target(path.encode())
     headers = [(b"host", b"h"), (b"user-agent", b"curl/8"), (b"accept", b"*/*")]
     if credential:
-        headers.append((b"authorization", f"Bearer {credential}".encode()))
+        headers.append((b"authorization", f"{scheme} {credential}".encode()))
     return Request("GET", canonical, segments, query, "h", "h", "http", headers, "192.0.2.1")
+
+
+def bound_requests(count: int) -> list[Request]:
+    """Requests with one token that is bound to BOUND, each with a DPoP proof of its own."""
+    jwk = jwt.algorithms.ECAlgorithm.to_jwk(BOUND.public_key(), as_dict=True)
+    credential = token(cnf={"jkt": thumbprint(jwk)})
+    ath = base64.urlsafe_b64encode(hashlib.sha256(credential.encode()).digest()).rstrip(b"=")
+    claims = {"htm": "GET", "htu": "http://h/plain/x", "iat": int(NOW), "ath": ath.decode()}
+    header = {"typ": "dpop+jwt", "jwk": jwk}
+    made = []
+    for number in range(count):
+        asked = request("/plain/x", credential, "DPoP")
+        proof = jwt.encode({**claims, "jti": f"{number}"}, BOUND, "ES256", header)
+        asked.headers.append((b"dpop", proof.encode()))
+        made.append(asked)
+    return made
 
 
 def timed(work: Callable[[], object], count: int) -> float:
@@ -193,6 +212,23 @@ class Bench:
         work()
         return work
 
+    def proofs(self, *, raw: bool) -> Callable[[], None]:
+        """A token bound to a key, with another proof each time; `raw`: their signatures alone."""
+        asked = bound_requests(CALLERS)
+        proofs = [each.headers[-1][1].rpartition(b".") for each in asked]
+        signed = [(part[0], jwt.utils.base64url_decode(part[2])) for part in proofs]
+        public = BOUND.public_key()
+
+        def check() -> None:
+            for message, signature in signed:
+                assert VERIFIERS["ES256"].verify(message, public, signature)
+
+        def work() -> None:
+            for each in asked:
+                assert type(authorize(each, self.small, self.evidence, NOW)) is Permit
+
+        return check if raw else work
+
     def figures(self) -> dict[str, float]:
         plain, anonymous = request("/plain/x", self.credential), request("/plain/x")
         conditional = request("/accounts/7/balance", self.credential)
@@ -219,6 +255,8 @@ class Bench:
             "refused, anonymous": timed(refused, 10_000),
             "among 100,000 withdrawals": timed(self.looked_up(known=True), 20) / CALLERS,
             "the same, at first sight": timed(self.looked_up(known=False), 20) / CALLERS,
+            "raw ES256 check": timed(self.proofs(raw=True), 2) / CALLERS,
+            "a known bound token, a new proof": timed(self.proofs(raw=False), 2) / CALLERS,
             "an API key": timed(self.key_of(10), 10_000),
             "an API key of 100,000": timed(self.key_of(100_000), 10_000),
         }

@@ -174,7 +174,7 @@ def _key(jwk: Any, algorithm: str, thumbprint: str) -> VerificationKey:
     """Checks 5, 6 and 12: a public key of the algorithm's kind, and the very one of the token."""
     if not isinstance(jwk, dict):
         raise _Bad("proof_key", "The proof brings no key.")
-    if PRIVATE_MEMBERS & jwk.keys():
+    if not PRIVATE_MEMBERS.isdisjoint(jwk):
         raise _Bad("proof_key_private", "The proof's key is not public: it must not be used again.")
     kind = jwk.get("kty")
     members = {name: jwk.get(name) for name in _MEMBERS.get(str(kind), ())}

@@ -20,6 +20,7 @@ from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.tokens import Rejected
 
+_MEMBERS: Final = frozenset(("jkt", "x5t#S256"))
 _THUMBPRINT: Final = 43  # characters: base64url of a SHA-256
 
 
@@ -37,7 +38,7 @@ def binding(claims: Mapping[str, Any]) -> Binding | Rejected:
     cnf = claims["cnf"]
     if not isinstance(cnf, dict) or not cnf:
         return Rejected("binding_malformed", "The token's cnf is not an object that binds it.")
-    if not cnf.keys() <= {"jkt", "x5t#S256"}:
+    if any(member not in _MEMBERS for member in cnf):
         return Rejected("binding_unknown", "The token is bound in a way that is not known here.")
     for value in cnf.values():
         if not isinstance(value, str) or len(value) != _THUMBPRINT:

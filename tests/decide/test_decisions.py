@@ -23,7 +23,9 @@ from sidecar.decide.request import Headers, Request, canonical_target
 from sidecar.decide.revocations import Revocation, Revocations, target
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.tokens import KeyState, Verified
+from sidecar.decide.workloads import Certificate, workload
 from tests.casebook import ISSUER, jwks, token
+from tests.proofs import Prover
 
 NOW: Final = 1_800_000_000.0
 ISSUERS: Final = f"""
@@ -53,7 +55,22 @@ RULES: Final = (
     '{name: gold, effect: guard, match: {paths: ["/a/b"]}, when: "request.method == \'POST\'", '
     "require: {scopes: [write]}}",
     '{name: far, effect: deny, match: {hosts: [far]}, when: "subject.anonymous"}',
+    "{name: inside, auth: workload}",
+    '{name: ours, auth: workload, require: {workloads: ["spiffe://prod/ns/pay/**"]}}',
+    '{name: both, auth: either, then: {setHeaders: {x-from: "source.serviceAccount + subject.id"}}}',
+    '{name: from pay, auth: none, when: source.namespace == "pay"}',
+    "{name: proven, auth: either, require: {proof: [mtls]}}",
+    "{name: keyed, require: {proof: [dpop, mtls]}}",
+    "{name: not b, effect: deny, when: \"source.spiffe.endsWith('/b')\"}",
 )
+PROVER: Final = Prover()
+SHOWN: Final[Mapping[str, Certificate | None]] = {
+    "": None,
+    "plain": Certificate("p" * 43),
+    "billing": Certificate("c" * 43, workload("spiffe://prod/ns/pay/sa/billing", NOW + 1000)),
+    "brief": Certificate("d" * 43, workload("spiffe://prod/ns/pay/sa/billing", NOW + 10)),
+    "b": Certificate("b" * 43, workload("spiffe://prod/b", NOW + 1000)),
+}
 
 
 @functools.cache
@@ -72,6 +89,8 @@ def credential(name: str) -> str:
         "short": {"sub": "b", "exp": 20},
         "expired": {"sub": "alice", "exp": -1},
         "early": {"sub": "alice", "nbf": 15},
+        "held": {"sub": "alice", "cnf": {"x5t#S256": "c" * 43}},
+        "keyed": {"sub": "alice", "cnf": {"jkt": PROVER.thumbprint}},
     }
     return token(NOW, claims[name]) if name in claims else name
 
@@ -95,16 +114,24 @@ class Step:
     policy: int
     keys: int
     withdrawn: str
-    """A subject whose tokens are withdrawn from this step on."""
+    """A subject who is withdrawn from this step on."""
+    shown: str = ""
+    """The certificate that the caller shows."""
 
     def request(self) -> Request:
         path, segments, query = canonical_target(self.target.encode())
         headers: Headers = [(name.encode(), value.encode()) for name, value in self.headers]
         if self.credential:
-            headers.append((b"authorization", b"Bearer " + credential(self.credential).encode()))
+            text = credential(self.credential)
+            scheme = "DPoP" if self.credential == "keyed" else "Bearer"
+            headers.append((b"authorization", f"{scheme} {text}".encode()))
+            if self.credential == "keyed":
+                target = f"http://{self.host}{self.target}"
+                headers.append((b"dpop", PROVER.proof(self.method, target, text, NOW, jti="j")))
         return Request(
-            self.method, path, segments, query, self.host, self.host, "http", headers, "192.0.2.1"
-        )
+            self.method, path, segments, query, self.host, self.host, "http", headers, "192.0.2.1",
+            certificate=SHOWN[self.shown],
+        )  # fmt: skip
 
 
 HEADERS: Final = (("x-try", "1"), ("x-try", "2"), ("x-bad", "0"), ("x-bad", "1"), ("x-other", "1"))
@@ -114,12 +141,15 @@ PARTS: Final[Mapping[str, st.SearchStrategy[Any]]] = {
         ("/a/b", "/a/alice", "/b/b", "/a/b/c", "/a/b?q=1", "/a/b?q=2", "/a/b?q=1&q=2", "/")
     ),
     "host": st.sampled_from(("h", "far")),
-    "credential": st.sampled_from(("alice", "b", "", "short", "expired", "early", "junk")),
+    "credential": st.sampled_from(
+        ("alice", "b", "", "short", "expired", "early", "junk", "held", "keyed")
+    ),
     "headers": st.lists(st.sampled_from(HEADERS), max_size=2).map(tuple),
     "after": st.sampled_from((0.0, 5.0, 12.0, 25.0)),
     "policy": st.integers(0, 1),
     "keys": st.integers(0, 1),
-    "withdrawn": st.sampled_from(("", "", "alice", "b")),
+    "withdrawn": st.sampled_from(("", "", "alice", "b", "spiffe://prod/ns/pay/sa/billing")),
+    "shown": st.sampled_from(tuple(SHOWN)),
 }
 
 
@@ -166,7 +196,11 @@ def test_remembered_and_decided_anew_never_differ(
 
 def withdrawals(names: Iterable[str]) -> list[Revocation]:
     """Until five seconds before the last step: then they stand again."""
-    return [Revocation(target("subject", ISSUER, name), None, NOW + 20) for name in names]
+    return [
+        Revocation(target("subject", issuer, name), None, NOW + 20)
+        for name in names
+        for issuer in (ISSUER, "spiffe://prod")
+    ]
 
 
 def same(one: Outcome, other: Outcome) -> bool:
