@@ -27,6 +27,7 @@ HOT = (
     "sidecar/edge/http1.py",
     "sidecar/edge/response_head.py",
     "sidecar/edge/bodies.py",
+    "sidecar/edge/decision.py",
     "sidecar/edge/authorizer.py",
     "sidecar/edge/decision.py",
     "sidecar/edge/assertions.py",
