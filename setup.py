@@ -29,7 +29,6 @@ HOT = (
     "sidecar/edge/bodies.py",
     "sidecar/edge/decision.py",
     "sidecar/edge/authorizer.py",
-    "sidecar/edge/decision.py",
     "sidecar/edge/assertions.py",
     "sidecar/decide/rates.py",
     "sidecar/edge/rates.py",
