@@ -27,6 +27,7 @@ BOUND: Final = 200_000  # entries; a control plane hands out at most half of it
 _SECONDS: Final = 34
 _EXPIRES: Final = (1 << _SECONDS) - 1
 _WHENEVER: Final = 1 << 43  # milliseconds: no date
+PACKED: Final = TARGET + 10  # bytes of one, on disk and between processes
 
 
 class Revocation(msgspec.Struct, frozen=True):
@@ -60,10 +61,14 @@ class Revocations:
 
     def __iter__(self) -> Iterator[Revocation]:
         for target_, entry in self._entries.items():
-            before = entry >> _SECONDS
-            yield Revocation(
-                target_, None if before == _WHENEVER else before / 1000, float(entry & _EXPIRES)
-            )
+            yield _revocation(target_, entry)
+
+    def packed(self) -> bytes:
+        """All of it, as `unpack` reads it. An entry is not made a Revocation on the way: of
+        100,000 that would hold up everybody else."""
+        return b"".join(
+            [key + entry.to_bytes(PACKED - TARGET, "big") for key, entry in self._entries.items()]
+        )
 
     def add(self, revocations: Iterable[Revocation]) -> None:
         """Withdraw these too. Of two about the same thing the later dates count."""
@@ -106,6 +111,30 @@ class Revocations:
         soonest = min([each & _EXPIRES for each in entries.values()], default=_EXPIRES)
         self._entries = entries
         self._next = max(soonest, int(now) + 60)
+
+
+def pack(revocations: Iterable[Revocation]) -> bytes:
+    """Some of them, likewise."""
+    held = Revocations()
+    held.add(revocations)
+    return held.packed()
+
+
+def unpack(data: bytes) -> list[Revocation]:
+    """The same. Raises ValueError."""
+    if len(data) % PACKED:
+        raise ValueError("cut short")
+    found = []
+    for at in range(0, len(data), PACKED):
+        entry = int.from_bytes(data[at + TARGET : at + PACKED], "big")
+        found.append(_revocation(data[at : at + TARGET], entry))
+    return found
+
+
+def _revocation(target_: bytes, entry: int) -> Revocation:
+    before = entry >> _SECONDS
+    moment = None if before >= _WHENEVER else before / 1000
+    return Revocation(target_, moment, float(entry & _EXPIRES))
 
 
 def targets(verified: Verified) -> tuple[bytes, ...]:

@@ -12,6 +12,7 @@ its sets their count, and never memory.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -36,7 +37,7 @@ class RateTable:
     def __init__(
         self, memory: bytearray | memoryview | None = None, secret: bytes | None = None
     ) -> None:
-        view = memoryview(bytearray(SIZE) if memory is None else memory).cast("B")
+        view = memoryview(mmap.mmap(-1, SIZE) if memory is None else memory).cast("B")
         secret = os.urandom(16) if secret is None else secret
         self._keys = view.cast("Q")
         self._stamps = view.cast("d")

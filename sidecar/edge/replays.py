@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import struct
 from enum import Enum
@@ -79,7 +80,7 @@ class ReplayTable:
         secret: bytes | None = None,
         turns: Turns | None = None,
     ) -> None:
-        self._memory = memoryview(bytearray(SIZE) if memory is None else memory).cast("B")
+        self._memory = memoryview(mmap.mmap(-1, SIZE) if memory is None else memory).cast("B")
         self._places = len(self._memory) // _PLACE
         self._secret = os.urandom(16) if secret is None else secret
         self._turns = turns

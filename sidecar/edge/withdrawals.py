@@ -41,11 +41,15 @@ class Withdrawals:
         self._under_way = under_way
         self._to_look_at: deque[UnderWay] = deque()
         self._looking = False  # a slice of it is due
+        self._again = False  # and all of it once more
 
     def begin(self) -> None:
-        """Look at all of them, from the beginning."""
-        self._to_look_at = deque(self._under_way())
-        if not self._looking:
+        """Look at all of them. Who asks while that is under way has it done once more after it,
+        so that those at the end have their turn however often something is withdrawn."""
+        if self._looking:
+            self._again = True
+        else:
+            self._to_look_at = deque(self._under_way())
             self._look_at_some()
 
     def _look_at_some(self) -> None:
@@ -59,6 +63,9 @@ class Withdrawals:
                 each.withdraw()
             if time.perf_counter() >= until:
                 break
+        if not queue and self._again:
+            self._again = False
+            self._to_look_at = queue = deque(self._under_way())
         self._looking = bool(queue)
         if queue:
             asyncio.get_running_loop().call_soon(self._look_at_some)

@@ -9,41 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from sidecar.decide.revocations import BOUND, TARGET, Revocation, Revocations
+from sidecar.decide.revocations import BOUND, PACKED, TARGET, Revocation, Revocations, pack, unpack
 from sidecar.errors import ReleaseRefused, StateUnusable
 from sidecar.facts.state import StateDirectory
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Push, Subscription
 
-_RECORD: Final = struct.Struct(f">{TARGET}sqq")  # target, milliseconds or -1, seconds
 _log = logging.getLogger(__name__)
 
 Withdraw = Callable[[Sequence[Revocation]], Awaitable[None]]
 """Refuse these from now on, wherever this sidecar decides."""
-
-
-def pack(revocations: Iterable[Revocation]) -> bytes:
-    """As they travel to workers and lie on disk."""
-    return b"".join(
-        _RECORD.pack(
-            each.target, -1 if each.before is None else round(each.before * 1000), int(each.expires)
-        )
-        for each in revocations
-    )
-
-
-def unpack(data: bytes) -> list[Revocation]:
-    """The same. Raises ValueError."""
-    if len(data) % _RECORD.size:
-        raise ValueError("cut short")
-    return [
-        Revocation(target, None if before < 0 else before / 1000, float(expires))
-        for target, before, expires in _RECORD.iter_unpack(data)
-    ]
 
 
 class RevocationList:
@@ -111,17 +88,24 @@ class RevocationList:
         self._position = push.position
         self.pushes += 1
         self._current = not push.more
-        if push.more or self._state is None:
+        if self._state is None:
             return ""
-        packed = pack(self.held)
         try:
-            await asyncio.to_thread(self._state.save_revocations, push.position, packed, now)
+            await asyncio.to_thread(
+                self._state.add_revocations,
+                push.position,
+                pack(revocations),
+                now,
+                self.held.packed,
+                PACKED * len(self.held),
+            )
         except StateUnusable as error:
             self.saved = False
             _log.warning("%s", error)
             return str(error)
         self.saved = True
-        self.confirmed = now
+        if not push.more:
+            self.confirmed = now
         return ""
 
 

@@ -4,13 +4,14 @@
     id                   the sidecar's stable id
     memory               highest floors seen and pinned keys
     release, release.1   the last-known-good release and the one before it
-    revocations, revocations.1   what was withdrawn, and the list before it
+    revocations, revocations.1   what was withdrawn, and the same before it was rewritten
 
 The folder is 0700, files are 0600. Each file starts with a checksum line, is written beside its
 place, flushed to disk and renamed over it, so that a crash leaves the old or the new one. A release
 that is read is verified again as if it came from the network. Floors and pinned keys are also kept
 in each release file: no single damaged file loses them, and where several disagree the highest
-floor counts.
+floor counts. The file of revocations is appended to, a checksummed block for each push, and
+rewritten when most of it has expired: what follows a block cut short does not count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -74,11 +75,18 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class SavedRevocations:
-    """What was withdrawn, as it was last saved, and how far in its log that is."""
+    """What was withdrawn, as far as it was saved, and how far in its log that is."""
 
     position: str
     packed: bytes
     saved: float
+
+
+_BLOCK: Final = (
+    b"revocations 1 "  # then size, SHA-256, moment and position; then what was withdrawn
+)
+_MOST_OF: Final = 2  # a file of more than so many times what is held is rewritten
+_SMALL: Final = 64 * 1024  # bytes that are never worth a rewrite
 
 
 class StateDirectory:
@@ -88,6 +96,7 @@ class StateDirectory:
         self.path = path
         self._lock = lock
         self._memory: Mapping[str, Any] | None = None  # as last written by this process
+        self._revocations = -1  # bytes in their file; -1: what is there is not of this process
 
     @classmethod
     def open(cls, path: Path) -> StateDirectory:
@@ -180,24 +189,55 @@ class StateDirectory:
             self._write("memory", memory)
             self._memory = memory
 
-    def save_revocations(self, position: str, packed: bytes, now: float) -> None:
-        """Keeps what was withdrawn, durably. Raises StateUnusable; the list before it stays."""
-        body = {"position": position, "revocations": _pack(packed), "saved": now}
-        self._write(_REVOCATIONS[0], body, keep=_REVOCATIONS[1])
+    def add_revocations(
+        self, position: str, packed: bytes, now: float, held: Callable[[], bytes], size: int
+    ) -> None:
+        """Keeps what was withdrawn since the last time, durably; `held` is all of it, in so many
+        bytes. Raises StateUnusable; what was kept before stays."""
+        path = self.path / _REVOCATIONS[0]
+        block = _block(position, packed, now)
+        try:
+            if 0 <= self._revocations <= max(_SMALL, _MOST_OF * size):
+                self._append(path, block)
+                return
+            everything = _block(position, held(), now)
+            temporary = self._write_temporary(_REVOCATIONS[0], everything)
+            self._keep(*_REVOCATIONS)
+            temporary.replace(path)
+            _sync_directory(self.path)
+            self._revocations = len(everything)
+        except OSError as error:
+            self._revocations = -1  # half a block may be there: the next time all is written anew
+            raise StateUnusable(
+                f"cannot write {path}: {error.strerror}; a restart would not know all that was "
+                "withdrawn"
+            ) from None
+
+    def _append(self, path: Path, block: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        self._revocations += len(block)
 
     def load_revocations(self) -> SavedRevocations | None:
-        """The newest list that can be read; None if there is none. What is damaged is logged."""
+        """All that can be read of the newest file that can be; None if there is none. What is
+        damaged is logged, and the control plane sends it again."""
         for name in _REVOCATIONS:
+            path = self.path / name
             try:
-                body = self._read(name)
-                position, saved = body["position"], float(body["saved"])
-                if isinstance(position, str):
-                    return SavedRevocations(position, _unpack(body["revocations"]), saved)
-                raise _Damaged("of an unknown form")
+                with path.open("rb") as file:
+                    data = file.read(MAX_FILE + 1)
             except FileNotFoundError:
                 continue
-            except (OSError, _Damaged, KeyError, TypeError, ValueError) as error:
-                _log.warning("%s is passed over: %s", self.path / name, error)
+            except OSError as error:
+                _log.warning("%s is passed over: %s", path, error)
+                continue
+            found, read = _blocks(data)
+            if read < len(data):
+                _log.warning("%s is damaged or cut short after %d bytes", path, read)
+            if found is not None:
+                return found
         return None
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -247,6 +287,32 @@ class StateDirectory:
         with contextlib.suppress(FileNotFoundError):
             os.link(self.path / name, link)
             link.replace(self.path / keep)
+
+
+def _block(position: str, packed: bytes, now: float) -> bytes:
+    rest = f"{now} {position}\n".encode() + packed
+    digest = hashlib.sha256(rest).hexdigest()
+    return _BLOCK + f"{len(rest)} {digest}\n".encode() + rest
+
+
+def _blocks(data: bytes) -> tuple[SavedRevocations | None, int]:
+    """All blocks as one, and the bytes up to the first that is not whole."""
+    packed: list[bytes] = []
+    position, saved, at = "", 0.0, 0
+    while at < len(data):
+        end = data.find(b"\n", at, at + 256)
+        head = data[at:end].removeprefix(_BLOCK).split(b" ") if end > 0 else []
+        if len(head) != 2 or not head[0].isdigit() or len(head[0]) > 9:
+            break
+        rest = data[end + 1 : end + 1 + int(head[0])]
+        if len(rest) != int(head[0]) or hashlib.sha256(rest).hexdigest().encode() != head[1]:
+            break
+        line, _, body = rest.partition(b"\n")
+        moment, _, position = line.decode("utf-8", "replace").partition(" ")
+        saved = float(moment)
+        packed.append(body)
+        at = end + 1 + len(rest)
+    return (SavedRevocations(position, b"".join(packed), saved) if packed else None), at
 
 
 class _Damaged(Exception):

@@ -55,7 +55,7 @@ class KeysAnswered(msgspec.Struct, tag=True, frozen=True):
 
 
 class Withdrawn(msgspec.Struct, tag=True, frozen=True):
-    """Refuse these from now on (`facts.revocations.unpack`)."""
+    """Refuse these from now on (`decide.revocations.unpack`)."""
 
     packed: bytes
 

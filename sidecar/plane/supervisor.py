@@ -19,11 +19,10 @@ from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
-from sidecar.decide.revocations import Revocation, Revocations
+from sidecar.decide.revocations import Revocation, Revocations, pack
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge import admin
 from sidecar.facts.jwks import KeyStore
-from sidecar.facts.revocations import pack
 from sidecar.plane import inspection, messages, traffic_tls
 from sidecar.plane.crew import Crew
 from sidecar.plane.port import HeldPort
@@ -58,7 +57,7 @@ class Supervisor:
             self._shared.descriptors,
             self.keys.shared,
             self.keys.fetch_if_due,
-            lambda: pack(self._withdrawn),
+            self._withdrawn.packed,
         )
         self.keys.changed = self.crew.keys_changed
         self._settings_sent = messages.settings_to_bytes(settings)

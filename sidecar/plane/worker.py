@@ -27,10 +27,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sidecar import __version__
 from sidecar.config import RunSettings
 from sidecar.decide.parse import from_canonical
+from sidecar.decide.revocations import unpack
 from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
-from sidecar.facts.revocations import unpack
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel

@@ -267,7 +267,7 @@ class Push(_message.Message):
     position: _builtins.str
     """Of revocations: where the log stands with this Push."""
     more: _builtins.bool
-    """Of revocations: more of them follow at once, so nothing needs to be saved yet."""
+    """Of revocations: more of them follow at once, so this is not the newest."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Resource]:
         """Added or changed."""

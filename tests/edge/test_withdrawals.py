@@ -98,9 +98,11 @@ class Open:
     def __init__(self, name: str) -> None:
         self.permit: Permit | None = Permit("r", Identity("iss", name))
         self.withdrawn = False
+        self.looked_at = 0
 
     def permitted(self) -> Permit | None:
-        return self.permit
+        self.looked_at += 1
+        return None if self.withdrawn else self.permit
 
     def withdraw(self) -> None:
         self.withdrawn = True
@@ -120,9 +122,11 @@ async def test_thousands_are_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch
     looking = Withdrawals(alices, everyone)
     looking.begin()
     assert not any(each.withdrawn for each in opened[1:])
-    looking.begin()  # from the beginning, and not twice at a time
-    for _ in range(12):
+    looking.begin()  # once more, and not both at a time
+    looking.begin()
+    for _ in range(25):
         await asyncio.sleep(0)
+    assert opened[1].looked_at == 2
     assert [each.withdrawn for each in opened] == [
         bool(place % 2) and place != 3 for place in range(10)
     ]

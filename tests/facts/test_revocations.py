@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.decide import revocations
-from sidecar.decide.revocations import Revocation, Revocations, target
+from sidecar.decide.revocations import Revocation, Revocations, pack, target, unpack
 from sidecar.errors import ReleaseRefused
-from sidecar.facts.revocations import RevocationList, pack, unpack
+from sidecar.facts.revocations import RevocationList
 from sidecar.facts.state import StateDirectory
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Push, Resource
@@ -67,20 +67,22 @@ async def test_what_is_read_is_held_and_known_after_a_restart(state: StateDirect
     assert second.age(NOW + 100, connected=False) == 100.0
 
 
-async def test_nothing_is_saved_before_the_last_of_many(state: StateDirectory) -> None:
+async def test_many_come_one_batch_after_the_other(state: StateDirectory) -> None:
     held = listed(state)
     await held.take(push(FIRST, position="log:1", more=True), NOW)
-    assert list(held.held) == [ONE]
-    assert state.load_revocations() is None
-    assert held.age(NOW, connected=True) is None
-    await held.take(push(SECOND), NOW)
+    assert held.age(NOW, connected=True) is None  # more follow: it is not the newest
     saved = state.load_revocations()
     assert saved is not None
-    assert (saved.position, len(unpack(saved.packed))) == ("log:2", 2)
+    assert (saved.position, unpack(saved.packed)) == ("log:1", [ONE])
+    await held.take(push(SECOND), NOW + 1)
+    saved = state.load_revocations()
+    assert saved is not None
+    assert (saved.position, saved.saved) == ("log:2", NOW + 1)
+    assert unpack(saved.packed) == [ONE, TWO]
     assert held.age(NOW, connected=True) == 0.0
 
 
-async def test_a_damaged_list_gives_way_to_the_one_before(
+async def test_what_follows_a_damaged_block_is_sent_again(
     state: StateDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = listed(state)
@@ -93,12 +95,62 @@ async def test_a_damaged_list_gives_way_to_the_one_before(
         await again.restore(NOW)
     assert list(again.held) == [ONE]
     assert again.subscription().position == "log:1"
-    assert "passed over" in caplog.text
-    (state.path / "revocations.1").write_bytes(b"")
+    assert "cut short" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"junk", b"revocations 1 ", b"revocations 1 x y\n", b"revocations 1 5 " + b"0" * 64 + b"\n12345",
+        b"revocations 1 " + b"9" * 400 + b" 0\n", b"sidecar state 1 x\n{}",
+    ],
+)  # fmt: skip
+async def test_a_file_of_something_else_gives_way_to_the_one_before(
+    state: StateDirectory, data: bytes
+) -> None:
+    held = listed(state)
+    await held.take(push(FIRST, position="log:1"), NOW)
+    path = state.path / "revocations"
+    path.rename(state.path / "revocations.1")
+    path.write_bytes(data)
+    again = listed(state)
+    await again.restore(NOW)
+    assert list(again.held) == [ONE]
+    path.unlink()
+    (state.path / "revocations.1").write_bytes(data)
     nothing = listed(state)
     await nothing.restore(NOW)
     assert len(nothing.held) == 0
     assert nothing.subscription().position == ""
+
+
+async def test_a_new_process_writes_anew_and_then_appends(state: StateDirectory) -> None:
+    await listed(state).take(push(FIRST, position="log:1"), NOW)
+    state.close()
+    state = StateDirectory.open(state.path)
+    held = listed(state)
+    await held.restore(NOW + 100)  # the first has expired
+    await held.take(push(SECOND), NOW + 100)
+    path = state.path / "revocations"
+    once = path.read_bytes()
+    assert once.count(b"revocations 1 ") == 1
+    await held.take(push(FIRST, position="log:3"), NOW)
+    assert path.read_bytes().startswith(once)
+    assert path.read_bytes().count(b"revocations 1 ") == 2
+
+
+async def test_a_file_of_mostly_expired_ones_is_rewritten(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.facts.state._SMALL", 0)
+    held = listed(state)
+    for number in range(20):
+        await held.take(push(FIRST, position=f"log:{number}"), NOW)
+    path = state.path / "revocations"
+    assert path.read_bytes().count(b"revocations 1 ") < 3
+    saved = state.load_revocations()
+    assert saved is not None
+    assert saved.position == "log:19"
 
 
 @pytest.mark.parametrize(
@@ -133,11 +185,13 @@ async def test_what_cannot_be_saved_is_refused_all_the_same_and_said(
     state: StateDirectory,
 ) -> None:
     held = listed(state)
-    (state.path / "revocations.tmp").mkdir()
+    await held.take(push(SECOND, position="log:0"), NOW)
+    (state.path / "revocations").unlink()
+    (state.path / "revocations").mkdir()
     assert "cannot write" in await held.take(push(FIRST), NOW)
     assert not held.saved
-    assert list(held.held) == [ONE]
-    (state.path / "revocations.tmp").rmdir()
+    assert set(held.held) == {ONE, TWO}
+    (state.path / "revocations").rmdir()
     assert await held.take(push(SECOND), NOW) == ""
     assert held.saved
 
