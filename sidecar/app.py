@@ -77,15 +77,16 @@ class DataPlane:
         bound = await self.serving.listen(settings.listen.host, settings.listen.port)
         self._listening["listen"] = str(Address(*bound[0]))
         await self._servers.start(
-            "health", settings.health, admin.health_pages(self._page, self._ready)
-        )
-        await self._servers.start(
             "admin", settings.admin,
             admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
                 lambda: inspection.config_state(settings), self._decisions,
             ),
         )  # fmt: skip
+        # Last: who hears that we are ready finds all the rest.
+        await self._servers.start(
+            "health", settings.health, admin.health_pages(self._page, self._ready)
+        )
         settle()
 
     async def stop(self) -> None:

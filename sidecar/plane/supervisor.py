@@ -83,15 +83,16 @@ class Supervisor:
         self._port = await HeldPort.hold(settings.listen.host, settings.listen.port)
         await self.crew.start(self._port.port)
         await self._servers.start(
-            "health", settings.health, admin.health_pages(self._page, self._ready)
-        )
-        await self._servers.start(
             "admin", settings.admin,
             admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
                 lambda: inspection.config_state(settings), self.crew.decisions,
             ),
         )  # fmt: skip
+        # Last: who hears that we are ready finds all the rest.
+        await self._servers.start(
+            "health", settings.health, admin.health_pages(self._page, self._ready)
+        )
 
     async def stop(self) -> None:
         self._draining = True
