@@ -22,6 +22,7 @@ from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
 
 DEFAULT_EXPIRES: Final = "7d"
+KEY_EXPIRES: Final = "399d"  # what a key signed, or an API key, may be valid for long
 MAX_SKEW: Final = 600  # seconds that a sidecar may tolerate beyond a token's expiry
 
 _KINDS: Final = {
@@ -64,7 +65,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--expires", type=_duration, default=None, metavar="TIME",
         help="how long to remember it: longer than any such credential is valid "
-        f"(default {DEFAULT_EXPIRES}; with --token until the token has expired)",
+        f"(default {DEFAULT_EXPIRES}; with --key {KEY_EXPIRES}, with --token until it has expired)",
     )  # fmt: skip
     parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever looks at --list")
     parser.add_argument("--no-wait", action="store_true", help="do not wait for the sidecars")
@@ -82,6 +83,8 @@ async def run(args: argparse.Namespace) -> int:
             return FINE
         withdrawal = _withdrawal(args, time.time())
         response = await client.revoke(pb.RevokeRequest(withdrawals=[withdrawal]))
+        for warning in response.warnings:
+            print(f"sidecar revoke: warning: {warning}", file=sys.stderr)
         reach = None if args.no_wait else await _reach(client, response.number, args.timeout)
     if args.output == "json":
         print(json.dumps(_json(withdrawal, response.number, reach), indent=2))
@@ -100,18 +103,27 @@ def _withdrawal(args: argparse.Namespace, now: float) -> pb.Withdrawal:
         raise Misuse("--issuer: whose it is; a jti, a sid or a sub means nothing without its `iss`")
     name = next(name for name in _KINDS if getattr(args, name) is not None)
     before = args.before
-    if before is None and name == "subject":
-        before = now
+    _check_text(args.issuer, getattr(args, name), args.reason)
+    default = KEY_EXPIRES if name == "key" else DEFAULT_EXPIRES
     return pb.Withdrawal(
         kind=_KINDS[name],
         issuer=args.issuer,
         value=getattr(args, name),
         before_ms=None if before is None else math.ceil(before * 1000),
-        expires=math.ceil(
-            now + (seconds(DEFAULT_EXPIRES) if args.expires is None else args.expires)
-        ),
+        # Ours may be off; the control plane's is the one that sidecars are compared with.
+        before_now=before is None and name == "subject",
+        expires=math.ceil(now + (seconds(default) if args.expires is None else args.expires)),
         reason=args.reason,
     )
+
+
+def _check_text(*texts: str) -> None:
+    """Raises Misuse for what cannot be sent: bytes that are no UTF-8 come as half surrogates."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Misuse(f"{text!r} is not UTF-8") from None
 
 
 def _of_token(args: argparse.Namespace, now: float) -> pb.Withdrawal:
@@ -126,6 +138,8 @@ def _of_token(args: argparse.Namespace, now: float) -> pb.Withdrawal:
     except ValueError:
         claims = {}
     issuer, jti, expires = (claims.get(name) for name in ("iss", "jti", "exp"))
+    if type(jti) is int:
+        jti = str(jti)
     if not isinstance(issuer, str) or not issuer:
         raise Misuse("--token: not a JWT with an `iss`; for an opaque token withdraw its --subject")
     if args.issuer not in ("", issuer):
@@ -205,7 +219,7 @@ def _print_list(response: pb.ListRevocationsResponse, output: str) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for each in response.withdrawals:
         made = datetime.fromtimestamp(each.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        reason = f" ({each.reason})" if each.reason else ""
+        reason = f" ({each.reason!r})" if each.reason else ""
         console.print(
             f"{each.number}  {made}  {_NAMES.get(each.kind, 'unknown')} {each.value!r} of "
             f"{each.issuer}, by {each.source}{reason}"

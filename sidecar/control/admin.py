@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from math import ceil
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -25,6 +25,8 @@ from sidecar.control.revocations import (
 from sidecar.control.session import Session
 from sidecar.control.store import Release
 from sidecar.control.withdraw import Withdrawer
+from sidecar.decide.api_keys import ISSUER as API_KEYS
+from sidecar.decide.documents import TokenIssuer
 from sidecar.decide.revocations import Kind
 from sidecar.errors import StoreFailed
 from sidecar.wire import admin_pb2 as pb
@@ -119,7 +121,8 @@ class Admin(AdminServicer):
         try:
             if not 0 < len(request.withdrawals) <= MOST:
                 raise NotWithdrawn(f"1 to {MOST} withdrawals are expected")
-            wanted = [_withdrawal(each) for each in request.withdrawals]
+            now = self._withdrawer.now()
+            wanted = [_withdrawal(each, now) for each in request.withdrawals]
             number = await self._to_the_end(self._withdrawer.withdraw(wanted))
         except TooManyWithdrawn as error:
             self._counts.revokes["full"] += 1
@@ -132,7 +135,21 @@ class Admin(AdminServicer):
             _log.error("%s", error)
             await _abort(context, grpc.StatusCode.ABORTED, f"nothing was withdrawn: {error}")
         self._counts.revokes["withdrawn"] += 1
-        return pb.RevokeResponse(number=number)
+        return pb.RevokeResponse(number=number, warnings=self._unknown(wanted))
+
+    def _unknown(self, wanted: Sequence[Withdrawal]) -> list[str]:
+        """Issuers that nothing published knows: what is withdrawn of them refuses nothing."""
+        known = {
+            document.spec.issuer
+            for release in self._catalogue.releases()
+            for document in release.documents
+            if isinstance(document.spec, TokenIssuer)
+        }
+        return [
+            f"no TokenIssuer that is published has the issuer {name!r}"
+            for name in sorted({each.issuer for each in wanted} - known - {API_KEYS})
+            if not name.startswith("spiffe://")
+        ]
 
     async def ListRevocations(
         self, request: pb.ListRevocationsRequest, context: Any
@@ -271,12 +288,14 @@ _KINDS: Final[Mapping[pb.Withdrawal.Kind.ValueType, Kind]] = {
 _KINDS_TO_WIRE: Final = {kind: value for value, kind in _KINDS.items()}
 
 
-def _withdrawal(each: pb.Withdrawal) -> Withdrawal:
+def _withdrawal(each: pb.Withdrawal, now: float) -> Withdrawal:
     """Raises NotWithdrawn for a kind that this version does not know."""
     kind = _KINDS.get(each.kind)
     if kind is None:
         raise NotWithdrawn(f"kind: one of {', '.join(_KINDS_TO_WIRE)} is expected")
     before = each.before_ms / 1000 if each.HasField("before_ms") else None
+    if each.before_now:
+        before = now
     return Withdrawal(
         kind, each.issuer, each.value, before, float(each.expires), reason=each.reason
     )

@@ -145,20 +145,25 @@ class _Event:
             # Who has just stepped up holds the token that says so: to withdraw it would ask again.
             self.kind == ASSURANCE_LEVEL_CHANGE and self.event.get("change_direction") != "increase"
         ):
-            yield self._of_session_or_user()
+            yield from self._of_session_or_user()
 
-    def _of_session_or_user(self) -> Withdrawal:
+    def _of_session_or_user(self) -> Iterator[Withdrawal]:
         subject = self._subject()
         if subject.get("format") == "jwt_id":
-            return self._withdrawal("token", subject, "jti", None)
+            yield self._withdrawal("token", subject, "jti", None)
+            return
+        # A revoked session never stands again; a changed one gets new tokens.
+        before = None if self.kind == SESSION_REVOKED else self._before()
+        if subject.get("format") == "opaque":
+            # A session, as in CAEP's own examples, or a user: nobody says which, so it is both.
+            yield self._session(subject, None, before)
         session = subject.get("session") if subject.get("format") == "complex" else None
         if session is not None:
-            # A revoked session never stands again; a changed one gets new tokens.
-            before = None if self.kind == SESSION_REVOKED else self._before()
             user = subject.get("user")
             named = user.get("iss") if isinstance(user, dict) else None
-            return self._session(_object(session, "session"), named, before)
-        return self._of_user()
+            yield self._session(_object(session, "session"), named, before)
+            return
+        yield self._of_user()
 
     def _of_user(self) -> Withdrawal:
         subject = self._subject()
@@ -168,7 +173,7 @@ class _Event:
                 raise _bad("the subject names neither a session nor a user")
             subject = _object(user, "user")
         if subject.get("format") == "aliases":
-            subject = _alias(subject)
+            subject = _alias(subject, self.transmitter.subjects)
         if subject.get("format") == "opaque":
             return self._of(
                 "subject", self.transmitter.issuer.issuer, subject.get("id"), self._before()
@@ -226,13 +231,18 @@ class _Event:
         return min(moment, self.now + self.transmitter.issuer.skew)
 
 
-def _alias(subject: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one name of several by which tokens can be found."""
+def _alias(subject: Mapping[str, Any], issuers: frozenset[str]) -> Mapping[str, Any]:
+    """The one name of several by which tokens can be found: of an issuer that it may speak of, if
+    there is one."""
     names = subject.get("identifiers")
-    for each in names if isinstance(names, list) else []:
-        if isinstance(each, dict) and each.get("format") == "iss_sub":
-            return each
-    raise _bad("aliases: none of them is of the format iss_sub")
+    found = [
+        each
+        for each in (names if isinstance(names, list) else [])
+        if isinstance(each, dict) and each.get("format") == "iss_sub"
+    ]
+    if not found:
+        raise _bad("aliases: none of them is of the format iss_sub")
+    return next((each for each in found if each.get("iss") in issuers), found[0])
 
 
 def _audience(audience: Any, issuer: Issuer) -> None:

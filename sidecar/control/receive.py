@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from sidecar.control.events import EventRefused, Received, Transmitter, read
 from sidecar.control.revocations import NotWithdrawn, TooManyWithdrawn
@@ -20,6 +22,7 @@ from sidecar.errors import StoreFailed
 from sidecar.facts.jwks import KeyStore
 
 CONTENT_TYPE: Final = "application/secevent+jwt"
+WITHIN: Final = 10.0  # seconds for the body of an event
 ROUNDS: Final = 2  # of fetching keys, for one event
 _log = logging.getLogger(__name__)
 
@@ -73,9 +76,13 @@ class Receiver:
         """Raises EventRefused, and StoreFailed where keys cannot be had."""
         if request.content_type != CONTENT_TYPE:
             raise EventRefused("invalid_request", f"content-type: {CONTENT_TYPE} is expected")
-        body = await request.content.read(MAX_TOKEN + 1)
-        while len(body) <= MAX_TOKEN and (more := await request.content.read(MAX_TOKEN)):
-            body += more
+        try:
+            async with asyncio.timeout(WITHIN):
+                body = await request.content.read(MAX_TOKEN + 1)
+                while len(body) <= MAX_TOKEN and (more := await request.content.read(MAX_TOKEN)):
+                    body += more
+        except (TimeoutError, OSError, ValueError, web.PayloadAccessError, BadHttpMessage):
+            raise EventRefused("invalid_request", "the body cannot be read") from None
         if len(body) > MAX_TOKEN:
             raise EventRefused("invalid_request", f"more than {MAX_TOKEN} bytes")
         for _ in range(ROUNDS):

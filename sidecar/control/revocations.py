@@ -6,6 +6,7 @@ No I/O: the store keeps it, `session` sends it, and who may withdraw is decided 
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, FromControl, Idle, Nack, Push, Resource, Revocation
 
 MOST: Final = BOUND // 2  # held at a time
+RESERVED: Final = MOST // 5  # of them, for people: events may not take the last ones
+MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 BATCH: Final = 2_000  # in one push: two milliseconds of a sidecar's time
 LONGEST: Final = 4096  # characters of an issuer or a value
 LONGEST_REASON: Final = 1024
@@ -79,6 +82,7 @@ class RevocationLog:
     def __init__(self, id_: str = "") -> None:
         self.id = id_
         self.newest = 0
+        self._newest_mark = "0"
         self._all: list[Numbered] = []
         self._resources: list[Resource] = []
         self._numbers: list[int] = []
@@ -89,7 +93,8 @@ class RevocationLog:
     def take(self, more: Iterable[Numbered], now: float) -> None:
         """Add what was stored; let go of what has expired."""
         for each in more:
-            self.newest = max(self.newest, each.number)
+            if each.number > self.newest:
+                self.newest, self._newest_mark = each.number, _mark(each)
             if now < each.withdrawal.expires:
                 self._all.append(each)
                 self._resources.append(_resource(each))
@@ -104,6 +109,15 @@ class RevocationLog:
         self._resources = [self._resources[place] for place in kept]
         self._numbers = [self._numbers[place] for place in kept]
 
+    def _mark(self, number: int) -> str:
+        """Tells the entry of a number from another one that a restored store gave it to."""
+        if number == self.newest:
+            return self._newest_mark
+        place = bisect_right(self._numbers, number) - 1
+        if place < 0 or self._numbers[place] != number:
+            return ""
+        return _mark(self._all[place])
+
     def after(self, number: int) -> tuple[list[Resource], int, bool]:
         """What follows, a batch at most; up to which number that is, and whether there is more."""
         first = bisect_right(self._numbers, number)
@@ -113,14 +127,22 @@ class RevocationLog:
 
     def position(self, number: int) -> str:
         """As a sidecar brings it along."""
-        return f"{self.id}:{number}"
+        return f"{self.id}:{number}:{self._mark(number)}"
 
     def number(self, position: str) -> int:
-        """What a sidecar holds of this log; 0: nothing, or that of another one."""
-        id_, _, number = position.partition(":")
+        """What a sidecar holds of this log; 0: nothing, or that of another one.
+
+        Of another one is also what a store held that was lost and restored from a backup, which
+        gives the same numbers again. Where that cannot be told apart any more all is sent anew.
+        """
+        id_, _, rest = position.partition(":")
+        number, _, mark = rest.partition(":")
         if id_ != self.id or not number.isascii() or not number.isdigit() or len(number) > 18:
             return 0
-        return min(int(number), self.newest)
+        found = int(number)
+        if found > self.newest or not mark or mark != self._mark(found):
+            return 0
+        return found
 
     def found(self, issuer: str, value: str, most: int) -> list[Numbered]:
         """Newest first; an empty issuer or value is any."""
@@ -132,6 +154,11 @@ class RevocationLog:
                 if len(wanted) == most:
                     break
         return wanted
+
+
+def _mark(numbered: Numbered) -> str:
+    text = repr((numbered.number, numbered.created, numbered.withdrawal))
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _resource(numbered: Numbered) -> Resource:
@@ -189,7 +216,7 @@ class Cursor:
         self._number = self._sent[1]
         self._sent = None
         self._refused = -1
-        self.last_error = ack.warning
+        self.last_error = ack.warning[:MAX_ERROR]
         return True
 
     def nack(self, nack: Nack, log: RevocationLog) -> bool:
@@ -198,7 +225,7 @@ class Cursor:
             return False
         self._sent = None
         self._refused = log.newest
-        self.last_error = nack.error or "refused without a reason"
+        self.last_error = nack.error[:MAX_ERROR] or "refused without a reason"
         return True
 
     def holds(self, number: int) -> bool:

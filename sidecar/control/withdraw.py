@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar.control.revocations import (
     MOST,
+    RESERVED,
     Numbered,
     RevocationLog,
     TooManyWithdrawn,
@@ -32,6 +33,10 @@ class Withdrawer:
         self._clock = clock
         self._turn = asyncio.Lock()
 
+    def now(self) -> float:
+        """By the clock that withdrawals go by (seconds since the epoch)."""
+        return self._clock()
+
     async def load(self) -> None:
         """Takes over what the store holds. Raises StoreFailed."""
         self._log.take(await self._store.withdrawn(), self._clock())
@@ -50,11 +55,12 @@ class Withdrawer:
         """
         check(withdrawals, self._clock())
         async with self._turn:
-            if withdrawals and len(self._log) + len(withdrawals) > MOST:
+            most = MOST if event is None else MOST - RESERVED
+            if withdrawals and len(self._log) + len(withdrawals) > most:
                 self._log.forget(self._clock())
-                if len(self._log) + len(withdrawals) > MOST:
+                if len(self._log) + len(withdrawals) > most:
                     raise TooManyWithdrawn(
-                        f"{len(self._log)} are withdrawn, and at most {MOST} can be. Withdraw "
+                        f"{len(self._log)} are withdrawn, and at most {most} can be. Withdraw "
                         "subjects rather than their tokens, and let them be forgotten sooner"
                     )
             numbered = await self._store.withdraw(withdrawals, event)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +20,7 @@ from sidecar.decide.tokens import WEIGHT, Rejected, Verified
 
 ISSUER: Final = "api-key"
 """Who vouches for the caller, where tokens name their `iss`."""
-RESERVED: Final = frozenset(("iss", "sub", "scope", "exp"))
+RESERVED: Final = frozenset(("iss", "sub", "scope", "exp", "cnf"))
 """Attributes that say what the document says elsewhere."""
 MAX_KEY: Final = 512  # bytes of `id.secret`
 
@@ -92,12 +93,18 @@ def check(credential: bytes, keys: ApiKeys, now: float) -> Verified | Rejected:
     return _EXPIRED if now >= key.expires else key.verified()
 
 
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+    r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _NOBODYS: Final = bytes(32)  # the hash of nothing that anybody knows
 
 
 def expiry(text: str) -> float:
     """RFC 3339 as seconds since the epoch. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("not as in RFC 3339")
+    moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
         raise ValueError("without a time zone")
     return moment.timestamp()

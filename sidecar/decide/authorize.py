@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -84,8 +85,8 @@ def authorize(
         if type(caller) is Throttled:
             return Refuse(
                 Code.TOO_MANY_REQUESTS,
-                "failed_credentials",
-                "Too many credentials from this address were not valid.",
+                caller.reason,
+                caller.detail,
                 presented=True,
                 realm=snapshot.service.name,
                 retry_after=math.ceil(caller.wait),
@@ -199,7 +200,9 @@ def _without_caller(
     if verdict.satisfied is None or verdict.satisfied[0] is not first:
         return None
     permit = _obliged(verdict.satisfied, verdict, bindings, None)
-    return permit if type(permit) is Permit else None
+    if type(permit) is not Permit:
+        return None
+    return msgspec.structs.replace(permit, expires=inf, beside=None)  # nobody stands behind it
 
 
 def _permit(
@@ -233,12 +236,19 @@ def _obliged(
             headers.setdefault(name, value)
     obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
     auth = rule.auth
-    if auth == "workload" or (auth == "either" and verified is None):
-        workload = bindings.standing()
-        if workload is not None:
-            return Permit(
-                rule.ref, workload.identity, obligations, workload.expires, verified=workload
-            )
+    # Whatever was read of them: a permit lasts no longer than all who stand behind it.
+    workload = bindings.standing()
+    expires = min(
+        inf if verified is None else verified.expires, inf if workload is None else workload.expires
+    )
+    if workload is not None and (auth == "workload" or (auth == "either" and verified is None)):
+        return Permit(
+            rule.ref, workload.identity, obligations, expires, verified=workload, beside=verified
+        )
     if auth == "none" or verified is None:
-        return Permit(rule.ref, obligations=obligations)
-    return Permit(rule.ref, verified.identity, obligations, verified.expires, verified=verified)
+        return Permit(
+            rule.ref, obligations=obligations, expires=expires, verified=verified, beside=workload
+        )
+    return Permit(
+        rule.ref, verified.identity, obligations, expires, verified=verified, beside=workload
+    )

@@ -89,13 +89,9 @@ class Reads:
     `settled`: on nothing but the bytes of the request.
     """
 
-    __slots__ = ("_few", "_reads", "_workload", "settled")
+    __slots__ = ("_few", "_reads", "settled")
 
     def __init__(self, rules: list[tuple[CompiledRule, Pattern]]) -> None:
-        self._workload = any(
-            rule.auth in ("workload", "either") or rule.workloads is not None or rule.proof
-            for rule, _ in rules
-        )
         self.settled = not any(rule.volatile for rule, _ in rules)
         reads: dict[tuple[str, frozenset[str] | None, Pattern], None] = {}
         for rule, pattern in rules:
@@ -117,11 +113,11 @@ class Reads:
         """Equal for requests that get the same permit. None where more counts than a key holds."""
         if not self._few:
             return None
-        if not self._reads and not self._workload:
-            return (candidates, verified)
-        key: list[Any] = [candidates, verified]
-        if self._workload:
-            key.append(bindings.workload())
+        # Also where nothing reads the workload: a permit lasts no longer than it does.
+        workload = bindings.standing()
+        if not self._reads:
+            return (candidates, verified, workload)
+        key: list[Any] = [candidates, verified, workload]
         for name, keys, pattern in self._reads:
             try:
                 value = bindings.read(name, keys, pattern)

@@ -81,12 +81,16 @@ class Caller(msgspec.Struct, frozen=True):
 
 @final
 class Throttled(msgspec.Struct, frozen=True):
-    """A credential that is not even checked: too many of this address did not stand."""
+    """A credential that is not even checked: too many of this address did not stand, or are being
+    asked about."""
 
     wait: float
+    reason: str = "failed_credentials"
+    detail: str = "Too many credentials from this address were not valid."
 
 
 NOBODY = Caller()
+_CROWDED = "Too many credentials from this address are being checked; try again."
 _REVOKED = Rejected("revoked", "The credential was withdrawn.")
 
 
@@ -100,7 +104,7 @@ def look(
         return NOBODY
     if credential.malformed:
         return Caller(rejected=Rejected("malformed", f"The credential is {credential.malformed}."))
-    verified = _verified(credential, request.address, snapshot, evidence, now)
+    verified = _verified(credential, request.address, snapshot, evidence, now, reviewed)
     if isinstance(verified, Verified):
         if evidence.revocations.revokes(verified, now):
             return Caller(rejected=_REVOKED, dpop=credential.dpop)
@@ -141,13 +145,18 @@ def _bound(
 
 
 def _verified(
-    credential: Credential, address: str, snapshot: Snapshot, evidence: Evidence, now: float
+    credential: Credential,
+    address: str,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+    reviewed: bool,
 ) -> Verified | Rejected | KeysUnavailable | NeedKeys | NeedIntrospection | Throttled:
     token = credential.token
     if snapshot.introspectors:
         asked = introspection.whose(token, credential.location, snapshot.introspectors)
         if asked is not None:
-            return _introspected(token, asked, address, snapshot, evidence, now)
+            return _introspected(token, asked, address, snapshot, evidence, now, reviewed)
     if snapshot.api_keys and api_keys.looks_like(token):
         found = api_keys.check(token, snapshot.api_keys, now)
         wait = 0.0
@@ -158,9 +167,10 @@ def _verified(
     cached = evidence.tokens.get(key, now)
     if cached is not None and is_current(cached, evidence):
         return cached
-    # Before the costly part; what was verified before passes whatever its address does.
+    # Before the costly part; what was verified before passes whatever its address does, and what
+    # goes on (a tunnel) is looked at again whatever it does: nobody may keep theirs open that way.
     wait = evidence.failing(address, snapshot.service.failed_credentials, now)
-    if wait > 0:
+    if wait > 0 and not reviewed:
         return Throttled(wait)
     result = verify(token, snapshot.issuers, evidence.keys, now)
     if isinstance(result, Verified):
@@ -175,6 +185,7 @@ def _introspected(
     snapshot: Snapshot,
     evidence: Evidence,
     now: float,
+    reviewed: bool,
 ) -> Verified | Rejected | KeysUnavailable | NeedIntrospection | Throttled:
     if introspection.too_large(token):
         return introspection.TOO_LARGE
@@ -184,10 +195,13 @@ def _introspected(
         return KeysUnavailable(asked.issuer.issuer, "introspection_unavailable")
     if known is not None:
         return known
-    wait = evidence.failing(address, snapshot.service.failed_credentials, now)
-    if wait > 0 or evidence.asking(address):
-        return Throttled(max(wait, 1.0))
-    return NeedIntrospection(key, asked.issuer.issuer, token, address)
+    if not reviewed:
+        wait = evidence.failing(address, snapshot.service.failed_credentials, now)
+        if wait > 0:
+            return Throttled(wait)
+        if evidence.asking(address):
+            return Throttled(1.0, "introspection_crowded", _CROWDED)
+    return NeedIntrospection(key, asked.issuer.issuer, token, address, reviewed)
 
 
 def is_current(verified: Verified, evidence: Evidence) -> bool:

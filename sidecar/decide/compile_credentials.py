@@ -92,9 +92,9 @@ def compile_key(
 ) -> tuple[bytes, api_keys.ApiKey] | None:
     """The key by its id."""
     before = len(problems)
-    if not _KEY_ID.fullmatch(spec.id):
+    if not _KEY_ID.fullmatch(spec.id):  # never quoted: it may be id and secret
         report(
-            problems, document, "spec.id", f"{spec.id!r} is not an id",
+            problems, document, "spec.id", "not an id",
             hint="4 to 64 letters, digits, - and _",
         )  # fmt: skip
     if not _KEY_HASH.fullmatch(spec.hash):  # never quoted: it may be the secret itself
@@ -112,7 +112,7 @@ def compile_key(
                 hint="write 2027-01-31T00:00:00Z",
             )  # fmt: skip
     for place, scope in enumerate(spec.scopes):
-        if " " in scope:
+        if any(c.isspace() for c in scope):
             report(problems, document, f"spec.scopes[{place}]", f"{scope!r} holds a space")
     for name in spec.attributes:
         if name in api_keys.RESERVED:

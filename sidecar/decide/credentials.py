@@ -80,7 +80,7 @@ def _header(value: bytes, location: Location) -> Credential | None:
     if named == b"bearer":
         token = token.strip(b" ")
     elif named == b"dpop":
-        return Credential(token.strip(b" "), dpop=True)
+        return Credential(token.strip(b" "), location=location, dpop=True)
     elif location.name == b"authorization" or not value:
         # Another scheme (Basic, Digest) is not a credential that this service asks for.
         return None

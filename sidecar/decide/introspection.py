@@ -91,7 +91,7 @@ def whose(
 
     What has the form of a JWT is checked here instead, unless its prefix says that it is none.
     """
-    for each in introspectors:
+    for each in introspectors if token else ():
         if each.asked_about(token, location) and (each.prefix or token.count(b".") not in (2, 4)):
             return each
     return None
@@ -124,23 +124,26 @@ def read(body: bytes, introspector: Introspector, token: bytes, now: float) -> A
     if active is not True:
         return Unknown("its answer does not say whether the token is active")
     try:
-        return _read(claims, introspector, token, now)
+        return _read(claims, introspector, WEIGHT + 2 * len(token) + 4 * len(body), now)
     except Bad as bad:
         return bad.rejected
 
 
-def _read(claims: dict[str, Any], introspector: Introspector, token: bytes, now: float) -> Verified:
+def _read(claims: dict[str, Any], introspector: Introspector, weight: int, now: float) -> Verified:
     issuer = introspector.issuer
     if claims.get("iss", issuer.issuer) != issuer.issuer:
         raise Bad("issuer_unknown", "The token is of another issuer.")
     expires = check_times(claims, issuer.skew, now, required=False)
     if "aud" in claims or not introspector.audience_optional:
         check_audience(claims, issuer)
+    kind = claims.get("token_type")
+    if isinstance(kind, str) and kind.lower() == "dpop" and "cnf" not in claims:
+        raise Bad("binding_malformed", "The token is bound, and its issuer does not say to what.")
     identity = identity_of(claims, issuer)
     claims["iss"] = issuer.issuer
     opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
     until = min(expires, now + introspector.cache)
-    return Verified(identity, claims, opaque, until, None, WEIGHT + 2 * len(token), ends=expires)
+    return Verified(identity, claims, opaque, until, None, weight, ends=expires)
 
 
 def held(answer: Answer, introspector: Introspector, now: float) -> float:

@@ -69,8 +69,9 @@ class Permit(msgspec.Struct, frozen=True):
 
     `rule` is `namespace/policy/rule` of the first satisfied allow rule. `observed` carries the
     refusal that mode `observe` did not enforce. `nonce` is to be told to the caller, if any is.
-    `verified` is the credential that it hangs on (`tokens.Verified`), for whoever must end what was
-    begun with it when it is withdrawn.
+    `verified` is the credential of the identity (`tokens.Verified`), `beside` another one that it
+    hangs on: the workload with a token, or the other way round. Both are for whoever must end what
+    was begun with them when one is withdrawn.
     """
 
     rule: str
@@ -81,6 +82,7 @@ class Permit(msgspec.Struct, frozen=True):
     observed: Refuse | None = None
     nonce: str = ""
     verified: Any = None
+    beside: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -155,6 +157,7 @@ class NeedIntrospection(msgspec.Struct, frozen=True):
     issuer: str
     token: bytes
     address: str
+    reviewed: bool = False
 
     def __repr__(self) -> str:
         return f"NeedIntrospection({self.issuer!r})"

@@ -150,6 +150,8 @@ def targets(verified: Verified) -> tuple[bytes, ...]:
         found.append(target("subject", issuer, named))
     for kind, name in _CLAIMS:
         value = claims.get(name)
+        if type(value) is int:  # not as RFC 7519 has it, but seen
+            value = str(value)
         if isinstance(value, str) and value:
             found.append(target(kind, issuer, value))
     if verified.key_id:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,8 @@ HEADER: Final = b"x-sidecar-assertion: "
 TYPE: Final = "sidecar-assertion+jwt"  # so that none is taken for another kind of token (RFC 8725)
 PERIOD: Final = 86_400.0  # seconds that a key signs
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+# RFC 6749 section 3.3. Where scopes come as a list, one with a blank in it would become two.
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 _KINDS: Final = ("ES256", "EdDSA")
 _MEMBERS: Final[tuple[str, ...]] = ("kty", "crv", "x", "y")
 
@@ -72,12 +75,14 @@ class Asserter:
         identity = permit.identity
         if identity is None:
             return b""
-        verified: Verified | None = permit.verified
+        verified: Verified | None = permit.verified  # whose identity it is
         if verified is not None:
             known: _Made | None = verified.assertion
             if known is not None and known.terms is terms and now < known.until:
                 return known.line
-        expires = min(now + terms.lifetime, permit.expires)
+        # Not `permit.expires`: an opaque token is believed for seconds and stands for longer.
+        ends = [each.ends for each in (verified, permit.beside) if each is not None]
+        expires = min(now + terms.lifetime, *(ends or [permit.expires]))
         claims: dict[str, Any] = {
             "iss": terms.issuer,
             "aud": terms.audience,
@@ -87,8 +92,9 @@ class Asserter:
             "exp": int(expires),
             "jti": os.urandom(12).hex(),
         }
-        if identity.scopes:
-            claims["scope"] = " ".join(sorted(identity.scopes))
+        scopes = [each for each in identity.scopes if _SCOPE.fullmatch(each)]
+        if scopes:
+            claims["scope"] = " ".join(sorted(scopes))
         key = self._key(terms.algorithm, int(now // PERIOD))
         signed = key.head + _base64url(orjson.dumps(claims))
         signature = VERIFIERS[key.algorithm].sign(signed, key.private)

@@ -108,11 +108,12 @@ class Authorizer:
             changed()
 
     def withdrawn(self, permit: Permit) -> bool:
-        """Whether what was permitted must end, since its credential was withdrawn meanwhile."""
-        verified: Verified | None = permit.verified
-        if verified is None or not self.evidence.revocations.revokes(verified, self._clock()):
-            return False
-        return self.snapshot is None or not self.snapshot.service.observe
+        """Whether what was permitted must end: a credential that it hangs on was withdrawn."""
+        now = self._clock()
+        for credential in (permit.verified, permit.beside):
+            if credential is not None and self.evidence.revocations.revokes(credential, now):
+                return self.snapshot is None or not self.snapshot.service.observe
+        return False
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""

@@ -124,7 +124,7 @@ def named(leaf: bytes, chain: Sequence[bytes], bundles: Bundles) -> Workload | N
             certificate.not_valid_after_utc.timestamp(),
             certificate.not_valid_before_utc.timestamp(),
         )
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except Exception:  # noqa: BLE001  (the library raises many kinds on odd certificates)
         return None
     return None if bundles.get(domain, _NOBODY).isdisjoint(chain) else found
 
@@ -170,7 +170,7 @@ def _client_cert(value: bytes) -> Certificate | None:
     der = base64.b64decode(match.group(1))
     try:
         x509.load_der_x509_certificate(der)
-    except ValueError:
+    except Exception:  # noqa: BLE001  (as above)
         return None
     return Certificate(thumbprint(der))
 
@@ -183,14 +183,14 @@ _HASH: Final = re.compile(rb'"?([0-9a-fA-F]{64})"?')
 
 @lru_cache(maxsize=1024)
 def _forwarded(value: bytes) -> Certificate | None:
-    """Envoy's `Hash` in the last element: what was shown to the proxy that we talk to. Those before
-    it were shown to proxies further out, and are hearsay."""
+    """Envoy's `Hash`, of exactly one element: the names of a certificate come unquoted, so whoever
+    has one with a comma in it could seem to begin another element with a hash of their choice."""
     elements = _split(value, _ELEMENTS)
-    if not elements:
+    if len(elements) != 1:
         return None
     hashes = [
         rest.strip()
-        for name, _, rest in (pair.partition(b"=") for pair in _split(elements[-1], _PAIRS))
+        for name, _, rest in (pair.partition(b"=") for pair in _split(elements[0], _PAIRS))
         if name.strip().lower() == b"hash"
     ]
     match = _HASH.fullmatch(hashes[0]) if len(hashes) == 1 else None

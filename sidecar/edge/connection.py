@@ -87,11 +87,11 @@ class ClientConnection(Uploading):
             # A dual-stack socket shows IPv4 as ::ffff:…; a zone says nothing to anyone else.
             self._address = str(peer[0]).partition("%")[0].removeprefix("::ffff:")
             self._trusted = self._proxy.trusted.trust(self._address)
-        if self._proxy.callers is not None:
-            self._certificate = self._proxy.callers.shown(transport.get_extra_info("ssl_object"))
         self.deadline = self._proxy.sweeper.after(limits.idle)
         if not self._proxy.joined(self):
             self._last_words(answers.too_many_connections())
+        elif self._proxy.callers is not None:
+            self._certificate = self._proxy.callers.shown(transport.get_extra_info("ssl_object"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = CLOSED

@@ -48,7 +48,7 @@ _CORS: Final = frozenset(
 LONGEST_KEPT: Final = 512  # characters of an authority and a chain, or of a subject
 SCOPES_KEPT: Final = 64
 _NONE: Final[frozenset[bytes]] = frozenset()
-_NONCE: Final = frozenset((b"dpop-nonce",))
+_NONCE: Final = frozenset((b"dpop-nonce", b"cache-control"))
 
 
 # --- towards the upstream ------------------------------------------------------------------------
@@ -262,7 +262,8 @@ def response_head(
             lines += date
         said = b"".join([name + b": " + value + b"\r\n" for name, value in cors])
         if nonce:
-            said += b"dpop-nonce: " + nonce + b"\r\n"
+            # For this caller's next proof, so for nobody's cache (RFC 9449 section 8.2).
+            said += b"dpop-nonce: " + nonce + b"\r\ncache-control: no-store\r\n"
         return lines + said + _persistence(version, keep_alive)
     if version != 1 or not keep_alive:
         return _response_lines(head, version) + _persistence(version, keep_alive)

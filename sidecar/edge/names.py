@@ -27,8 +27,9 @@ HOP_BY_HOP: Final = frozenset((
 # What TLS terminators say of a client's certificate, whom upstreams believe it: RFC 9440, and what
 # nginx, HAProxy, Apache, Traefik and cloud load balancers use.
 _CERTIFICATE: Final = (
-    b"client-cert", b"x-client-cert", b"x-ssl-client", b"ssl-client", b"x-tls-client",
-    b"tls-client", b"x-amzn-mtls-", b"x-arr-clientcert",
+    b"client-cert", b"x-client-cert", b"x-client-verify", b"x-client-dn", b"x-ssl-", b"ssl-client",
+    b"x-tls-client", b"tls-client", b"x-amzn-mtls-", b"x-arr-clientcert", b"x-mtls-",
+    b"x-goog-client-cert", b"cf-client-cert",
 )  # fmt: skip
 _SPOKEN_FOR: Final = (b"x-forwarded-", *_CERTIFICATE)
 # What would tell an upstream another target, method or origin than the one decided.

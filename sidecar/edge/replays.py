@@ -29,6 +29,7 @@ SLOTS: Final = 255  # of a place: so many of its proofs are known one by one
 PLACES: Final = 2048
 SIZE: Final = 4096 * PLACES  # bytes; a page for each place, taken from the system when it is used
 
+FAR: Final = 300.0  # seconds that a clock may be set back without any place being opened again
 _HEAD: Final = struct.Struct("=dQ")  # floor, proofs ever written
 _STAMP: Final = struct.Struct("=d")
 _MARK: Final = 8  # bytes
@@ -128,10 +129,15 @@ class ReplayTable:
         floor, written = _HEAD.unpack_from(memory, start)
         if floor > now + AHEAD:
             # No proof of today can have set it: it comes from a clock that was set back. All that
-            # could be accepted today and was forgotten is below this one.
-            floor = now + AHEAD
-            _HEAD.pack_into(memory, start, floor, written)
-        if created <= floor:
+            # could be accepted today and was forgotten is below this one. Only for a clock that
+            # was far off is it let go of; after a small step back it counts again in a moment.
+            lowered = now + AHEAD
+            if floor > now + FAR:
+                floor = lowered
+                _HEAD.pack_into(memory, start, floor, written)
+            if created <= lowered:
+                return Use.CROWDED
+        elif created <= floor:
             return Use.CROWDED
         slot = written % SLOTS
         stamp = start + _STAMPS + slot * _STAMP.size

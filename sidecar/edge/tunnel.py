@@ -156,7 +156,8 @@ class Tunnel:
         permit = self.permitted()
         if permit is None:
             return 0.0
-        return permit.verified.ends if permit.verified is not None else permit.expires
+        ends = [each.ends for each in (permit.verified, permit.beside) if each is not None]
+        return min(ends) if ends else permit.expires
 
     def withdraw(self) -> None:
         """Its caller's credential was withdrawn."""

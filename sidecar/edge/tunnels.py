@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.edge.connection import ClientConnection
 
 SLICE: Final = 0.002  # seconds of reviewing before other work gets its turn
+AT_ONCE: Final = 16  # tunnels that facts are fetched for
 AGAIN: Final = 10.0  # seconds until what could not be decided is looked at again
 
 # What says nothing of whether the request is permitted.
@@ -186,13 +187,18 @@ class Tunnels:
             self._task.add_done_callback(self._reconsidered)
 
     async def _reconsider(self) -> None:
-        """One after the other: those that need the same facts find them after the first."""
+        """A few at a time: those that need the same facts share their fetching."""
         try:
             while self._waiting:
-                tunnel = next(iter(self._waiting))
-                del self._waiting[tunnel]
-                if tunnel in self._all:
-                    self._judge(tunnel, await self._reviewer.reconsider(tunnel.request))
+                some = [each for each in list(self._waiting)[:AT_ONCE] if each in self._all]
+                for each in list(self._waiting)[:AT_ONCE]:
+                    del self._waiting[each]
+                outcomes = await asyncio.gather(
+                    *(self._reviewer.reconsider(each.request) for each in some)
+                )
+                for each, outcome in zip(some, outcomes, strict=True):
+                    if each in self._all:
+                        self._judge(each, outcome)
         finally:
             self._task = None  # here and now: who comes next must not wait for this one
 

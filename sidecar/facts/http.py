@@ -75,5 +75,5 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
             raise FetchFailed(f"{address}: {error}") from None
         if len(body) > self._max_body:
-            raise FetchFailed(f"{address}: more than {self._max_body} bytes")
+            raise FetchFailed(f"{address}: more than {self._max_body} bytes", 200)
         return body

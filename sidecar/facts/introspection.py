@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import quote_plus
 
@@ -81,6 +82,10 @@ class Breaker:
         self._trying = True
         return True
 
+    def abandoned(self) -> None:
+        """Nothing was asked after all."""
+        self._trying = False
+
     def succeeded(self) -> None:
         self.failures = 0
         self._pause = OPEN
@@ -143,15 +148,17 @@ class Introspections:
 
     def asks_too_much(self, address: str) -> bool:
         """Whether as many questions as may be are under way for a client address."""
-        return self._asking[address] >= PER_ADDRESS if address in self._asking else False
+        return self._asking.get(_network(address), 0) >= PER_ADDRESS
 
     async def fetch(self, want: NeedIntrospection) -> None:
         """Have an answer put into `answers`, or join a question under way."""
         flight = self._flights.get(want.key)
         if flight is None:
-            if self.asks_too_much(want.address):
+            if self.asks_too_much(want.address) and not want.reviewed:
                 return  # since it was decided to ask; the next round says so
-            self._asking[want.address] += 1  # at once: many may be decided before any of them flies
+            self._asking[_network(want.address)] += (
+                1  # at once: many may be decided before any of them flies
+            )
             flight = asyncio.create_task(self._fly(want), name=f"introspection by {want.issuer}")
             self._flights[want.key] = flight
         # Waited for, not awaited: a caller that hangs up must not take the answer from the others.
@@ -178,9 +185,10 @@ class Introspections:
                 self._keep(want, server, await self._answer(want, server))
         finally:
             del self._flights[want.key]
-            self._asking[want.address] -= 1
-            if not self._asking[want.address]:
-                del self._asking[want.address]
+            network = _network(want.address)
+            self._asking[network] -= 1
+            if not self._asking[network]:
+                del self._asking[network]
 
     def _keep(self, want: NeedIntrospection, server: _Server, answer: Answer) -> None:
         now = self._clock()
@@ -193,7 +201,10 @@ class Introspections:
             return Unknown("the server has failed again and again, and is left alone for a while")
         try:
             if server.waiting >= WAITING:
-                raise FetchFailed("too many questions are waiting")
+                # Ours, not the server's fault.
+                server.breaker.abandoned()
+                self.outcomes["spared"] += 1
+                return Unknown("too many questions are waiting")
             server.waiting += 1
             try:
                 async with server.turn:
@@ -202,7 +213,7 @@ class Introspections:
                 server.waiting -= 1
             answer = read(body, server.introspector, want.token, self._clock())
             if isinstance(answer, Unknown):
-                raise FetchFailed(answer.why)
+                raise FetchFailed(answer.why, 200)
         except FetchFailed as error:
             return self._failure(server, str(error), error.status)
         except asyncio.CancelledError:
@@ -221,9 +232,9 @@ class Introspections:
         if error != server.last_error:
             _log.warning("introspection by %s: %s", server.introspector.issuer.issuer, error)
         server.last_error = error
-        if 400 <= status < 500 and status not in _OURS:
-            # It did not like the question, and callers choose the token: no strange token may
-            # have the server left alone for everybody.
+        if status == 200 or (400 <= status < 500 and status not in _OURS):
+            # It did not like the question, or says of this token what we cannot read; and callers
+            # choose the token: none may have the server left alone for everybody.
             server.breaker.succeeded()
         else:
             server.breaker.failed(self._clock())
@@ -301,6 +312,16 @@ class Introspections:
                 f"the certificate, its key or the CAs are of no use: {error}"
             ) from None
         server.tls, server.tls_of = context, of
+
+
+def _network(address: str) -> str:
+    """An IPv6 address counts with its /64, as for every limit of a client."""
+    if ":" not in address:
+        return address
+    try:
+        return str(IPv6Address(int(IPv6Address(address)) >> 64 << 64))
+    except ValueError:
+        return address
 
 
 def _outcome(answer: Answer) -> str:

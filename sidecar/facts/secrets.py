@@ -15,6 +15,8 @@ from sidecar.decide.introspection import Secret
 from sidecar.errors import FetchFailed
 
 DEFAULT_FOLDER: Final = Path("/run/secrets")
+# What Kubernetes mounts below /run/secrets by itself: the pod's token for the API server.
+_NEVER: Final = frozenset(("kubernetes.io", "eks.amazonaws.com", "azure"))
 MAX_SECRET: Final = 64 * 1024  # bytes
 
 
@@ -49,6 +51,8 @@ class Secrets:
             folder = self._folder.resolve(strict=True)
         except (OSError, RuntimeError):
             raise FetchFailed(f"the secret {secret.file} does not exist") from None
+        if _NEVER & {*path.parts, *Path(secret.file).parts}:
+            raise FetchFailed(f"the secret {secret.file} is the pod's own, and is shown to nobody")
         if not path.is_relative_to(folder) or not path.is_file():
             raise FetchFailed(
                 f"the secret {secret.file} is no file below {self._folder}; put it there, or name "

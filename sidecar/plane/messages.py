@@ -20,12 +20,14 @@ from sidecar.telemetry.merged import Family
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """Who you are. `key` is the secret that the shared memory is keyed with."""
+    """Who you are. `key` is the secret that the shared memory is keyed with, `nonce_key` what DPoP
+    nonces are made with."""
 
     worker: int
     version: str
     settings: bytes
     key: bytes
+    nonce_key: bytes = b""
 
 
 class Documents(msgspec.Struct, tag=True, frozen=True):

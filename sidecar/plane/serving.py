@@ -6,9 +6,7 @@ The one process has it, and so does each worker.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -46,11 +44,11 @@ from sidecar.facts.secrets import Secrets
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
 from sidecar.plane.garbage import Garbage
+from sidecar.plane.shared import nonce_key
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics, counter, gauge
 
-MIN_SECRET: Final = 32  # bytes
 _log: Final = logging.getLogger("sidecar")
 
 
@@ -65,8 +63,10 @@ class Serving:
         rates: RateTable | None = None,
         replays: ReplayTable | None = None,
         secret: bytes = b"",
+        nonces: bytes = b"",
     ) -> None:
-        """`rates`, `replays` and `secret` are what several processes have in common.
+        """`rates`, `replays`, `secret` and `nonces` (the key of those) are what several processes
+        have in common.
 
         Raises Misuse.
         """
@@ -81,7 +81,7 @@ class Serving:
             log,
             rates=rates,
             replays=replays,
-            nonce_key=_nonce_key(settings, secret),
+            nonce_key=nonces or nonce_key(settings, secret),
             asserter=Asserter(secret),
             introspections=self.introspections,
         )
@@ -178,19 +178,6 @@ class Serving:
         yield insecure_families(
             insecure_upstream_skip_verify=self.settings.insecure_upstream_skip_verify
         )
-
-
-def _nonce_key(settings: RunSettings, secret: bytes) -> bytes:
-    """What DPoP nonces are made with: the same in all workers, and in all replicas with a file."""
-    path = settings.dpop_nonce_key
-    if path is not None:
-        try:
-            secret = path.read_bytes()
-        except OSError as error:
-            raise Misuse(f"--dpop-nonce-key: {path} cannot be read: {error.strerror}") from None
-        if len(secret) < MIN_SECRET:
-            raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
-    return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()
 
 
 def _introspections(introspections: Introspections) -> Iterable[Metric]:

@@ -6,14 +6,19 @@ The supervisor makes both and hands them on; both end with the last process that
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import mmap
 import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
+from sidecar.config import RunSettings
+from sidecar.errors import Misuse
+
 RATES: Final = 2 * 1024 * 1024  # bytes of the table of limits
 PROOFS: Final = 8 * 1024 * 1024  # bytes of the table of used proofs
+MIN_SECRET: Final = 32  # bytes
 KEY: Final = 16  # bytes of the secret that its places are found with
 
 
@@ -78,3 +83,16 @@ class Turn:
         trace: TracebackType | None,
     ) -> None:
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+def nonce_key(settings: RunSettings, secret: bytes) -> bytes:
+    """What DPoP nonces are made with: the same in all workers, and in all replicas with a file."""
+    path = settings.dpop_nonce_key
+    if path is not None:
+        try:
+            secret = path.read_bytes()
+        except OSError as error:
+            raise Misuse(f"--dpop-nonce-key: {path} cannot be read: {error.strerror}") from None
+        if len(secret) < MIN_SECRET:
+            raise Misuse(f"--dpop-nonce-key: {path} holds less than {MIN_SECRET} bytes")
+    return hashlib.sha256(b"dpop nonces|" + (secret or os.urandom(MIN_SECRET))).digest()

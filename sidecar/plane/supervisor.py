@@ -26,7 +26,7 @@ from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection, messages, traffic_tls
 from sidecar.plane.crew import Crew
 from sidecar.plane.port import HeldPort
-from sidecar.plane.shared import Shared
+from sidecar.plane.shared import Shared, nonce_key
 from sidecar.plane.slot import Release
 from sidecar.plane.source import PolicySource
 from sidecar.plane.tasks import Tasks
@@ -51,6 +51,7 @@ class Supervisor:
         self._withdrawn = Revocations()
         self.source = PolicySource(settings, self._adopt, self._withdrawn, self._withdraw)
         self._shared = Shared()
+        self._nonce_key = nonce_key(settings, self._shared.key)  # once: all workers have the same
         self.crew = Crew(
             settings.workers,
             self._begin,
@@ -118,7 +119,9 @@ class Supervisor:
         await asyncio.to_thread(DecisionLog(settings.decision_log).close)
 
     def _begin(self, worker: int) -> messages.Begin:
-        return messages.Begin(worker, __version__, self._settings_sent, self._shared.key)
+        return messages.Begin(
+            worker, __version__, self._settings_sent, self._shared.key, self._nonce_key
+        )
 
     async def _adopt(self, documents: Sequence[Document], version: str) -> None:
         """Raises DocumentsInvalid, before any worker has heard of them."""

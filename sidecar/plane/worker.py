@@ -69,6 +69,7 @@ class Worker:
             RateTable(memoryview(rates.memory), rates.key),  # one count for all workers
             replays,
             rates.key,
+            begin.nonce_key,
         )
         self._serving.metrics.register(self._families)
         self._documents: list[bytes] = []

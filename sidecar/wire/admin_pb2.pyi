@@ -592,6 +592,7 @@ class Withdrawal(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    BEFORE_NOW_FIELD_NUMBER: _builtins.int
     kind: Global___Withdrawal.Kind.ValueType
     issuer: _builtins.str
     """The `iss` of what is withdrawn; `api-key` for API keys."""
@@ -606,6 +607,8 @@ class Withdrawal(_message.Message):
     """In answers only: its number, when it was made (Unix time in seconds), and by which way."""
     created: _builtins.int
     source: _builtins.str
+    before_now: _builtins.bool
+    """In requests: `before_ms` is the moment at which it is made, by the control plane's clock."""
     def __init__(
         self,
         *,
@@ -618,10 +621,11 @@ class Withdrawal(_message.Message):
         number: _builtins.int = ...,
         created: _builtins.int = ...,
         source: _builtins.str = ...,
+        before_now: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms", "created", b"created", "expires", b"expires", "issuer", b"issuer", "kind", b"kind", "number", b"number", "reason", b"reason", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms", "before_ms", b"before_ms", "before_now", b"before_now", "created", b"created", "expires", b"expires", "issuer", b"issuer", "kind", b"kind", "number", b"number", "reason", b"reason", "source", b"source", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before_ms: _TypeAlias = _typing.Literal["before_ms"]  # noqa: Y015
     _WhichOneofArgType__before_ms: _TypeAlias = _typing.Literal["_before_ms", b"_before_ms"]  # noqa: Y015
@@ -654,16 +658,22 @@ class RevokeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Of the last one; the others go before it without a gap."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What looks like a mistake; it is withdrawn all the same."""
+
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,6 @@ BEFORE = NOW - 4  # the end of the second that the event names
         (SESSION_REVOKED, ALICE, ("subject", IDP, "alice", BEFORE)),
         (SESSION_REVOKED, SESSION, ("session", IDP, "s1", None)),
         (SESSION_REVOKED, {"format": "complex", "user": ALICE}, ("subject", IDP, "alice", BEFORE)),
-        (SESSION_REVOKED, {"format": "opaque", "id": "alice"}, ("subject", IDP, "alice", BEFORE)),
         (SESSION_REVOKED, JWT_ID, ("token", IDP, "t1", None)),
         (TOKEN_CLAIMS_CHANGE, ALICE, ("subject", IDP, "alice", BEFORE)),
         (TOKEN_CLAIMS_CHANGE, JWT_ID, ("token", IDP, "t1", None)),
@@ -108,6 +107,23 @@ def test_what_each_event_withdraws(kind: str, about: Any, wanted: tuple[Any, ...
     assert withdrawn(event(kind, about)) == [wanted]
     # As the drafts had it: the subject within the event.
     assert withdrawn(event(kind, "absent", {"subject": about})) == [wanted]
+
+
+def test_an_opaque_subject_is_a_session_or_a_user() -> None:
+    """CAEP 1.0's own first example of session-revoked names a session so."""
+    about = {"format": "opaque", "id": "dMTlD|1600802906337.16|16008.16"}
+    value = about["id"]
+    assert withdrawn(event(SESSION_REVOKED, about)) == [
+        ("session", IDP, value, None), ("subject", IDP, value, BEFORE),
+    ]  # fmt: skip
+    assert withdrawn(event(CREDENTIAL_CHANGE, about)) == [("subject", IDP, value, BEFORE)]
+
+
+def test_of_several_names_the_one_that_counts() -> None:
+    other = {**ALICE, "iss": "https://other.example"}
+    about = {"format": "aliases", "identifiers": [other, ALICE]}
+    assert withdrawn(event(about=about)) == [("subject", IDP, "alice", BEFORE)]
+    assert refused(event(about={"format": "aliases", "identifiers": [other]})) == "access_denied"
 
 
 def test_it_is_remembered_and_says_where_it_comes_from() -> None:

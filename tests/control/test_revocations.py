@@ -52,7 +52,7 @@ def ack(cursor: Cursor, found: Push, warning: str = "") -> bool:
 
 def test_who_holds_all_is_told_so_once() -> None:
     log = log_of(3)
-    cursor = Cursor("log:3")
+    cursor = Cursor(log.position(3))
     message = cursor.next(log)
     assert message is not None
     assert message.idle.type == convert.REVOCATION
@@ -64,24 +64,31 @@ def test_who_holds_all_is_told_so_once() -> None:
 def test_who_holds_another_log_gets_all_of_this_one(position: str) -> None:
     found = push(Cursor(position), log_of(3))
     assert names(found) == ["revocation/1", "revocation/2", "revocation/3"]
-    assert (found.position, found.more) == ("log:3", False)
+    assert (found.position.rpartition(":")[0], found.more) == ("log:3", False)
 
 
 def test_a_reconnect_is_sent_what_is_new() -> None:
-    found = push(Cursor("log:2"), log_of(3))
+    found = push(Cursor(log_of(3).position(2)), log_of(3))
     assert names(found) == ["revocation/3"]
     revocation = found.resources[0].revocation
     assert revocation.target == target("subject", "https://idp.example", "s3")
     assert (revocation.before_ms, revocation.expires) == (int(NOW) * 1000, int(NOW) + 3600)
 
 
-def test_a_position_beyond_the_log_is_where_it_ends() -> None:
-    """A store that was restored from a backup gives the same numbers again."""
-    log = log_of(3)
-    cursor = Cursor("log:7")
-    assert cursor.next(log) is not None
-    log.take([Numbered(4, 0, ALICE)], NOW)
-    assert names(push(cursor, log)) == ["revocation/4"]
+def test_a_store_restored_from_a_backup_sends_all_anew() -> None:
+    """It gives the same numbers again, for other things: what a sidecar holds is not all of it."""
+    before = log_of(3)
+    held = before.position(3)
+    restored = log_of(1)
+    assert names(push(Cursor(held), restored)) == ["revocation/1"]  # beyond its end
+    restored.take(
+        [Numbered(2, 5, replace(ALICE, value="mallory")), Numbered(3, 5, ALICE)], NOW
+    )  # fmt: skip
+    found = push(Cursor(held), restored)
+    assert names(found) == ["revocation/1", "revocation/2", "revocation/3"]
+    assert push(Cursor(restored.position(2)), restored).resources[0].name == "revocation/3"
+    restored.forget(NOW + 3600)
+    assert Cursor(restored.position(3)).next(restored) is not None
 
 
 def test_one_unanswered_push_and_the_rest_as_one() -> None:
@@ -134,10 +141,10 @@ def test_the_expired_are_forgotten_and_never_sent() -> None:
     log.forget(NOW + 1)
     assert len(log) == 1
     assert names(push(Cursor(""), log)) == ["revocation/2"]
+    second = log.position(2)
     log.take([Numbered(3, 0, replace(ALICE, expires=NOW))], NOW)
-    cursor = Cursor("log:2")
-    found = push(cursor, log)
-    assert (names(found), found.position) == ([], "log:3")
+    found = push(Cursor(second), log)
+    assert (names(found), found.position) == ([], log.position(3))
 
 
 def test_found_newest_first() -> None:
@@ -234,4 +241,17 @@ async def test_the_bound_is_said_and_nothing_is_taken(
         await made.withdraw([ALICE, ALICE])
     assert await made.withdraw([ALICE]) == 2
     assert len(await store.withdrawn()) == 2
+    await store.close()
+
+
+async def test_events_leave_room_for_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.control.withdraw.MOST", 3)
+    monkeypatch.setattr("sidecar.control.withdraw.RESERVED", 1)
+    store, made = await withdrawer(tmp_path, RevocationLog("log"), [])
+    await made.withdraw([ALICE, ALICE], Event("e" * 64, int(NOW) + 100))
+    with pytest.raises(TooManyWithdrawn):
+        await made.withdraw([ALICE], Event("f" * 64, int(NOW) + 100))
+    assert await made.withdraw([ALICE]) == 3
     await store.close()

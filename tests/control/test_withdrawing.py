@@ -327,7 +327,7 @@ class TestCommand:
             assert await self.run(bound, "--list") == FINE
             listed = capsys.readouterr().out
             assert "jti 't1'" in listed
-            assert "(lost laptop)" in listed
+            assert "('lost laptop')" in listed
 
     @pytest.mark.parametrize(
         ("kind", "claims"),

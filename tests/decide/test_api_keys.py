@@ -34,10 +34,10 @@ def problems_of(*texts: str) -> list[str]:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"id": "abc"}, "is not an id"),
-        ({"id": "a.bcd"}, "is not an id"),
-        ({"id": "a" * 65}, "is not an id"),
-        ({"id": "ünïcödé"}, "is not an id"),
+        ({"id": "abc"}, "not an id"),
+        ({"id": "a.bcd"}, "not an id"),
+        ({"id": "a" * 65}, "not an id"),
+        ({"id": "ünïcödé"}, "not an id"),
         ({"id": None}, "id is missing"),
         ({"hash": None}, "hash is missing"),
         ({"hash": "sha256:" + "A" * 64}, "not the hash of a secret"),
@@ -113,3 +113,20 @@ def test_the_last_moment_of_a_key() -> None:
     keys = {b"partner": ApiKey("partner", hashlib.sha256(SECRET).digest(), "s", (), {}, 100.0)}
     assert isinstance(check(b"partner." + SECRET, keys, 99.9), Verified)
     assert isinstance(check(b"partner." + SECRET, keys, 100.0), Rejected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2027-W01-1T00:00:00Z", "20270630T00Z", "2027-06-30x00:00Z", "2027-06-30", "2027-06-30T00:00:00",
+        "2027-06-30 00:00:00Z", "2027-06-30T00:00Z", "2027-13-30T00:00:00Z", " 2027-06-30T00:00:00Z",
+    ],
+)  # fmt: skip
+def test_a_moment_is_written_as_rfc_3339_has_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"RFC 3339|must be in"):
+        expiry(text)
+
+
+def test_both_cases_and_any_offset_are_a_moment() -> None:
+    assert expiry("2027-06-30t01:30:00.5+01:30") == expiry("2027-06-30T00:00:00Z") + 0.5
+    assert expiry("2027-06-30T00:00:00z") == expiry("2027-06-30T00:00:00+00:00")

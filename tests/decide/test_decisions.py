@@ -209,7 +209,11 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 def _plain(outcome: Outcome) -> Outcome:
-    return msgspec.structs.replace(outcome, verified=None) if type(outcome) is Permit else outcome
+    return (
+        msgspec.structs.replace(outcome, verified=None, beside=None)
+        if type(outcome) is Permit
+        else outcome
+    )
 
 
 def known() -> Evidence:

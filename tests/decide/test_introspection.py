@@ -343,6 +343,12 @@ def test_an_address_that_asks_too_much_or_fails_too_often_is_told_to_wait() -> N
         refuse = wanted(known)
         assert isinstance(refuse, Refuse)
         assert refuse.code == "too_many_requests"
+        assert refuse.reason == (
+            "introspection_crowded" if known.asking("") else "failed_credentials"
+        )
+        # Nobody keeps a tunnel open that way.
+        again = authorize(request(credential="opaque"), HELD, known, NOW, reviewed=True)
+        assert isinstance(again, Need)
     # What is known already passes.
     known = evidence(asking=True, wait=3.0)
     asked = HELD.introspectors[0]
@@ -372,6 +378,22 @@ def test_withdrawn_by_what_the_answer_says() -> None:
     known.answers.put(key_of(asked, b"opaque"), answer(body(jti="j1"), asked), NOW + 30)
     known.revocations.add([Revocation(target("token", IDP, "j1"), None, NOW + 60)])
     assert wanted(known).reason == "revoked"
+
+
+def test_an_answer_weighs_what_it_keeps() -> None:
+    small, large = answer(body()), answer(body(groups=["g" * 50] * 1000))
+    assert large.weight - small.weight > 200_000
+
+
+def test_nobody_is_asked_about_nothing() -> None:
+    refuse = wanted(evidence(), "")
+    assert isinstance(refuse, Refuse)
+    assert refuse.code in ("invalid_token", "authentication_required")
+
+
+def test_bound_to_nothing_that_anybody_knows() -> None:
+    assert answer(body(token_type="DPoP")).reason == "binding_malformed"
+    assert isinstance(answer(body(token_type="Bearer")), Verified)
 
 
 def test_replacing_keeps_it_frozen() -> None:

@@ -127,9 +127,14 @@ def test_who_was_cleared_is_looked_up_again_after_a_change() -> None:
 
 
 def test_odd_claims_are_no_names() -> None:
-    odd = verified(jti=7, sid=["s"], sub=None, cnf={"jkt": 1, "x5t#S256": ""})
+    odd = verified(jti=7.5, sid=["s"], sub=None, cnf={"jkt": 1, "x5t#S256": ""})
     assert targets(odd) == (target("subject", "iss", "alice"),)
     assert targets(verified(cnf="x")) == targets(odd)
+
+
+def test_a_number_is_the_name_that_it_is_written_as() -> None:
+    assert revocations(("token", "iss", "12345")).revokes(verified(jti=12345), NOW)
+    assert not revocations(("token", "iss", "True")).revokes(verified(jti=True), NOW)
 
 
 def test_a_hundred_thousand_fit_into_32_mib() -> None:

@@ -256,3 +256,43 @@ spec: {{rules: [{{name: r, require: {{workloads: ["{text}"]}}}}]}}
     [problem] = validate(found)
     assert problem.pointer == "spec.rules[0].require.workloads[0]"
     assert message in problem.message or "segment" in problem.message
+
+
+VIA: Final = certificate("ns/edge/sa/gateway", NOW + 60)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown", "lifetime"),
+    [
+        ("/via", VIA, 60),  # a token that came by a workload
+        (
+            "/acting",
+            certificate(expires=NOW + 600),
+            330,
+        ),  # a workload that acts for a token's subject
+        ("/acting", certificate(expires=NOW + 60), 60),
+        ("/open", certificate(expires=NOW + 60), 60),  # nobody's rule that reads a workload
+        ("/token", None, 330),
+    ],
+)
+def test_a_permit_lasts_no_longer_than_all_who_stand_behind_it(
+    path: str, shown: Certificate | None, lifetime: int
+) -> None:
+    outcome = decided(path, shown, token(NOW, {"exp": 300, "scope": "pay"}))
+    assert isinstance(outcome, Permit)
+    assert outcome.expires == NOW + lifetime
+    behind = {each.identity.issuer for each in (outcome.verified, outcome.beside) if each}
+    assert ("spiffe://prod" in behind) is (shown is not None)
+
+
+def test_a_permit_of_two_certificates_is_not_shared() -> None:
+    """Though they name the same workload until the same moment: one may be withdrawn."""
+    known = evidence()
+    one, other = certificate(), Certificate("e" * 43, BILLING.workload)
+    first, second = (
+        authorize(request("/billing", shown), SNAPSHOT, known, NOW) for shown in (one, other)
+    )
+    assert isinstance(first, Permit)
+    assert isinstance(second, Permit)
+    assert first.verified is one.standing
+    assert second.verified is other.standing

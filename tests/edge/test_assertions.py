@@ -79,6 +79,25 @@ def test_it_never_outlives_the_credential() -> None:
     assert read(forever, keys(asserter))["exp"] == NOW + 300
 
 
+def test_an_opaque_token_is_asserted_for_as_long_as_it_stands() -> None:
+    """Not only for as long as its issuer's answer is believed."""
+    asserter = Asserter()
+    verified = Verified(ALICE, {}, frozenset(), NOW + 3, None, 0, ends=NOW + 600)
+    asked = Permit("r", ALICE, expires=NOW + 3, verified=verified)
+    assert read(asserter.line(asked, TERMS, NOW), keys(asserter))["exp"] == NOW + 300
+
+
+def test_a_scope_with_a_blank_is_not_two() -> None:
+    asserter = Asserter()
+    identity = Identity(
+        "https://idp.example", "alice", frozenset(("read", "team admin:write", 'a"b'))
+    )
+    assert (
+        read(asserter.line(permit(identity=identity), TERMS, NOW), keys(asserter))["scope"]
+        == "read"
+    )
+
+
 def test_nobody_is_asserted_where_nobody_is_known() -> None:
     assert Asserter().line(permit(identity=None), TERMS, NOW) == b""
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from msgspec import structs
 
 from sidecar.decide.introspection import INACTIVE, Introspector, Secret, Unknown, key_of
 from sidecar.decide.outcomes import NeedIntrospection
@@ -211,10 +212,11 @@ async def test_a_server_gets_so_many_at_once_and_the_queue_ends(
         asyncio.create_task(stage.asking.fetch(stage.want(b"t%d" % n, f"192.0.2.{n}")))
         for n in range(4)
     ]
-    await becomes(lambda: len(stage.server.asked) == 3 and bool(stage.asking.outcomes["failed"]))
+    await becomes(lambda: len(stage.server.asked) == 3 and bool(stage.asking.outcomes["spared"]))
     stage.server.go.set()
     await asyncio.gather(*flights)
-    assert stage.asking.outcomes == {"active": 3, "failed": 1}
+    assert stage.asking.outcomes == {"active": 3, "spared": 1}
+    assert not stage.asking.status()["https://idp.example"]["open"]
 
 
 def test_a_breaker_opens_tries_and_waits_longer_each_time() -> None:
@@ -258,6 +260,31 @@ async def test_no_token_can_have_the_server_left_alone(stage: Stage) -> None:
     for number in range(2 * BREAKS_AFTER):
         await stage.fetch(b"u%d" % number)
     assert len(stage.server.asked) == 3 * BREAKS_AFTER
+
+
+@pytest.mark.parametrize("answer", [b"not json", b'{"active": 1}', FetchFailed("too long", 200)])
+async def test_nor_can_what_it_says_of_one(stage: Stage, answer: Any) -> None:
+    stage.server.answer = answer
+    for number in range(2 * BREAKS_AFTER):
+        assert isinstance(await stage.fetch(b"t%d" % number), Unknown)
+    assert len(stage.server.asked) == 2 * BREAKS_AFTER
+
+
+async def test_what_goes_on_is_asked_about_whoever_asks_too_much(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(introspection, "PER_ADDRESS", 0)
+    want = stage.want()
+    await stage.asking.fetch(want)
+    assert stage.server.asked == []
+    await stage.asking.fetch(structs.replace(want, reviewed=True))
+    assert len(stage.server.asked) == 1
+
+
+def test_an_ipv6_client_is_its_network(stage: Stage) -> None:
+    stage.asking._asking["2001:db8::"] = introspection.PER_ADDRESS
+    assert stage.asking.asks_too_much("2001:db8::1:2")
+    assert not stage.asking.asks_too_much("2001:db8:0:1::1")
 
 
 async def test_what_is_not_ascii_is_not_even_asked_about(stage: Stage) -> None:
@@ -329,6 +356,11 @@ def test_only_what_was_put_where_secrets_are_is_read(tmp_path: Path) -> None:
         with pytest.raises(FetchFailed) as caught:
             secrets.read(bad)
         assert "private" not in str(caught.value)
+    pods = folder / "kubernetes.io" / "serviceaccount"
+    pods.mkdir(parents=True)
+    (pods / "token").write_text("private")
+    with pytest.raises(FetchFailed, match="the pod's own"):
+        secrets.read(Secret(file=str(pods / "token")))
     (folder / "huge").write_bytes(b"x" * 70_000)
     with pytest.raises(FetchFailed, match="more than"):
         secrets.read(Secret(file=str(folder / "huge")))
