@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from sidecar.plane.shared import KEY, RATES, Shared, SharedTable, Turn
+import pytest
+
+from sidecar.errors import Misuse
+from sidecar.plane.shared import KEY, RATES, Shared, SharedTable, Turn, nonce_key
+from tests.test_config import settings
 
 
 def test_two_attached_see_the_same_memory() -> None:
@@ -60,3 +65,16 @@ def test_a_turn_ends_with_its_process() -> None:
     with Turn(shared.turn):
         pass
     shared.close()
+
+
+def test_nonces_are_of_one_key_where_they_must_be(tmp_path: Path) -> None:
+    base = ["--policies", str(tmp_path), "--upstream", "http://h:1"]
+    alone = settings(base)
+    assert nonce_key(alone, b"") != nonce_key(alone, b""), "of each start"
+    assert nonce_key(alone, b"k" * 16) == nonce_key(alone, b"k" * 16) != b"k" * 16, "of workers"
+    (tmp_path / "key").write_bytes(b"x" * 32)
+    replica = settings([*base, "--dpop-nonce-key", str(tmp_path / "key")])
+    assert nonce_key(replica, b"a" * 16) == nonce_key(replica, b"b" * 16), "of replicas"
+    (tmp_path / "key").write_bytes(b"x" * 31)
+    with pytest.raises(Misuse, match=r"--dpop-nonce-key: .* holds less than 32 bytes"):
+        nonce_key(replica, b"")
