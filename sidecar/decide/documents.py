@@ -257,7 +257,8 @@ class ServiceLimits(_Spec, frozen=True):
         Rate,
         Meta(
             description="Credentials of one address that do not stand, 20 units' worth at once; "
-            "beyond it 429 before any signature is checked. Verified ones still pass."
+            "beyond it 429 before any signature is checked. Verified ones still pass; DPoP "
+            "proofs, each a new signature, do not."
         ),
     ] = "100/s"
 

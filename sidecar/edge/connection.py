@@ -348,7 +348,7 @@ class ClientConnection(Uploading):
         if exchange is not None:
             answer = refusal(WITHDRAWN, exchange.request, exchange.decision.id)
             answer.headers.extend(exchange.decision.cors)
-            self._break_off(answer.status, answer)
+            self._break_off(exchange.begun or answer.status, answer)
 
     def _settled(self) -> None:
         """The request at hand, if any, is no longer in flight."""

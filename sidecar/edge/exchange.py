@@ -120,6 +120,11 @@ class Exchange:
         return self._decision
 
     @property
+    def begun(self) -> int:
+        """The status of the response once it has begun, 0 before."""
+        return self._status
+
+    @property
     def request(self) -> Request:
         """What was decided."""
         return self._request
