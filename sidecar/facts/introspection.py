@@ -61,42 +61,56 @@ _OURS: Final = frozenset((401, 403, 404, 405, 408, 429))  # not about the token
 
 class Breaker:
     """Whether a server is asked. Closed: it is. Open: it is not, until a time. Then one question
-    is let through, and what comes of it closes the breaker or opens it for twice as long."""
+    is let through, and what comes of it closes the breaker or opens it for twice as long.
+
+    Each question has a ticket. What becomes of one that was asked before the breaker opened or
+    closed says nothing of the state after: many that fail together are one reason to open it.
+    """
 
     def __init__(self) -> None:
         self.failures = 0  # in a row
+        self.open = False
         self._until = 0.0
         self._pause = OPEN
         self._trying = False
+        self._ticket = 1
 
-    @property
-    def open(self) -> bool:
-        return self.failures >= BREAKS_AFTER
+    def admits(self, now: float) -> int:
+        """A ticket to ask with, for which `succeeded`, `failed` or `abandoned` must follow; 0: do
+        not ask."""
+        if self.open:
+            if self._trying or now < self._until:
+                return 0
+            self._trying = True
+        return self._ticket
 
-    def admits(self, now: float) -> bool:
-        """Whether to ask; if so, `succeeded` or `failed` must follow."""
-        if not self.open:
-            return True
-        if self._trying or now < self._until:
-            return False
-        self._trying = True
-        return True
-
-    def abandoned(self) -> None:
+    def abandoned(self, ticket: int) -> None:
         """Nothing was asked after all."""
-        self._trying = False
+        if ticket == self._ticket:
+            self._trying = False
 
-    def succeeded(self) -> None:
+    def succeeded(self, ticket: int) -> None:
+        if ticket != self._ticket:
+            return
         self.failures = 0
         self._pause = OPEN
-        self._trying = False
-
-    def failed(self, now: float) -> None:
-        self.failures += 1
-        self._trying = False
         if self.open:
+            self.open = self._trying = False
+            self._ticket += 1
+
+    def failed(self, ticket: int, now: float) -> None:
+        if ticket != self._ticket:
+            return
+        self.failures += 1
+        if self.failures >= BREAKS_AFTER:
+            self.open, self._trying = True, False
             self._until = now + self._pause
             self._pause = min(LONGEST_OPEN, self._pause * 2)
+            self._ticket += 1
+
+
+class _NotAsked(FetchFailed):
+    """What says who asks cannot be had: nobody was asked, and nothing is known of the server."""
 
 
 @dataclass(slots=True)
@@ -196,49 +210,59 @@ class Introspections:
         self.answers.put(want.key, answer, held(answer, server.introspector, now), weight)
 
     async def _answer(self, want: NeedIntrospection, server: _Server) -> Answer:
-        if not server.breaker.admits(self._clock()):
+        if server.waiting >= WAITING:
             self.outcomes["spared"] += 1
-            return Unknown("the server has failed again and again, and is left alone for a while")
+            return Unknown("too many questions are waiting")
+        server.waiting += 1
         try:
-            if server.waiting >= WAITING:
-                # Ours, not the server's fault.
-                server.breaker.abandoned()
-                self.outcomes["spared"] += 1
-                return Unknown("too many questions are waiting")
-            server.waiting += 1
-            try:
-                async with server.turn:
-                    body = await self._ask(want.token, server)
-            finally:
-                server.waiting -= 1
+            async with server.turn:
+                # Only now: those in line must not go on to a server that fails meanwhile.
+                ticket = server.breaker.admits(self._clock())
+                if not ticket:
+                    self.outcomes["spared"] += 1
+                    return Unknown("the server has failed again and again; it is left alone")
+                return await self._asked(want, server, ticket)
+        finally:
+            server.waiting -= 1
+
+    async def _asked(self, want: NeedIntrospection, server: _Server, ticket: int) -> Answer:
+        try:
+            body = await self._ask(want.token, server)
             answer = read(body, server.introspector, want.token, self._clock())
             if isinstance(answer, Unknown):
                 raise FetchFailed(answer.why, 200)
+        except _NotAsked as error:
+            server.breaker.abandoned(ticket)
+            return self._failure(server, str(error))
         except FetchFailed as error:
-            return self._failure(server, str(error), error.status)
+            self._blame(server, ticket, error.status)
+            return self._failure(server, str(error))
         except asyncio.CancelledError:
-            server.breaker.failed(self._clock())
+            server.breaker.abandoned(ticket)
             raise
         except Exception as error:  # noqa: BLE001  (a defect of ours decides as 503, not as a crash)
             _log.exception("asking %s about a token failed", want.issuer)
+            self._blame(server, ticket)
             return self._failure(server, f"internal error: {type(error).__name__}")
-        server.breaker.succeeded()
+        server.breaker.succeeded(ticket)
         server.last_error = ""
         self.outcomes[_outcome(answer)] += 1
         return answer
 
-    def _failure(self, server: _Server, error: str, status: int = 0) -> Unknown:
+    def _failure(self, server: _Server, error: str) -> Unknown:
         self.outcomes["failed"] += 1
         if error != server.last_error:
             _log.warning("introspection by %s: %s", server.introspector.issuer.issuer, error)
         server.last_error = error
+        return Unknown(error)
+
+    def _blame(self, server: _Server, ticket: int, status: int = 0) -> None:
         if status == 200 or (400 <= status < 500 and status not in _OURS):
             # It did not like the question, or says of this token what we cannot read; and callers
             # choose the token: none may have the server left alone for everybody.
-            server.breaker.succeeded()
+            server.breaker.succeeded(ticket)
         else:
-            server.breaker.failed(self._clock())
-        return Unknown(error)
+            server.breaker.failed(ticket, self._clock())
 
     async def _ask(self, token: bytes, server: _Server) -> bytes:
         introspector = server.introspector
@@ -246,7 +270,10 @@ class Introspections:
             form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         except UnicodeDecodeError:
             return b'{"active": false}'  # no issuer has made it (RFC 6750 section 2.1)
-        headers = await asyncio.to_thread(self._authenticate, server, form)
+        try:
+            headers = await asyncio.to_thread(self._authenticate, server, form)
+        except FetchFailed as error:
+            raise _NotAsked(str(error)) from None
         return await self._http.post(introspector.endpoint, form, headers, server.tls)
 
     # Who we are (RFC 7662 section 2.1).

@@ -67,6 +67,9 @@ class Stage:
         self.introspector = introspector(more or f"clientSecret: {{fromFile: {folder / 'idp'}}}")
         self.asking.use([self.introspector])
 
+    def secret(self, text: str) -> None:
+        (self.folder / "idp").write_text(text)
+
     def want(self, token: bytes = b"opq", address: str = "192.0.2.1") -> NeedIntrospection:
         key = key_of(self.introspector, token)
         return NeedIntrospection(key, self.introspector.issuer.issuer, token, address)
@@ -222,19 +225,62 @@ async def test_a_server_gets_so_many_at_once_and_the_queue_ends(
 def test_a_breaker_opens_tries_and_waits_longer_each_time() -> None:
     breaker = Breaker()
     for _ in range(BREAKS_AFTER):
-        assert breaker.admits(NOW)
-        breaker.failed(NOW)
+        breaker.failed(breaker.admits(NOW), NOW)
     assert not breaker.admits(NOW + OPEN - 0.1)
-    assert breaker.admits(NOW + OPEN)
+    ticket = breaker.admits(NOW + OPEN)
+    assert ticket
     assert not breaker.admits(NOW + OPEN)  # one, and no other until it is known
-    breaker.failed(NOW + OPEN)
+    breaker.failed(ticket, NOW + OPEN)
     assert not breaker.admits(NOW + OPEN + 2 * OPEN - 0.1)
-    assert breaker.admits(NOW + 3 * OPEN)
-    breaker.succeeded()
+    breaker.succeeded(breaker.admits(NOW + 3 * OPEN))
     assert not breaker.open
     for _ in range(BREAKS_AFTER):
-        breaker.failed(NOW)
+        breaker.failed(breaker.admits(NOW), NOW)
     assert breaker.admits(NOW + OPEN)
+
+
+def test_many_that_fail_together_open_it_once() -> None:
+    breaker = Breaker()
+    tickets = [breaker.admits(NOW) for _ in range(introspection.AT_ONCE)]
+    for ticket in tickets[:-2]:
+        breaker.failed(ticket, NOW)
+    breaker.succeeded(tickets[-1])  # asked before it opened
+    assert breaker.open
+    assert not breaker.admits(NOW + OPEN - 0.1)
+    trial = breaker.admits(NOW + OPEN)
+    assert trial
+    breaker.failed(tickets[-2], NOW + OPEN)  # late, and not the one that is tried
+    assert not breaker.admits(NOW + OPEN)
+    breaker.succeeded(trial)
+    assert breaker.admits(NOW + OPEN)
+
+
+async def test_a_secret_of_ours_that_is_missing_is_not_the_servers_fault(stage: Stage) -> None:
+    stage.secret("")
+    for number in range(2 * BREAKS_AFTER):
+        assert isinstance(await stage.fetch(b"t%d" % number), Unknown)
+    assert stage.server.asked == []
+    assert not stage.asking.status()["https://idp.example"]["open"]
+    stage.secret("found again")
+    assert isinstance(await stage.fetch(b"again"), Verified)
+
+
+async def test_those_in_line_are_not_sent_to_a_server_that_fails_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(introspection, "AT_ONCE", BREAKS_AFTER)
+    (tmp_path / "idp").write_text("s")
+    stage = Stage(tmp_path, f"clientSecret: {{fromFile: {tmp_path / 'idp'}}}")
+    stage.server.answer = FetchFailed("down")
+    stage.server.go.clear()
+    flights = [
+        asyncio.create_task(stage.asking.fetch(stage.want(b"t%d" % n, f"192.0.2.{n}")))
+        for n in range(3 * BREAKS_AFTER)
+    ]
+    await becomes(lambda: len(stage.server.asked) == BREAKS_AFTER)
+    stage.server.go.set()
+    await asyncio.gather(*flights)
+    assert len(stage.server.asked) == BREAKS_AFTER
 
 
 async def test_a_server_that_fails_is_left_alone_and_tried_again(stage: Stage) -> None:
