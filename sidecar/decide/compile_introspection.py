@@ -31,6 +31,8 @@ from sidecar.errors import Problem
 MAX_CACHE: Final = 3600.0
 SECRET_VARIABLE: Final = re.compile(r"SIDECAR_SECRET_[A-Z0-9_]{1,100}")
 _PREFIX: Final = re.compile(r"[!-~]{1,64}")
+# A header's base64url, and all that one may begin with: `{"`, `{ `, `{` and a line end.
+_OF_A_JWT: Final = ("ey", "ew")
 _NOWHERE: Final = Secret()
 
 Method = Literal["client_secret_basic", "private_key_jwt", "tls_client_auth"]
@@ -61,6 +63,12 @@ def compile_introspection(
             problems, document, f"{where}.tokenPrefix", f"{wanted.token_prefix!r} is not a prefix",
             hint="1 to 64 visible ASCII characters",
         )  # fmt: skip
+    elif wanted.token_prefix is not None and _of_a_jwt(wanted.token_prefix):
+        report(
+            problems, document, f"{where}.tokenPrefix",
+            f"{wanted.token_prefix!r} is how JWTs begin, of whatever issuer",
+            hint="they are checked here and sent to nobody",
+        )  # fmt: skip
     cache, negative = seconds(wanted.cache), seconds(wanted.negative_cache)
     for name, value in (("cache", cache), ("negativeCache", negative)):
         if value > MAX_CACHE:
@@ -87,6 +95,10 @@ def compile_introspection(
         audience_optional=wanted.audience == "ifPresent",
         mark=mark,
     )
+
+
+def _of_a_jwt(prefix: str) -> bool:
+    return any(prefix.startswith(each) or each.startswith(prefix) for each in _OF_A_JWT)
 
 
 def check_disjoint(

@@ -28,6 +28,8 @@ from sidecar.decide.tokens import (
 
 NO_KEYS: Final = KeySet(())
 INACTIVE: Final = Rejected("introspection_inactive", "The token is not valid.")
+_TYPES: Final = frozenset(("bearer", "dpop"))
+_USES: Final = frozenset(("access_token", "access"))
 TOO_LARGE: Final = Rejected("too_large", "The token is too large.")
 
 
@@ -136,14 +138,24 @@ def _read(claims: dict[str, Any], introspector: Introspector, weight: int, now: 
     expires = check_times(claims, issuer.skew, now, required=False)
     if "aud" in claims or not introspector.audience_optional:
         check_audience(claims, issuer)
-    kind = claims.get("token_type")
-    if isinstance(kind, str) and kind.lower() == "dpop" and "cnf" not in claims:
-        raise Bad("binding_malformed", "The token is bound, and its issuer does not say to what.")
+    _access_token(claims)
     identity = identity_of(claims, issuer)
     claims["iss"] = issuer.issuer
     opaque = frozenset([name for name, value in claims.items() if beyond_cel(value)])
     until = min(expires, now + introspector.cache)
     return Verified(identity, claims, opaque, until, None, weight, ends=expires)
+
+
+def _access_token(claims: Mapping[str, Any]) -> None:
+    """Issuers know refresh tokens as active too (RFC 7662 section 2.1); some say which is which, in
+    `token_type` or in a `token_use` of their own. Neither those nor ID tokens are for us."""
+    kind = claims.get("token_type", "bearer")
+    use = claims.get("token_use", "access_token")
+    known = isinstance(kind, str) and kind.lower() in _TYPES
+    if not known or not isinstance(use, str) or use.lower() not in _USES:
+        raise Bad("type_not_admitted", "The token is not an access token.")
+    if kind.lower() == "dpop" and "cnf" not in claims:
+        raise Bad("binding_malformed", "The token is bound, and its issuer does not say to what.")
 
 
 def held(answer: Answer, introspector: Introspector, now: float) -> float:

@@ -177,6 +177,9 @@ def test_an_api_key_that_could_be_one_of_its_tokens_does_not_compile(more: str) 
             "from a file only",
         ),
         (SECRET + ", tokenPrefix: 'a b'", "is not a prefix"),
+        (SECRET + ", tokenPrefix: eyJhbGci", "is how JWTs begin"),
+        (SECRET + ", tokenPrefix: ey", "is how JWTs begin"),
+        (SECRET + ", tokenPrefix: e", "is how JWTs begin"),
         (SECRET + ", cache: 2h", "more than 1h"),
         (SECRET + ", negativeCache: 2h", "more than 1h"),
         (SECRET + ", location: {}", "exactly one of header and cookie"),
@@ -263,6 +266,11 @@ def test_what_is_no_answer_says_nothing(raw: bytes) -> None:
         ({"sub": ""}, "subject_missing"),
         ({"sub": 7}, "subject_missing"),
         ({"scope": 7}, "malformed"),
+        ({"token_type": "refresh_token"}, "type_not_admitted"),
+        ({"token_type": "N_A"}, "type_not_admitted"),
+        ({"token_type": None}, "type_not_admitted"),
+        ({"token_use": "refresh_token"}, "type_not_admitted"),
+        ({"token_use": "id"}, "type_not_admitted"),
     ],
 )
 def test_an_active_token_may_be_none_for_us(claims: dict[str, Any], reason: str) -> None:
