@@ -92,7 +92,7 @@ def compile_introspection(
         location=_location(document, wanted, problems),
         cache=cache,
         negative_cache=negative,
-        audience_optional=wanted.audience == "ifPresent",
+        audience_optional=wanted.audience == "insecureIfPresent",
         mark=mark,
     )
 

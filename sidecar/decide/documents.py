@@ -126,7 +126,7 @@ class Introspection(_Spec, frozen=True):
         Meta(description="Where its tokens stand, one of the service's. Left out: anywhere."),
     ] = None
     audience: Annotated[
-        Literal["required", "ifPresent"],
+        Literal["required", "insecureIfPresent"],
         Meta(
             description="Whether the answer must name an audience of ours, or only no other one; "
             "the latter trusts the issuer to tell services apart by who asks."

@@ -109,7 +109,7 @@ class Tunnel:
 
     __slots__ = (
         "_connection", "_cut", "_seconds", "_tunnels", "client", "deadline", "decision", "expires",
-        "heard", "patience", "request", "upstream",
+        "heard", "overtime", "patience", "request", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +130,7 @@ class Tunnel:
         self.request = request
         self.decision = decision
         self.expires = expires  # seconds since the epoch
+        self.overtime = False  # it goes on beyond that, since nobody could say whether it may
         self.deadline = NEVER
         self.heard = tunnels.sweeper.now  # when either side sent something
         self.patience = tunnels.limits.tunnel_idle

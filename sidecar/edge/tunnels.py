@@ -228,6 +228,7 @@ class Tunnels:
     @staticmethod
     def _prolong(tunnel: Tunnel, permit: Permit) -> None:
         """It goes on: for as long as whom the upstream was told of is known to be the caller."""
+        tunnel.overtime = False
         told = tunnel.decision.outcome.identity
         if permit.identity == told or permit.observed is not None:
             tunnel.expires = permit.expires
@@ -237,9 +238,9 @@ class Tunnels:
     def _expired(self, tunnel: Tunnel) -> None:
         """What it hangs on was believed until now: look again whether it still stands.
 
-        An opaque token may be asked about anew. While nobody can say, the tunnel goes on as any
-        that cannot be decided, though never beyond the token's own end. Where refusals are only
-        logged (mode `observe`) nothing ends.
+        An opaque token may be asked about anew. Where nobody can say, the tunnel goes on once more,
+        for `AGAIN` seconds and never beyond the token's own end: its issuer may just be restarting.
+        Where refusals are only logged (mode `observe`) nothing ends.
         """
         wall = self._clock()
         outcome = self._reviewer.review(tunnel.request)
@@ -249,7 +250,8 @@ class Tunnels:
                 return
         undecided = outcome is None or (isinstance(outcome, Refuse) and outcome.code in _UNDECIDED)
         ends = tunnel.ends()
-        if undecided and wall < ends:
+        if undecided and wall < ends and not tunnel.overtime:
+            tunnel.overtime = True
             tunnel.expires = min(ends, wall + AGAIN)
             self._look(tunnel)
         else:

@@ -280,7 +280,7 @@ def test_an_active_token_may_be_none_for_us(claims: dict[str, Any], reason: str)
 
 
 def test_an_audience_may_be_left_to_the_issuer() -> None:
-    asked = introspector(SECRET + ", audience: ifPresent")
+    asked = introspector(SECRET + ", audience: insecureIfPresent")
     assert isinstance(answer(body(aud="absent"), asked), Verified)
     assert isinstance(answer(body(aud="other"), asked), Rejected)
 
