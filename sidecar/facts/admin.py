@@ -63,13 +63,10 @@ class AdminClient:
         try:
             return await self._stub.Apply(request, timeout=self.timeout)
         except aio.AioRpcError as error:
-            if error.code() in _NOTHING_HAPPENED:
-                raise ControlPlaneUnreachable(f"{self.server}: {error.details()}") from None
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            reason = f"no answer within {self.timeout:g}s" if late else str(error.details())
-            raise ControlPlaneUnreachable(
-                f"outcome unknown: {self.server}: {reason}. Look with `sidecar get`, or apply "
-                "again: what is already published makes no new release"
+            raise self._undone(
+                error,
+                "Look with `sidecar get`, or apply again: what is already published makes no new "
+                "release",
             ) from None
 
     async def get(self, request: pb.GetRequest) -> pb.GetResponse:
@@ -94,13 +91,8 @@ class AdminClient:
         try:
             return await self._stub.Revoke(request, timeout=self.timeout)
         except aio.AioRpcError as error:
-            if error.code() in _NOTHING_HAPPENED:
-                raise ControlPlaneUnreachable(f"{self.server}: {error.details()}") from None
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            reason = f"no answer within {self.timeout:g}s" if late else str(error.details())
-            raise ControlPlaneUnreachable(
-                f"outcome unknown: {self.server}: {reason}. Do it again: to withdraw a thing twice "
-                "changes nothing"
+            raise self._undone(
+                error, "Do it again: to withdraw a thing twice changes nothing"
             ) from None
 
     async def revocations(self, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
@@ -154,6 +146,14 @@ class AdminClient:
                 f"no control plane answers at {self.server}{told}. Is it running, and is --server "
                 "its --listen address?"
             ) from None
+
+    def _undone(self, error: aio.AioRpcError, advice: str) -> ControlPlaneUnreachable:
+        """Of a call that changes something: whether it did, and where nobody knows what to do."""
+        if error.code() in _NOTHING_HAPPENED:
+            return ControlPlaneUnreachable(f"{self.server}: {error.details()}")
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        reason = f"no answer within {self.timeout:g}s" if late else str(error.details())
+        return ControlPlaneUnreachable(f"outcome unknown: {self.server}: {reason}. {advice}")
 
     def _unreachable(self, error: aio.AioRpcError) -> ControlPlaneUnreachable:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
