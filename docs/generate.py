@@ -11,7 +11,7 @@ from typing import Any, get_args
 from msgspec import NODEFAULT, inspect, to_builtins
 
 from sidecar.decide import expressions
-from sidecar.decide.documents import KINDS, Duration, Rate
+from sidecar.decide.documents import KINDS, Duration, Rate, Size
 
 TARGET = Path(__file__).parent / "reference.md"
 HEAD = """# Document reference
@@ -28,12 +28,14 @@ spec: {...}                       # namespace and labels may be left out
 Unknown fields and duplicate keys are errors. Several documents to a file, separated by `---`;
 folders are read recursively (`*.yaml`, `*.yml`, `*.json`). Documents of the namespace `platform`
 apply in every namespace and come first; all others apply in their own only. Durations are written
-`500ms`, `30s`, `5m`, `1h`, `2d`; rates `100/s`, `20/m`, `5/h`, `1/d`.
+`500ms`, `30s`, `5m`, `1h`, `2d`; rates `100/s`, `20/m`, `5/h`, `1/d`, sizes
+`512B`, `64KiB`, `1MiB`.
 """
 
 _PATTERNS = {
     get_args(Duration)[1].pattern: "duration",
     get_args(Rate)[1].pattern: "rate",
+    get_args(Size)[1].pattern: "size",
 }
 
 
@@ -116,6 +118,8 @@ def _type(kind: Any) -> str:
             return ", ".join(f"`{value}`" for value in kind.values)
         case inspect.BoolType():
             return "boolean"
+        case inspect.IntType():
+            return "whole number"
     return _PATTERNS.get(getattr(kind, "pattern", None), "text")
 
 

@@ -10,16 +10,21 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
 from msgspec import inspect
 
-from sidecar.decide.documents import Mark
+from sidecar.decide.documents import Duration, Mark, Rate, Size
 from sidecar.errors import Problem
 
 ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
 MAX_DEPTH: Final = 64  # lists and mappings inside one another
+_FORMS: Final = {
+    get_args(Duration)[1].pattern: ("duration", "write 500ms, 30s, 5m, 1h or 2d"),
+    get_args(Rate)[1].pattern: ("rate", "write 100/s, 20/m, 5/h or 1/d"),
+    get_args(Size)[1].pattern: ("size", "write 512B, 64KiB or 1MiB"),
+}
 TEXT: Final = "!"
 """Appended to a pointer: the mark of the text inside a quoted or block scalar."""
 
@@ -116,6 +121,10 @@ class NodeReader:
                 return self._literal(node, kind, pointer)
             case inspect.StrType():
                 return self._string(node, kind, pointer)
+            case inspect.IntType():
+                return self._integer(node, kind, pointer)
+            case inspect.BoolType():
+                return self._boolean(node, pointer)
             case inspect.Metadata():
                 return self.value(node, kind.type, pointer, depth)
             case _:
@@ -200,13 +209,29 @@ class NodeReader:
         elif kind.max_length and len(value) > kind.max_length:
             self.fail(node, pointer, f"longer than {kind.max_length} characters")
         elif kind.pattern and not re.search(kind.pattern, value):
-            self.fail(
-                node, pointer, f"{value!r} is not a duration",
-                "write 500ms, 30s, 5m, 1h or 2d; at most nine digits",
-            )  # fmt: skip
+            what, hint = _FORMS[kind.pattern]
+            self.fail(node, pointer, f"{value!r} is not a {what}", hint)
         elif any(0xD800 <= ord(char) <= 0xDFFF for char in value):
             self.fail(node, pointer, "holds half of a surrogate pair")
         return value
+
+    def _integer(self, node: yaml.Node, kind: inspect.IntType, pointer: str) -> int | None:
+        value = node.value if isinstance(node, yaml.ScalarNode) and not node.style else ""
+        if not re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value):
+            self.fail(node, pointer, f"expected a whole number, found {kind_of(node)}")
+            return None
+        found = int(value)
+        least, most = kind.ge, kind.le
+        if (least is not None and found < least) or (most is not None and found > most):
+            self.fail(node, pointer, f"{found} is not from {least} to {most}")
+            return None
+        return found
+
+    def _boolean(self, node: yaml.Node, pointer: str) -> bool | None:
+        if node.tag == _TAG + "bool" and node.value in ("true", "false"):
+            return bool(node.value == "true")
+        self.fail(node, pointer, f"expected true or false, found {kind_of(node)}")
+        return None
 
     def _any(self, node: yaml.Node, pointer: str, depth: int) -> Any:
         if isinstance(node, yaml.MappingNode):

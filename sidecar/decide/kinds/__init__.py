@@ -1,0 +1,1 @@
+"""What people write, as types: one file for what belongs together. `documents` has them all."""
