@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,19 +17,24 @@ from sidecar.decide.bindings import Bindings, standing
 from sidecar.decide.cache import Reads, weight
 from sidecar.decide.caller import NOBODY, Caller, Evidence, Throttled, is_current, look
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
+from sidecar.decide.obligations import Obliged, oblige
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
+    Effect,
     Need,
+    NeedBody,
     NeedIntrospection,
     NeedKeys,
-    Obligations,
     Outcome,
     Permit,
     Refuse,
+    Shadow,
+    Want,
 )
-from sidecar.decide.refusals import refuse
+from sidecar.decide.refusals import culprit, refuse
 from sidecar.decide.request import Request
+from sidecar.decide.routes import Candidates
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import Verified
 
@@ -40,6 +45,7 @@ class _Remembered(msgspec.Struct, frozen=True):
     snapshot: Any  # its mark
     verified: Verified | None
     workload: Verified | None
+    subject: Any  # the record of the subject, where it counts
     permit: Permit
     expires: float
 
@@ -64,16 +70,36 @@ def authorize(
     ):
         if known.verified is None:
             return known.permit
-        if is_current(known.verified, evidence) and not evidence.revocations.revokes(
-            known.verified, now
+        if (
+            is_current(known.verified, evidence)
+            and not evidence.revocations.revokes(known.verified, now)
+            and (
+                known.subject is None
+                or known.subject is evidence.subjects(known.verified.identity, now)
+            )
         ):
             evidence.tokens.hits += 1
             return known.permit
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
     about: _About | None = found.about
     if about is None:
-        found.about = about = _About(found.rules)
-    candidates = found.rules
+        found.about = about = _About(found.rules, snapshot)
+    outcome = _enforced(request, snapshot, evidence, now, reviewed, found, about)
+    if about.shadowed and type(outcome) is not Need and not reviewed:
+        return _shadowed(request, snapshot, evidence, now, about, outcome)
+    return outcome
+
+
+def _enforced(
+    request: Request,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+    reviewed: bool,
+    found: Candidates[CompiledRule],
+    about: _About,
+) -> Outcome:
+    candidates = about.enforced
     if about.credential_matters:
         if about.without_caller is not None:
             independent = _without_caller(about.without_caller, candidates, request, now)
@@ -95,26 +121,29 @@ def authorize(
         caller = NOBODY
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
-    bindings = Bindings(request, verified, now, evidence.revocations)
-    key = None if bad else about.reads.key(found, verified, bindings)
+    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
+    key = None if bad or about.shadowed else about.reads.key(found, verified, bindings)
     if key is not None:
         permit = evidence.decisions.get(key, now)
         if permit is not None:
             if caller.dpop:
                 return _proven(permit, caller)
-            _remember(request, snapshot, verified, permit)
+            _remember(request, snapshot, verified, permit, permit.expires, bindings, about)
             return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
+    if verdict.pending:
+        return _missing(snapshot, caller, verdict, bindings)
     if verdict.satisfied is not None:
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return refuse(snapshot, caller, verdict, bindings.workload())
         outcome = _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
-        if type(outcome) is Permit and not bad and about.reads.settled:
+        if type(outcome) is Permit and not bad and about.reads.settled and not about.shadowed:
+            holds = min(outcome.expires, bindings.fresh)
             if caller.dpop:
-                expires = _holds(request, verified, outcome)
+                expires = _holds(request, verified, holds)
             else:
-                expires = _remember(request, snapshot, verified, outcome)
+                expires = _remember(request, snapshot, verified, outcome, holds, bindings, about)
             if key is not None:
                 evidence.decisions.put(key, outcome, expires, weight(key, verified))
         if caller.dpop and type(outcome) is Permit:
@@ -123,18 +152,114 @@ def authorize(
     return refuse(snapshot, caller, verdict, bindings.workload())
 
 
+def _missing(
+    snapshot: Snapshot, caller: Caller, verdict: Verdict, bindings: Bindings
+) -> Need | Refuse:
+    """What has to be fetched, the body last; or the refusal where that was to no avail."""
+    if caller.unavailable:
+        return refuse(snapshot, caller, verdict, bindings.workload())
+    realm = snapshot.service.name
+    identity = None if bindings.verified is None else bindings.verified.identity
+    if bindings.unfit is not None:
+        status, why = bindings.unfit
+        code = Code.TOO_LARGE if status == 413 else Code.BAD_REQUEST
+        reason = "body_too_large" if status == 413 else "bad_body"
+        detail = f"Of this request {why}."
+        return Refuse(code, reason, detail, realm=realm, identity=identity)
+    if bindings.wants:
+        facts = tuple([want for want in bindings.wants if type(want) is not NeedBody])
+        return Need(facts or tuple(bindings.wants))
+    return Refuse(
+        Code.UNAVAILABLE,
+        bindings.unavailable or "facts_missing",
+        presented=caller.verified is not None,
+        rule=culprit(verdict),
+        realm=realm,
+        identity=identity,
+    )
+
+
+def _shadowed(
+    request: Request,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    now: float,
+    about: _About,
+    outcome: Permit | Refuse,
+) -> Outcome:
+    """The same outcome with what it would be were shadow policies enforced, or what has to be
+    fetched to know that: only for a request that is permitted, and never at its expense."""
+    if type(outcome) is Refuse and outcome.code in _WHATEVER_RULES_SAY:
+        shadow = Shadow("refuse", outcome.code.value, outcome.reason, outcome.rule)
+        return msgspec.structs.replace(outcome, shadow=shadow)
+    found = _with_shadows(request, snapshot, evidence, now, about)
+    if type(found) is Need:
+        if type(outcome) is Permit:
+            return Need(tuple([_optional(want) for want in found.wants]))
+        shadow = Shadow("unknown", reason="facts_missing")
+    elif type(found) is Permit:
+        shadow = Shadow("permit", rule=found.rule)
+    elif found.code in _UNKNOWABLE:
+        shadow = Shadow("unknown", found.code.value, found.reason, found.rule)
+    else:
+        shadow = Shadow("refuse", found.code.value, found.reason, found.rule)
+    return msgspec.structs.replace(outcome, shadow=shadow)
+
+
+def _with_shadows(
+    request: Request, snapshot: Snapshot, evidence: Evidence, now: float, about: _About
+) -> Outcome:
+    # As reviewed: nothing counts against the caller, and a proof was looked at for the outcome.
+    caller = look(request, snapshot, evidence, now, True) if about.shadow_looks else NOBODY
+    if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
+        return Need((caller,))
+    if type(caller) is Throttled:
+        return Refuse(Code.UNAVAILABLE, caller.reason)
+    bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
+    verified = None if bad else caller.verified
+    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
+    verdict = evaluate(about.rules, bindings, verified, presented_bad=bad)
+    if verdict.pending:
+        return _missing(snapshot, caller, verdict, bindings)
+    if verdict.satisfied is not None and not caller.unavailable:
+        return _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
+    return refuse(snapshot, caller, verdict, bindings.workload())
+
+
+def _optional(want: Want) -> Want:
+    return NeedBody(want.limit, optional=True) if type(want) is NeedBody else want
+
+
+_WHATEVER_RULES_SAY: Final = frozenset(
+    (Code.INVALID_TOKEN, Code.INVALID_PROOF, Code.NONCE, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
+)
+# What says nothing of the shadow policies themselves.
+_UNKNOWABLE: Final = frozenset((Code.UNAVAILABLE, Code.TOO_LARGE))
+
+
 class _About:
-    """What holds for some candidates whoever comes. `without_caller` is the `none` rule that may
+    """What holds for some candidates whoever comes. `enforced` are those of policies that are; the
+    others, shadows, are only evaluated with them. `without_caller` is the `none` rule that may
     permit before any credential is looked at."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self.reads = Reads(list(candidates))
-        self.credential_matters = _credential_matters(candidates)
-        self.without_caller = _first_without_caller(candidates)
+    def __init__(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> None:
+        self.rules = candidates
+        self.enforced = [candidate for candidate in candidates if not candidate[0].shadow]
+        self.shadowed = len(self.enforced) < len(candidates)
+        self.shadow_looks = self.shadowed and _credential_matters(candidates)
+        self.reads = Reads(self.enforced, snapshot.enrichers)
+        self.credential_matters = _credential_matters(self.enforced)
+        self.without_caller = _first_without_caller(self.enforced)
 
 
 def _remember(
-    request: Request, snapshot: Snapshot, verified: Verified | None, permit: Permit
+    request: Request,
+    snapshot: Snapshot,
+    verified: Verified | None,
+    permit: Permit,
+    holds: float,
+    bindings: Bindings,
+    about: _About,
 ) -> float:
     """Keep a permit with the request that nothing but time, keys and policy can change; till when.
 
@@ -142,18 +267,21 @@ def _remember(
     that is left to check is what may have changed meanwhile. Never where a proof came: the same one
     must not do again.
     """
-    expires = _holds(request, verified, permit)
+    expires = _holds(request, verified, holds)
     certificate = request.certificate
     workload = None
     if certificate is not None and certificate.workload is not None:
         workload = standing(certificate, certificate.workload)
-    request.memo = _Remembered(snapshot.mark, verified, workload, permit, expires)
+    subject = None
+    if about.reads.subject and verified is not None:
+        subject = bindings.subject()
+    request.memo = _Remembered(snapshot.mark, verified, workload, subject, permit, expires)
     return expires
 
 
-def _holds(request: Request, verified: Verified | None, permit: Permit) -> float:
-    """How long a permit can hold for an equal request."""
-    expires = permit.expires if verified is None else min(permit.expires, verified.expires)
+def _holds(request: Request, verified: Verified | None, holds: float) -> float:
+    """How long a permit can hold for an equal request, where what it depends on `holds` so long."""
+    expires = holds if verified is None else min(holds, verified.expires)
     certificate = request.certificate
     if certificate is not None and certificate.workload is not None:
         expires = min(expires, certificate.workload.expires)
@@ -182,10 +310,10 @@ def _first_without_caller(candidates: Sequence[Candidate]) -> CompiledRule | Non
     first = None
     for rule, _ in candidates:
         if rule.effect != "allow":
-            if rule.reads_caller:
+            if rule.reads_caller or rule.late:
                 return None
         elif first is None:
-            if rule.auth != "none" or rule.reads_caller:
+            if rule.auth != "none" or rule.reads_caller or rule.late:
                 return None
             first = rule
     return first
@@ -211,10 +339,12 @@ def _permit(
     verdict: Verdict,
     bindings: Bindings,
     caller: Caller,
-) -> Permit | Refuse:
+) -> Outcome:
     permit = _obliged(satisfied, verdict, bindings, caller.verified)
     if type(permit) is Permit:
         return permit
+    if permit is None:
+        return _missing(snapshot, caller, verdict, bindings)
     verdict.failed = permit
     verdict.satisfied = None
     verdict.open.clear()
@@ -223,32 +353,35 @@ def _permit(
 
 def _obliged(
     satisfied: Candidate, verdict: Verdict, bindings: Bindings, verified: Verified | None
-) -> Permit | CompiledRule:
-    """The permit with its obligations, or the rule whose header expression failed."""
+) -> Permit | CompiledRule | None:
+    """The permit with its obligations, the rule that has an expression which failed, or None: facts
+    are missing."""
     rule, _ = satisfied
-    headers: dict[str, str] = {}
-    for candidate in (satisfied, *(guard for guard, _ in verdict.guards)):
-        source, pattern = candidate
-        for name, program in source.set_headers:
-            value = bindings.text(program, pattern)
-            if not isinstance(value, str):
-                return source
-            headers.setdefault(name, value)
-    obligations = Obligations(tuple(headers.items())) if headers else NO_OBLIGATIONS
+    effects: tuple[Effect, ...] = ()
+    obligations = NO_OBLIGATIONS
+    until = inf
+    asked = [satisfied, *[guard for guard, _ in verdict.guards]]
+    obliges = False
+    for source, _ in asked:
+        obliges = obliges or source.obliges
+        if source.require.step_up is not None and verified is not None:
+            until = min(until, source.require.step_up.until(verified.claims))
+    if obliges:
+        found = oblige(asked, bindings)
+        if type(found) is not Obliged:
+            return found
+        effects, obligations = found.effects, found.obligations
     auth = rule.auth
     # Whatever was read of them: a permit lasts no longer than all who stand behind it.
     workload = bindings.standing()
     expires = min(
-        inf if verified is None else verified.expires, inf if workload is None else workload.expires
+        until,
+        inf if verified is None else verified.expires,
+        inf if workload is None else workload.expires,
     )
+    identity, stands, beside = None, verified, workload
     if workload is not None and (auth == "workload" or (auth == "either" and verified is None)):
-        return Permit(
-            rule.ref, workload.identity, obligations, expires, verified=workload, beside=verified
-        )
-    if auth == "none" or verified is None:
-        return Permit(
-            rule.ref, obligations=obligations, expires=expires, verified=verified, beside=workload
-        )
-    return Permit(
-        rule.ref, verified.identity, obligations, expires, verified=verified, beside=workload
-    )
+        identity, stands, beside = workload.identity, workload, verified
+    elif auth != "none" and verified is not None:
+        identity = verified.identity
+    return Permit(rule.ref, identity, obligations, expires, effects, verified=stands, beside=beside)

@@ -4,26 +4,83 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
+from sidecar.decide import body
+from sidecar.decide.api_keys import ISSUER as API_KEYS
+from sidecar.decide.enrichment import CompiledEnricher, Enriched, key_of
 from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Failed
-from sidecar.decide.outcomes import NO_CLAIMS
-from sidecar.decide.request import Request
+from sidecar.decide.outcomes import (
+    NO_CLAIMS,
+    NeedBody,
+    NeedEnrichment,
+    NeedSubject,
+    Unavailable,
+    Want,
+)
+from sidecar.decide.request import Request, TooLarge
 from sidecar.decide.revocations import Revocations
-from sidecar.decide.routes import Pattern
+from sidecar.decide.routes import ANY, Pattern
+from sidecar.decide.segments import Membership, membership
+from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.subjects import NOT_KNOWN, Subject, Subjects
 from sidecar.decide.tokens import WEIGHT, Verified
 from sidecar.decide.workloads import Certificate, Workload
+
+NO_MEMBERSHIP: Final = Membership(frozenset(), frozenset(), frozenset(), frozenset())
+_NOT_READ: Final = object()
 
 
 class Unreadable(Exception):
     """A value that cannot be read as one: the expression that reads it fails."""
 
 
-class Bindings:
-    """One request and caller, at one moment. Cheap to make; converts when asked."""
+class NotYet(Exception):
+    """A fact that has to be fetched first, or cannot be had: the expression's value is unknown."""
 
-    __slots__ = ("_now", "_request", "_revocations", "_verified")
+
+class _Unknown:
+    """Neither true, false nor failed: a fact is missing."""
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+    def __bool__(self) -> bool:
+        raise TypeError("an unknown expression is neither true nor false")
+
+
+UNKNOWN: Final = _Unknown()
+
+
+class Known(Protocol):
+    """What was fetched beyond the request: `caller.Evidence`."""
+
+    @property
+    def subjects(self) -> Subjects: ...
+    @property
+    def enriched(self) -> ExpiringAnswers: ...
+
+
+class ExpiringAnswers(Protocol):
+    """What enrichers answered, or that they did not: `cache.ExpiringCache`."""
+
+    def get(self, key: bytes, now: float) -> Enriched | Unavailable | None: ...
+
+
+class Bindings:
+    """One request and caller, at one moment. Cheap to make; converts when asked.
+
+    What was missing, and why something could not be had, gathers in `wants`, `unavailable` and
+    `unfit` (a body that cannot be: its status and why); `fresh` is how long the facts hold that
+    were read.
+    """
+
+    __slots__ = (
+        "_answers", "_body", "_known", "_membership", "_request", "_revocations", "_snapshot",
+        "fresh", "now", "unavailable", "unfit", "verified", "wants",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -31,21 +88,43 @@ class Bindings:
         verified: Verified | None,
         now: float,
         revocations: Revocations | None = None,
+        snapshot: Snapshot | None = None,
+        known: Known | None = None,
     ) -> None:
         self._request = request
-        self._verified = verified
-        self._now = now
         self._revocations = revocations
+        self._snapshot = snapshot
+        self._known = known
+        self._membership: Membership | None = None
+        self._answers: dict[bytes, Mapping[str, Any]] = {}
+        self._body: Any = _NOT_READ
+        self.verified = verified
+        self.now = now
+        self.fresh = inf
+        self.wants: dict[Want, None] = {}
+        self.unavailable = ""
+        self.unfit: tuple[int, str] | None = None
 
-    def truth(self, program: Program, pattern: Pattern) -> Truth:
+    def truth(self, program: Program, pattern: Pattern) -> Truth | _Unknown:
         """The value of a boolean expression for a rule that matched by `pattern`."""
         bound = self._activation(program, pattern)
-        return FAILED if bound is None else program.truth(bound)
+        if bound is None:
+            return FAILED
+        return UNKNOWN if bound is UNKNOWN else program.truth(bound)
 
-    def text(self, program: Program, pattern: Pattern) -> str | _Failed:
+    def text(self, program: Program, pattern: Pattern) -> str | _Failed | _Unknown:
         """The value of a text expression, likewise."""
         bound = self._activation(program, pattern)
-        return FAILED if bound is None else program.text(bound)
+        if bound is None:
+            return FAILED
+        return UNKNOWN if bound is UNKNOWN else program.text(bound)
+
+    def value(self, program: Program, pattern: Pattern) -> Any:
+        """The value of any expression, likewise."""
+        bound = self._activation(program, pattern)
+        if bound is None:
+            return FAILED
+        return UNKNOWN if bound is UNKNOWN else program.value(bound)
 
     def _activation(self, program: Program, pattern: Pattern) -> Any | None:
         try:
@@ -54,13 +133,15 @@ class Bindings:
             )
         except Unreadable:
             return None
+        except NotYet:
+            return UNKNOWN
         except Exception:  # noqa: BLE001  (the CEL library raises bare errors on odd values)
             return None
 
     def read(self, name: str, keys: frozenset[str] | None, pattern: Pattern) -> Any:
         """What `name` of a footprint is; of a map the `keys` that are there, None: all of them.
 
-        Raises Unreadable. The CEL library's own errors come from elsewhere.
+        Raises Unreadable and NotYet. The CEL library's own errors come from elsewhere.
         """
         if name == "token":
             return self._claims(keys)
@@ -74,12 +155,142 @@ class Bindings:
         if read is not None:
             return read(self._request, keys)
         if name == "request.time":
-            return datetime.fromtimestamp(self._now, UTC)
+            return datetime.fromtimestamp(self.now, UTC)
+        if name == "request.body":
+            body = self.body()
+            return body if keys is None or type(body) is not dict else _subset(body, keys)
         if name == "subject.id":
-            return self._verified.identity.subject if self._verified else ""
+            return self.verified.identity.subject if self.verified else ""
         if name == "subject.anonymous":
-            return self._verified is None
-        return _EMPTY[name]
+            return self.verified is None
+        if name == "source.segments":
+            found = self.membership()
+            if found.failed_source:
+                raise Unreadable
+            return sorted(found.source)
+        if name == "enriched":
+            return self._enriched(keys, pattern)
+        return self._of_subject(name, keys)
+
+    def _of_subject(self, name: str, keys: frozenset[str] | None) -> Any:
+        subject = self.subject()
+        if name == "subject.consents":
+            return sorted(subject.consents)
+        if name == "subject.profile":
+            return subject.profile if keys is None else _subset(subject.profile, keys)
+        if name == "subject.segments":
+            found = self.membership()
+            if found.failed_subject:
+                raise Unreadable
+            return sorted(subject.segments | found.subject)
+        if name == "subject.risk":
+            return subject.risk
+        raise Unreadable
+
+    def subject(self) -> Subject:
+        """What is known of the caller. Raises NotYet."""
+        if self.verified is None or self._known is None:
+            return NOT_KNOWN
+        identity = self.verified.identity
+        found = self._known.subjects(identity, self.now)
+        if found is None:
+            self.wants[NeedSubject(identity)] = None
+            raise NotYet
+        if isinstance(found, Unavailable):
+            self.unavailable = self.unavailable or found.reason
+            raise NotYet
+        return found
+
+    def membership(self) -> Membership:
+        """The segments that the caller is in by what documents say."""
+        found = self._membership
+        if found is None:
+            snapshot = self._snapshot
+            if snapshot is None or not snapshot.segments:
+                found = NO_MEMBERSHIP
+            else:
+                found = membership(
+                    snapshot.segments.values(),
+                    snapshot.vouchers.get(_voucher(self.verified)) if self.verified else None,
+                    self.workload(),
+                    self._truth_of_caller,
+                )
+            self._membership = found
+        return found
+
+    def _truth_of_caller(self, program: Program) -> Truth:
+        """The value of an expression over the caller alone: `compile` admits no other there."""
+        found = self.truth(program, ANY)
+        return FAILED if isinstance(found, _Unknown) else found
+
+    def _enriched(self, keys: frozenset[str] | None, pattern: Pattern) -> Mapping[str, Any]:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return {}
+        names = snapshot.enrichers.keys() if keys is None else keys
+        found: dict[str, Any] = {}
+        missing = False
+        for name in sorted(names):
+            enricher = snapshot.enrichers.get(name)
+            if enricher is None:
+                raise Unreadable
+            try:
+                found[name] = self._answer(enricher, pattern)
+            except NotYet:  # the others may be fetched together with it
+                missing = True
+        if missing:
+            raise NotYet
+        return found
+
+    def _answer(self, enricher: CompiledEnricher, pattern: Pattern) -> Mapping[str, Any]:
+        values: list[tuple[str, Any]] = []
+        for name, program in enricher.parameters:
+            value = self.value(program, pattern)
+            if value is UNKNOWN:
+                raise NotYet
+            if not isinstance(value, str | int | float):
+                raise Unreadable
+            values.append((name, value))
+        asked = tuple(values)
+        key = key_of(enricher, asked)
+        known = self._answers.get(key)
+        if known is not None:
+            return known
+        found = self._known.enriched.get(key, self.now) if self._known is not None else None
+        if found is None:
+            self.wants[NeedEnrichment(key, enricher, asked)] = None
+            raise NotYet
+        if isinstance(found, Unavailable):
+            self.unavailable = self.unavailable or found.reason
+            raise NotYet
+        self.fresh = min(self.fresh, found.expires)
+        self._answers[key] = found.values
+        return found.values
+
+    def body(self) -> Any:
+        """The request's body as a value. Raises Unreadable and NotYet."""
+        if self._body is not _NOT_READ:
+            return self._body
+        request = self._request
+        content = request.body
+        if content is None:
+            if request.has_body():
+                limit = self._snapshot.service.body if self._snapshot is not None else 0
+                self.wants[NeedBody(limit)] = None
+                raise NotYet
+            content = b""
+        elif isinstance(content, TooLarge):
+            self.unfit = (413, "the body is larger than rules may read")
+            raise NotYet
+        kind = _whole_content_type(request)
+        try:
+            self._body = body.read(content, *kind)
+        except body.NotInspected:
+            raise Unreadable from None
+        except body.BadBody as error:
+            self.unfit = (400, str(error))
+            raise NotYet from None
+        return self._body
 
     def workload(self) -> Workload | None:
         """Whom the caller's certificate names, for as long as it holds and is not withdrawn."""
@@ -87,11 +298,11 @@ class Bindings:
         if certificate is None:
             return None
         workload = certificate.workload
-        if workload is None or self._now >= workload.expires:
+        if workload is None or self.now >= workload.expires:
             return None
         if self._revocations is not None:
             known = standing(certificate, workload)
-            if self._revocations.revokes(known, self._now):
+            if self._revocations.revokes(known, self.now):
                 return None
         return workload
 
@@ -103,9 +314,9 @@ class Bindings:
         return standing(certificate, workload)
 
     def _claims(self, keys: frozenset[str] | None) -> Mapping[str, Any]:
-        if self._verified is None:
+        if self.verified is None:
             return NO_CLAIMS
-        claims, opaque = self._verified.claims, self._verified.opaque
+        claims, opaque = self.verified.claims, self.verified.opaque
         if keys is None:
             if opaque:
                 raise Unreadable
@@ -113,6 +324,12 @@ class Bindings:
         if opaque and not opaque.isdisjoint(keys):
             raise Unreadable
         return _subset(claims, keys)
+
+
+def _voucher(verified: Verified) -> tuple[str, str]:
+    """Which document vouches for a credential: that of an API key, or of an issuer."""
+    issuer = verified.identity.issuer
+    return (issuer, verified.key_id if issuer == API_KEYS else "")
 
 
 def standing(certificate: Certificate, workload: Workload) -> Verified:
@@ -184,6 +401,18 @@ def _size(request: Request, keys: frozenset[str] | None) -> int:
     return int(lengths[0]) if lengths else 0
 
 
+def _whole_content_type(request: Request) -> tuple[str, list[bytes], bool]:
+    """Of a body: its type, its encodings, and whether its text is not UTF-8. Raises Unreadable."""
+    values = request.values(b"content-type")
+    charset = False
+    if values:
+        for parameter in values[0].split(b";")[1:]:
+            name, _, value = parameter.partition(b"=")
+            if name.strip().lower() == b"charset":
+                charset = charset or value.strip().strip(b'"').lower() not in (b"utf-8", b"utf8")
+    return _content_type(request, None), request.values(b"content-encoding"), charset
+
+
 def _content_type(request: Request, keys: frozenset[str] | None) -> str:
     values = request.values(b"content-type")
     if len(values) > 1:
@@ -207,15 +436,5 @@ _OF_WORKLOAD: Final[Mapping[str, str]] = {
     "source.namespace": "namespace",
     "source.serviceAccount": "service_account",
 }
-# Declared from the first version, empty until something fills them (DESIGN section 5).
-_EMPTY: Final[Mapping[str, Any]] = {
-    "request.body": {},
-    "subject.consents": [],
-    "subject.profile": {},
-    "subject.segments": [],
-    "subject.risk": 0,
-    "source.segments": [],
-    "enriched": {},
-}
 
-__all__ = ["Bindings", "Footprint"]
+__all__ = ["UNKNOWN", "Bindings", "Footprint"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from sidecar.decide.bindings import Bindings, Unreadable
+from sidecar.decide.bindings import Bindings, Footprint, NotYet, Unreadable
+from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.routes import ANY, Candidates, Pattern
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.decide.tokens import Verified
@@ -86,20 +87,27 @@ Key = tuple[Any, ...]
 class Reads:
     """What a permit to some candidates depends on, beside the caller, time, keys and policy.
 
-    `settled`: on nothing but the bytes of the request.
+    `settled`: on nothing that may change by itself.
     """
 
-    __slots__ = ("_few", "_reads", "settled")
+    __slots__ = ("_few", "_reads", "settled", "subject")
 
-    def __init__(self, rules: list[tuple[CompiledRule, Pattern]]) -> None:
-        self.settled = not any(rule.volatile for rule, _ in rules)
+    def __init__(
+        self,
+        rules: list[tuple[CompiledRule, Pattern]],
+        enrichers: Mapping[str, CompiledEnricher],
+    ) -> None:
         reads: dict[tuple[str, frozenset[str] | None, Pattern], None] = {}
         for rule, pattern in rules:
-            for program in rule.programs():
-                for name, keys in program.footprint.items():
+            for footprint in footprints(rule, enrichers):
+                for name, keys in footprint.items():
                     if name not in _OF_THE_CALLER:
                         reads[(name, keys, pattern if name == "request.params" else ANY)] = None
-        self._reads = list(reads)
+        self.settled = not any(name in _VOLATILE for name, _, _ in reads)
+        self.subject = any(name in _OF_THE_SUBJECT for name, _, _ in reads) or any(
+            rule.asks_subject for rule, _ in rules
+        )
+        self._reads = [each for each in reads if each[0] not in _KEPT_BESIDE]
         whole = any(keys is None and name in _MAPS for name, keys, _ in self._reads)
         parts = sum(1 if keys is None else len(keys) for _, keys, _ in self._reads)
         self._few = self.settled and not whole and parts <= MOST_READS
@@ -115,9 +123,15 @@ class Reads:
             return None
         # Also where nothing reads the workload: a permit lasts no longer than it does.
         workload = bindings.standing()
+        subject = None
+        if self.subject:
+            try:
+                subject = bindings.subject()  # each reading of a record is an object of its own
+            except NotYet:
+                return None
         if not self._reads:
-            return (candidates, verified, workload)
-        key: list[Any] = [candidates, verified, workload]
+            return (candidates, verified, workload, subject)
+        key: list[Any] = [candidates, verified, workload, subject]
         for name, keys, pattern in self._reads:
             try:
                 value = bindings.read(name, keys, pattern)
@@ -142,5 +156,25 @@ def weight(key: Key, verified: Verified | None) -> int:
     return WEIGHT + texts + (0 if verified is None else verified.weight)
 
 
-_OF_THE_CALLER: Final = frozenset(("token", "subject.id", "subject.anonymous"))
+def footprints(
+    rule: CompiledRule, enrichers: Mapping[str, CompiledEnricher]
+) -> Iterator[Footprint]:
+    """What a rule reads, what the enrichers that it reads are asked included."""
+    for program in rule.programs():
+        yield program.footprint
+        if "enriched" in program.footprint:
+            names = program.footprint["enriched"]
+            for name in enrichers if names is None else names:
+                if name in enrichers:
+                    yield from [each.footprint for _, each in enrichers[name].parameters]
+
+
+_OF_THE_CALLER: Final = frozenset(("token", "subject.id", "subject.anonymous", "source.segments"))
+_OF_THE_SUBJECT: Final = frozenset(
+    ("subject.consents", "subject.profile", "subject.segments", "subject.risk")
+)
+# The record of the subject is in the key as a whole; a permit lasts no longer than an answer does.
+_KEPT_BESIDE: Final = _OF_THE_SUBJECT | {"enriched"}
+# What may change its value for the same request and caller.
+_VOLATILE: Final = frozenset(("request.time", "request.body"))
 _MAPS: Final = frozenset(("request.headers", "request.query", "request.params"))

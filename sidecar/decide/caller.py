@@ -15,11 +15,13 @@ import msgspec
 from sidecar.decide import api_keys, introspection, proofs
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.credentials import Credential, find, same_origin
-from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof
+from sidecar.decide.enrichment import Enriched
+from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof, Unavailable
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.revocations import Revocations
 from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.subjects import Subjects, nobody_known
 from sidecar.decide.tokens import KeyState, KeysUnavailable, Rejected, Verified, digest, verify
 
 Failing = Callable[[str, Rate, float], float]
@@ -46,8 +48,8 @@ def _nothing_replayed(proof: RememberProof) -> bool:
 class Evidence:
     """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
     and what nonces are made with, what was withdrawn, what issuers say of opaque tokens and who
-    asks too much of that at a time, and two memories, of tokens verified and of permits given
-    before."""
+    asks too much of that at a time, what is known of subjects, what enrichers answered, and two
+    memories, of tokens verified and of permits given before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
@@ -60,6 +62,10 @@ class Evidence:
         default_factory=lambda: ExpiringCache(1)
     )
     asking: Callable[[str], bool] = _nobody_asks
+    subjects: Subjects = nobody_known
+    enriched: ExpiringCache[bytes, Enriched | Unavailable] = field(
+        default_factory=lambda: ExpiringCache(1)
+    )
 
 
 @final

@@ -7,58 +7,40 @@ sees of them (its namespace and `platform`, selected by its labels) and builds w
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
+from sidecar.decide.api_keys import ISSUER as API_KEYS
+from sidecar.decide.cache import footprints
 from sidecar.decide.compile_credentials import (
     check_issuers_unique,
     check_keys_unique,
     compile_issuer,
     compile_key,
 )
+from sidecar.decide.compile_facts import compile_facts
 from sidecar.decide.compile_introspection import check_disjoint, compile_introspection
 from sidecar.decide.compile_policy import RoutedRule, compile_policy
-from sidecar.decide.cors import ANY, Cors
-from sidecar.decide.credentials import Location
+from sidecar.decide.compile_service import compile_service
 from sidecar.decide.documents import (
     PLATFORM,
     AccessPolicy,
     ApiKey,
-    Assertion,
     Document,
     ProtectedService,
     Spec,
     TokenIssuer,
     order_key,
-    seconds,
     selects,
 )
-from sidecar.decide.documents import Cors as CorsSpec
-from sidecar.decide.documents import Dpop as DpopSpec
-from sidecar.decide.dpop import LONGEST_WINDOW, Dpop
+from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.parse import problem_at, report
-from sidecar.decide.rates import Rate
 from sidecar.decide.routes import Route, RouteIndex
-from sidecar.decide.snapshot import NO_DPOP, NO_SERVICE, AssertionTerms, Service, Snapshot
+from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
 
 S = TypeVar("S", bound=Spec)
-
-_METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
-_ORIGIN: Final = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
-)
-_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-# Doors remove or read these before anybody decides.
-_NEVER_SEEN: Final = ("x-sidecar-", "x-forwarded-")
-_FRAMING: Final = frozenset(
-    (
-        "cookie", "host", "connection", "content-length", "transfer-encoding", "expect",
-        "forwarded", "dpop",
-    )
-)  # fmt: skip
 
 
 def validate(documents: Sequence[Document]) -> list[Problem]:
@@ -74,6 +56,7 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     check_disjoint(_introspectors(issuers, frozenset(), []), keys, problems)
     _check_audiences(issuers, services, problems)
     _check_services([document for document, _ in services], problems)
+    compile_facts(documents, [(each, rules) for each, rules in policies if rules], problems)
     return problems
 
 
@@ -94,12 +77,13 @@ def compile_snapshot(
         key=order_key,
     )
     problems: list[Problem] = []
-    routed = [rule for document in seen for rule in compile_policy(document, problems)]
+    policies = [(document, compile_policy(document, problems)) for document in seen]
+    routed = [rule for _, rules in policies for rule in rules]
     services = _of(seen, ProtectedService)
     service, audiences = NO_SERVICE, frozenset[str]()
     if services:
         document, spec = services[0]
-        service, audiences = _service(document, spec, problems), frozenset(spec.audiences)
+        service, audiences = compile_service(document, spec, problems), frozenset(spec.audiences)
     issuer_specs, key_specs = _of(seen, TokenIssuer), _of(seen, ApiKey)
     check_issuers_unique(issuer_specs, problems)
     check_keys_unique(key_specs, problems)
@@ -107,6 +91,7 @@ def compile_snapshot(
     keys = [compile_key(*each, problems) for each in key_specs]
     introspectors = _introspectors(issuer_specs, audiences, problems)
     check_disjoint(introspectors, key_specs, problems)
+    facts = compile_facts(seen, policies, problems)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -133,21 +118,31 @@ def compile_snapshot(
         api_keys=dict(key for key in keys if key is not None),
         introspectors=tuple(introspector for _, introspector in introspectors),
         routes=RouteIndex.build(routes),
-        rule_headers=frozenset(name for route in routes for name, _ in route.rule.set_headers),
-        headers_read=_headers_read(routed, service),
+        rule_headers=frozenset(
+            name for route in routes if not route.rule.shadow for name, _ in route.rule.set_headers
+        ),
+        headers_read=_headers_read(routed, service, facts.enrichers),
         documents=len(seen),
         rules=len(routes),
+        segments=facts.segments,
+        enrichers=facts.enrichers,
+        vouchers={
+            **{(spec.issuer, ""): document.labels for document, spec in issuer_specs},
+            **{(API_KEYS, spec.id): document.labels for document, spec in key_specs},
+        },
     )
 
 
-def _headers_read(rules: Iterable[RoutedRule], service: Service) -> frozenset[str] | None:
+def _headers_read(
+    rules: Iterable[RoutedRule], service: Service, enrichers: Mapping[str, CompiledEnricher]
+) -> frozenset[str] | None:
     """Of the request: by an expression of some rule, or as the place of a credential."""
     read = {location.name.decode("ascii") for location in service.credentials}
     for each in rules:
-        for program in each.rule.programs():
-            if "request.headers" not in program.footprint:
+        for footprint in footprints(each.rule, enrichers):
+            if "request.headers" not in footprint:
                 continue
-            keys = program.footprint["request.headers"]
+            keys = footprint["request.headers"]
             if keys is None:
                 return None
             read |= keys
@@ -168,92 +163,8 @@ def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule
         case ApiKey() as spec:
             compile_key(document, spec, problems)
         case ProtectedService() as spec:
-            _service(document, spec, problems)
+            compile_service(document, spec, problems)
     return []
-
-
-def _service(document: Document, spec: ProtectedService, problems: list[Problem]) -> Service:
-    locations: list[Location] = []
-    for place, location in enumerate(spec.credentials):
-        pointer = f"spec.credentials[{place}]"
-        if (location.header is None) == (location.cookie is None):
-            report(problems, document, pointer, "exactly one of header and cookie is expected")
-        elif location.header is not None:
-            lower = location.header.lower()
-            if not _HEADER.fullmatch(lower) or lower.startswith(_NEVER_SEEN) or lower in _FRAMING:
-                report(problems, document, pointer, f"{location.header!r} cannot be used here")
-            locations.append(Location(location.header.lower().encode("ascii", "replace")))
-        elif location.cookie is not None:
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", location.cookie):
-                report(problems, document, pointer, f"{location.cookie!r} is not a cookie name")
-            locations.append(Location(location.cookie.encode("ascii", "replace"), cookie=True))
-    limits = spec.limits
-    return Service(
-        name=document.name,
-        observe=spec.mode == "observe",
-        credentials=tuple(locations),
-        cors=_cors(document, spec.cors, problems) if spec.cors is not None else None,
-        per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,
-        failed_credentials=Rate.parse(limits.failed_credentials, units=20),
-        assertion=_assertion(document, spec.assertion, problems),
-        remove_credential=spec.remove_credential,
-        dpop=_dpop(document, spec.dpop, problems) if spec.dpop is not None else NO_DPOP,
-    )
-
-
-def _dpop(document: Document, spec: DpopSpec, problems: list[Problem]) -> Dpop:
-    max_age = seconds(spec.max_age)
-    if not 1 <= max_age <= LONGEST_WINDOW:
-        report(
-            problems, document, "spec.dpop.maxAge", f"{spec.max_age} is not from 1s to 5m",
-            hint="a proof that was overheard may be tried for as long as this",
-        )  # fmt: skip
-    algorithms = dict.fromkeys(spec.algorithms)
-    return Dpop(
-        frozenset(algorithms), max_age, spec.nonce == "required", True, " ".join(algorithms)
-    )
-
-
-def _assertion(
-    document: Document, spec: Assertion | None, problems: list[Problem]
-) -> AssertionTerms | None:
-    if spec is None:
-        return None
-    lifetime = seconds(spec.lifetime)
-    if not 30 <= lifetime <= 3600:
-        report(problems, document, "spec.assertion.lifetime", "30s to 1h is expected")
-    issuer = spec.issuer or f"urn:sidecar:{document.namespace}:{document.name}"
-    return AssertionTerms(issuer, spec.audience, spec.algorithm, lifetime)
-
-
-def _cors(document: Document, spec: CorsSpec, problems: list[Problem]) -> Cors:
-    for place, origin in enumerate(spec.origins):
-        if origin != ANY and not _ORIGIN.fullmatch(origin):
-            report(
-                problems, document, f"spec.cors.origins[{place}]", f"{origin!r} is not an origin",
-                hint="scheme and host as browsers send them: https://app.example, no path",
-            )  # fmt: skip
-    if spec.credentials and ANY in spec.origins:
-        report(
-            problems, document, "spec.cors.credentials", "not with the origin *",
-            hint="any page could then act as its visitor; name the origins",
-        )  # fmt: skip
-    for field in ("headers", "expose_headers"):
-        for place, name in enumerate(getattr(spec, field)):
-            if not _HEADER.fullmatch(name):
-                pointer = f"spec.cors.{'headers' if field == 'headers' else 'exposeHeaders'}"
-                report(problems, document, f"{pointer}[{place}]", f"{name!r} is not a header name")
-    for place, method in enumerate(spec.methods):
-        if not _METHOD.fullmatch(method):
-            report(problems, document, f"spec.cors.methods[{place}]", f"{method!r} is no method")
-    return Cors(
-        frozenset(spec.origins),
-        tuple(spec.methods),
-        frozenset(name.lower() for name in spec.headers),
-        tuple(name.lower() for name in spec.expose_headers),
-        spec.credentials,
-        int(seconds(spec.max_age)),
-    )
 
 
 # Documents together.

@@ -50,14 +50,14 @@ def compile_introspection(
     check_address(document, f"{where}.endpoint", wanted.endpoint, problems)
     method = _method(document, wanted, problems)
     name = "privateKey" if wanted.client_secret is None else "clientSecret"
-    secret = _secret(
+    secret = compile_secret(
         document, f"{where}.{name}", wanted.client_secret or wanted.private_key, problems,
         files_only=wanted.certificate is not None,
     )  # fmt: skip
-    certificate = _secret(
+    certificate = compile_secret(
         document, f"{where}.certificate", wanted.certificate, problems, files_only=True
     )
-    ca = _secret(document, f"{where}.ca", wanted.ca, problems, files_only=True)
+    ca = compile_secret(document, f"{where}.ca", wanted.ca, problems, files_only=True)
     if wanted.token_prefix is not None and not _PREFIX.fullmatch(wanted.token_prefix):
         report(
             problems, document, f"{where}.tokenPrefix", f"{wanted.token_prefix!r} is not a prefix",
@@ -150,7 +150,7 @@ def _method(document: Document, spec: Introspection, problems: list[Problem]) ->
     return None
 
 
-def _secret(
+def compile_secret(
     document: Document,
     pointer: str,
     source: SecretSource | None,

@@ -10,37 +10,31 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from sidecar.decide.compile_rule import (
+    Place,
+    compile_headers,
+    compile_limit,
+    compile_names,
+    compile_redact,
+    compile_require,
+)
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
-from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
-from sidecar.decide.nodes import TEXT
+from sidecar.decide.expressions import Program
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
 from sidecar.decide.snapshot import CompiledRule
-from sidecar.decide.workloads import Workloads
 from sidecar.errors import BadRequest, Problem
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
-_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_NO_ISSUERS: Final[frozenset[str]] = frozenset()
-_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
-# Headers that framing, routing or identity depend on: no rule may write them.
-_RESERVED: Final = frozenset(
+# Whatever of it is fetched may depend on the caller too.
+_CALLER: Final = ("token", "subject.", "source.", "enriched")
+# What has to be fetched beyond the request and its token.
+_FACTS: Final = frozenset(
     (
-        "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer",
-        "upgrade", "proxy-connection", "expect", "traceparent", "x-forwarded-for",
-        "x-forwarded-proto", "x-forwarded-host", "forwarded",
-    )
-)  # fmt: skip
-_CALLER: Final = ("token", "subject.", "source.")
-# What the bytes of a request and its token settle; whatever else there is may change by itself.
-_SETTLED: Final = frozenset(
-    (
-        "request.method", "request.path", "request.host", "request.scheme", "request.headers",
-        "request.query", "request.params", "request.address", "request.size",
-        "request.contentType", "token", "subject.id", "subject.anonymous", "source.spiffe",
-        "source.namespace", "source.serviceAccount",
+        "subject.consents", "subject.profile", "subject.segments", "subject.risk", "enriched",
+        "request.body",
     )
 )  # fmt: skip
 
@@ -70,12 +64,12 @@ def compile_policy(document: Document, problems: list[Problem]) -> list[RoutedRu
                 hint="names are how the decision log says which rule it was",
             )  # fmt: skip
         names.add(rule.name)
-        rules.append(_compile_rule(document, rule, pointer, problems))
+        rules.append(_compile_rule(document, rule, pointer, spec.mode == "shadow", problems))
     return rules
 
 
 def _compile_rule(
-    document: Document, rule: Rule, pointer: str, problems: list[Problem]
+    document: Document, rule: Rule, pointer: str, shadow: bool, problems: list[Problem]
 ) -> RoutedRule:
     patterns = _patterns(document, rule, pointer, problems)
     methods = _methods(document, rule, pointer, problems)
@@ -87,47 +81,52 @@ def _compile_rule(
             )  # fmt: skip
     _check_effect(document, rule, pointer, problems)
     bound = set.intersection(*({name for name, _ in p.variables} for p in patterns))
+    here = Place(document, bound, problems)
     when = None
     if rule.when is not None:
-        when = _expression(document, rule.when, f"{pointer}.when", "boolean", bound, problems)
+        when = here.expression(rule.when, f"{pointer}.when", "boolean")
         if when is not None and rule.effect != "allow":
             _warn_unguarded(document, when, f"{pointer}.when", rule.effect, problems)
-    headers = _set_headers(document, rule, pointer, bound, problems)
-    reads = [program for program in (when, *(program for _, program in headers)) if program]
-    require = rule.require
-    requires = bool(require.scopes or require.issuers or require.proof or require.workloads)
+    require = compile_require(document, rule.require, f"{pointer}.require", problems)
+    then = f"{pointer}.then"
     compiled = CompiledRule(
         ref=f"{document.namespace}/{document.name}/{rule.name}",
         effect=rule.effect,
         auth=rule.auth or "token",
         when=when,
-        scopes=tuple(dict.fromkeys(rule.require.scopes)),
-        issuers=frozenset(rule.require.issuers) if rule.require.issuers else _NO_ISSUERS,
-        proof=tuple(dict.fromkeys(require.proof)),
-        workloads=_workloads(document, rule, pointer, problems),
-        set_headers=headers,
-        reads_caller=requires
-        or any(name.startswith(_CALLER) for program in reads for name in program.footprint),
-        volatile=any(name not in _SETTLED for program in reads for name in program.footprint),
-        requires=requires,
+        require=require,
+        set_headers=compile_headers(rule.then.set_headers, f"{then}.setHeaders", here),
+        remove_headers=compile_names(rule.then.remove_headers, f"{then}.removeHeaders", here),
+        set_response_headers=compile_headers(
+            rule.then.set_response_headers, f"{then}.setResponseHeaders", here, response=True
+        ),
+        remove_response_headers=compile_names(
+            rule.then.remove_response_headers, f"{then}.removeResponseHeaders", here, response=True
+        ),
+        redact=compile_redact(rule.then.redact, f"{then}.redact", here),
+        limit=compile_limit(rule.limit, f"{pointer}.limit", here),
+        offer=rule.offer,
+        shadow=shadow,
+        late=when is not None and not _FACTS.isdisjoint(when.footprint),
+        asks_token=bool(
+            require.scopes or require.issuers or require.audiences or require.proof
+            or require.workloads or require.step_up or require.consent or require.profile
+        ),
+        asks_subject=bool(require.consent or require.profile or require.segments),
+        reads_caller=False,
+        obliges=rule.then != Then() or rule.limit is not None,
+    )  # fmt: skip
+    reads_caller = (
+        compiled.asks_token
+        or compiled.asks_subject
+        or any(
+            name.startswith(_CALLER)
+            for program in compiled.programs()
+            for name in program.footprint
+        )
     )
+    compiled = replace(compiled, reads_caller=reads_caller)
     return RoutedRule(compiled, patterns, methods, tuple(rule.match.hosts))
-
-
-def _workloads(
-    document: Document, rule: Rule, pointer: str, problems: list[Problem]
-) -> Workloads | None:
-    texts = rule.require.workloads
-    for place, text in enumerate(texts):
-        try:
-            Workloads([text])
-        except ValueError as error:
-            report(
-                problems, document, f"{pointer}.require.workloads[{place}]", f"{text!r}: {error}",
-                hint="write spiffe://trust-domain/ns/pay/sa/billing, or spiffe://trust-domain/ns/pay/**",
-            )  # fmt: skip
-            return None
-    return Workloads(texts) if texts else None
 
 
 def _is_canonical(host: str) -> bool:
@@ -183,72 +182,20 @@ def _check_effect(document: Document, rule: Rule, pointer: str, problems: list[P
         for name, value, empty in (
             ("require", rule.require, Require()),
             ("then", rule.then, Then()),
+            ("limit", rule.limit, None),
         ):
             if value != empty:
                 report(problems, document, f"{pointer}.{name}", f"a deny rule has no {name}")
-    for place, scope in enumerate(rule.require.scopes):
-        if not _SCOPE.fullmatch(scope):
-            report(
-                problems, document, f"{pointer}.require.scopes[{place}]",
-                f"{scope!r} is not a scope, so no token can carry it",
-                hint="several scopes are several entries; RFC 6749 section 3.3 admits no spaces",
-            )  # fmt: skip
+    if rule.effect != "allow" and not rule.offer:
+        report(
+            problems, document, f"{pointer}.offer", f"a {rule.effect} rule is no way in",
+            hint="offer belongs on allow rules; leave it out here",
+        )  # fmt: skip
     if rule.auth == "none" and rule.require != Require():
         report(
             problems, document, f"{pointer}.require", "with auth: none nothing can be required",
             hint="no credential is looked at; use auth: optional or token, or a guard",
         )  # fmt: skip
-
-
-def _set_headers(
-    document: Document, rule: Rule, pointer: str, bound: set[str], problems: list[Problem]
-) -> tuple[tuple[str, Program], ...]:
-    headers: list[tuple[str, Program]] = []
-    for name, source in rule.then.set_headers.items():
-        place = f"{pointer}.then.setHeaders.{name}"
-        lower = name.lower()
-        if not _HEADER.fullmatch(name):
-            report(problems, document, place, f"{name!r} is not a header name")
-        elif lower in _RESERVED or lower.startswith("x-sidecar-"):
-            report(problems, document, place, f"{name} is not for rules to set")
-        program = _expression(document, source, place, "text", bound, problems)
-        if program is not None:
-            headers.append((lower, program))
-    return tuple(headers)
-
-
-def _expression(
-    document: Document,
-    source: str,
-    pointer: str,
-    kind: str,
-    bound: set[str],
-    problems: list[Problem],
-) -> Program | None:
-    try:
-        program = compile_expression(source, "boolean" if kind == "boolean" else "text")
-    except ExpressionInvalid as error:
-        problems.append(_expression_problem(document, pointer, error))
-        return None
-    params = program.footprint.get("request.params", frozenset())
-    for name in sorted(params or ()):
-        if name not in bound:
-            report(
-                problems, document, pointer, f"request.params.{name} is not bound by all paths",
-                hint=f"write {{{name}}} in every path of this rule's match",
-            )  # fmt: skip
-    return program
-
-
-def _expression_problem(document: Document, pointer: str, error: ExpressionInvalid) -> Problem:
-    """The place inside the expression, counted from where its text begins."""
-    found = problem_at(document, pointer, error.message)
-    line, column = document.marks.get(pointer + TEXT, (found.line, found.column))
-    if not line:
-        return found
-    if error.line > 1:
-        return replace(found, line=line + error.line - 1, column=error.column)
-    return replace(found, line=line, column=column + error.column - 1)
 
 
 def _warn_unguarded(

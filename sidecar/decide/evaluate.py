@@ -2,6 +2,10 @@
 
 Permitted when no deny fires, every selected guard's requirements hold, and at least one allow rule
 is satisfied. A failed expression makes a deny fire, selects a guard and leaves an allow unmatched.
+
+Two stages. First what the request and its credential settle. Only if some allow rule can still
+permit then, what was fetched is looked at: so nobody makes us fetch anything, or learns anything of
+a subject, whose credential would not do.
 """
 
 from __future__ import annotations
@@ -10,11 +14,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sidecar.decide.bindings import Bindings
+from sidecar.decide.bindings import UNKNOWN, Bindings, NotYet, _Unknown
 from sidecar.decide.expressions import FAILED
 from sidecar.decide.proofs import shown
 from sidecar.decide.routes import Pattern
 from sidecar.decide.snapshot import CompiledRule
+from sidecar.decide.step_up import StepUp
 from sidecar.decide.tokens import Verified
 
 Candidate = tuple[CompiledRule, Pattern]
@@ -23,19 +28,32 @@ Candidate = tuple[CompiledRule, Pattern]
 class Unmet(msgspec.Struct, frozen=True):
     """What an allow rule or guard still asks for. `fixed` things no challenge could obtain.
 
-    `proof`: the kinds of which one is missing.
+    `proof`: the kinds of which one is missing. `consent` and `profile` are what is missing, once
+    that was looked at, and all that the rule asks for before.
     """
 
     authentication: bool = False
     scopes: tuple[str, ...] = ()
     fixed: str = ""
     proof: tuple[str, ...] = ()
+    step_up: StepUp | None = None
+    consent: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ()
+
+    def token(self) -> bool:
+        """Whether the credential lacks something that it could carry."""
+        return bool(self.authentication or self.scopes or self.proof or self.step_up is not None)
+
+
+NOTHING = Unmet()
 
 
 class Verdict(msgspec.Struct):
-    """`satisfied` is the allow rule that permits; without it the request is refused.
+    """`satisfied` is the allow rule that permits; without it the request is refused, unless it is
+    `pending`: then facts are missing that could change it.
 
-    `guards` are the selected ones with what they miss, `open` the allow rules that could be met.
+    `guards` are the selected ones with what they miss, `open` the allow rules that could be met,
+    both in order.
     """
 
     satisfied: Candidate | None = None
@@ -43,6 +61,7 @@ class Verdict(msgspec.Struct):
     failed: CompiledRule | None = None
     guards: list[tuple[Candidate, Unmet | None]] = []
     open: list[tuple[CompiledRule, Unmet]] = []
+    pending: bool = False
 
 
 def evaluate(
@@ -58,11 +77,17 @@ def evaluate(
     """
     verdict = Verdict()
     allows: list[Candidate] = []
+    late: list[tuple[int, Candidate]] = []  # denies and guards that read facts
+    places: list[int] = []  # of the guards selected
     guarded = False
-    for candidate in candidates:
+    asked = False  # whether a selected guard asks for what is known of the subject
+    for place, candidate in enumerate(candidates):
         rule, pattern = candidate
         if rule.effect == "allow":
             allows.append(candidate)
+            continue
+        if rule.late:
+            late.append((place, candidate))
             continue
         selected = True if rule.when is None else bindings.truth(rule.when, pattern)
         if selected is False:
@@ -73,62 +98,210 @@ def evaluate(
             return verdict
         unmet = _unmet(rule, verified, bindings)
         guarded = guarded or unmet is not None
+        asked = asked or rule.asks_subject
         verdict.guards.append((candidate, unmet))
+        places.append(place)
+    weighed: list[tuple[Candidate, Unmet | None]] = []  # None: nothing is known to be missing
+    possible = False
+    later = bool(late) or asked
     for candidate in allows:
         rule, pattern = candidate
-        matched = True if rule.when is None else bindings.truth(rule.when, pattern)
-        if matched is FAILED:
-            verdict.failed = verdict.failed or rule
-            if verified is not None:
+        if rule.when is not None and not rule.late:
+            matched = bindings.truth(rule.when, pattern)
+            if matched is FAILED:
+                verdict.failed = verdict.failed or rule
+                if verified is None:
+                    # What it reads may be there after login: a candidate that lacks authentication.
+                    weighed.append((candidate, _everything(rule)))
                 continue
-            # What it reads may be there after login: a candidate that lacks authentication.
-            verdict.open.append((rule, _everything(rule)))
+            if matched is False:
+                continue
+        unmet = _lacking(rule, verified, bindings, presented_bad)
+        if unmet is None and not guarded:
+            if not later and not rule.late and not rule.asks_subject:
+                verdict.satisfied = candidate
+                return verdict
+            later = possible = True
+        weighed.append((candidate, unmet))
+    if guarded or not possible:
+        verdict.open = [
+            (rule, _before(rule) if unmet is None else unmet) for (rule, _), unmet in weighed
+        ]
+        return verdict
+    _look_further(verdict, weighed, late, places, bindings, verified)
+    return verdict
+
+
+def _look_further(
+    verdict: Verdict,
+    weighed: list[tuple[Candidate, Unmet | None]],
+    late: list[tuple[int, Candidate]],
+    places: list[int],
+    bindings: Bindings,
+    verified: Verified | None,
+) -> None:
+    """The second stage: what depends on facts, for a credential that would do."""
+    pending = guarded = False
+    for place, candidate in late:
+        rule, pattern = candidate
+        selected = True if rule.when is None else bindings.truth(rule.when, pattern)
+        if selected is UNKNOWN:
+            pending = True
             continue
-        if matched is False:
+        if selected is False:
             continue
+        if rule.effect == "deny":
+            verdict.denied_by = rule
+            verdict.failed = rule if selected is FAILED else None
+            return
         unmet = _unmet(rule, verified, bindings)
-        if presented_bad or verified is None:
-            auth = rule.auth
-            if auth == "none" or (auth == "optional" and not presented_bad):
-                pass
-            elif presented_bad or auth == "token" or bindings.workload() is None:
-                unmet = _everything(rule)
-        elif rule.auth == "workload" and bindings.workload() is None:
-            unmet = Unmet(False, rule.scopes, "workload")
+        guarded = guarded or unmet is not None
+        at = sum([each < place for each in places])
+        verdict.guards.insert(at, (candidate, unmet))
+        places.insert(at, place)
+    if guarded:  # by what the token lacks: that comes first, whatever else is missing
+        verdict.open = [
+            (rule, _before(rule) if unmet is None else unmet) for (rule, _), unmet in weighed
+        ]
+        return
+    for at, (candidate, _) in enumerate(verdict.guards):
+        rule = candidate[0]
+        if rule.asks_subject:
+            lacking = _of_subject(rule, bindings)
+            if isinstance(lacking, _Unknown):
+                pending = True
+            elif lacking is not None:
+                guarded = True
+                verdict.guards[at] = (candidate, lacking)
+    for candidate, unmet in weighed:
+        rule, pattern = candidate
         if unmet is not None:
             verdict.open.append((rule, unmet))
-        elif guarded:
-            verdict.open.append((rule, Unmet()))
-        else:
+            continue
+        matched = bindings.truth(rule.when, pattern) if rule.late and rule.when else True
+        if matched is False:
+            continue
+        if matched is FAILED:
+            verdict.failed = verdict.failed or rule
+            if verified is None:
+                verdict.open.append((rule, _everything(rule)))
+            continue
+        lacking = _of_subject(rule, bindings) if rule.asks_subject else None
+        if matched is UNKNOWN or isinstance(lacking, _Unknown):
+            pending = True
+            continue
+        if lacking is None and not guarded:
             verdict.satisfied = candidate
-            return verdict
-    return verdict
+            break
+        verdict.open.append((rule, NOTHING if lacking is None else lacking))
+    verdict.pending = pending
+    if pending:
+        verdict.satisfied = None
+
+
+def _lacking(
+    rule: CompiledRule, verified: Verified | None, bindings: Bindings, presented_bad: bool
+) -> Unmet | None:
+    """What an allow rule that matches still asks of the credential."""
+    auth = rule.auth
+    if presented_bad or verified is None:
+        if auth == "none" or (auth == "optional" and not presented_bad):
+            return _unmet(rule, verified, bindings)
+        if presented_bad or auth == "token" or bindings.workload() is None:
+            return _everything(rule)
+    elif auth == "workload" and bindings.workload() is None:
+        return Unmet(False, rule.require.scopes, "workload")
+    return _unmet(rule, verified, bindings)
 
 
 def _everything(rule: CompiledRule) -> Unmet:
     """What a rule asks of who brings nothing. No challenge makes a certificate of a workload."""
-    fixed = "workload" if rule.auth == "workload" or rule.workloads is not None else ""
-    return Unmet(True, rule.scopes, fixed, rule.proof)
+    require = rule.require
+    fixed = "workload" if rule.auth == "workload" or require.workloads is not None else ""
+    return Unmet(
+        True, require.scopes, fixed, require.proof, require.step_up, require.consent,
+        require.profile,
+    )  # fmt: skip
+
+
+def _before(rule: CompiledRule) -> Unmet:
+    """Of a rule that lacks nothing of the credential, before its subject is looked at."""
+    require = rule.require
+    return Unmet(consent=require.consent, profile=require.profile)
 
 
 def _unmet(rule: CompiledRule, verified: Verified | None, bindings: Bindings) -> Unmet | None:
-    if not rule.requires:
+    """What a rule requires that the credential does not show."""
+    if not rule.asks_token:
         return None
+    require = rule.require
     workload = bindings.workload()
     fixed = ""
-    if rule.workloads is not None and (
-        workload is None or not rule.workloads.admit(workload.spiffe)
+    if require.workloads is not None and (
+        workload is None or not require.workloads.admit(workload.spiffe)
     ):
         fixed = "workload"
     if verified is None:
-        if rule.scopes or rule.issuers or (rule.proof and workload is None):
-            return Unmet(True, rule.scopes, fixed, rule.proof)
+        if (
+            require.scopes
+            or require.issuers
+            or require.audiences
+            or require.step_up is not None
+            or require.consent
+            or require.profile
+            or (require.proof and workload is None)
+        ):
+            return Unmet(
+                True, require.scopes, fixed, require.proof, require.step_up, require.consent,
+                require.profile,
+            )  # fmt: skip
         # The certificate is its own proof: its key made the handshake.
-        proof = () if not rule.proof or "mtls" in rule.proof else rule.proof
+        proof = () if not require.proof or "mtls" in require.proof else require.proof
         return Unmet(workload is None, (), fixed, proof) if fixed or proof else None
     identity = verified.identity
-    missing = tuple([scope for scope in rule.scopes if scope not in identity.scopes])
-    if rule.issuers and identity.issuer not in rule.issuers:
+    missing = tuple([scope for scope in require.scopes if scope not in identity.scopes])
+    if require.issuers and identity.issuer not in require.issuers:
         fixed = fixed or "issuer"
-    unproven = rule.proof if shown(verified.claims).isdisjoint(rule.proof) else ()
-    return Unmet(False, missing, fixed, unproven) if missing or fixed or unproven else None
+    if require.audiences and not _names(verified, require.audiences):
+        fixed = fixed or "audience"
+    unproven = require.proof if shown(verified.claims).isdisjoint(require.proof) else ()
+    login = require.step_up
+    if login is not None and login.met(verified.claims, bindings.now):
+        login = None
+    if missing or fixed or unproven or login is not None:
+        return Unmet(False, missing, fixed, unproven, login, require.consent, require.profile)
+    return None
+
+
+def _names(verified: Verified, audiences: frozenset[str]) -> bool:
+    named = verified.claims.get("aud")
+    if isinstance(named, str):
+        return named in audiences
+    return isinstance(named, list) and any(each in audiences for each in named)
+
+
+def _of_subject(rule: CompiledRule, bindings: Bindings) -> Unmet | _Unknown | None:
+    """What a rule requires that is not known of the subject: Unmet, None, or UNKNOWN."""
+    require = rule.require
+    fixed = ""
+    try:
+        if require.segments:
+            found = bindings.membership()
+            if (
+                require.segments.isdisjoint(found.source)
+                and require.segments.isdisjoint(found.subject)
+                and require.segments.isdisjoint(bindings.subject().segments)
+            ):
+                fixed = "segment"
+        consent: tuple[str, ...] = ()
+        profile: tuple[str, ...] = ()
+        if require.consent or require.profile:
+            subject = bindings.subject()
+            consent = tuple([each for each in require.consent if each not in subject.consents])
+            known = subject.profile
+            profile = tuple([each for each in require.profile if known.get(each) is None])
+    except NotYet:
+        return UNKNOWN
+    if fixed or consent or profile:
+        return Unmet(fixed=fixed, consent=consent, profile=profile)
+    return None

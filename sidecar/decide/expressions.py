@@ -79,11 +79,13 @@ class ExpressionInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled expression. `guarded` are the keys that it asks for with has(), `in` or `.?`."""
+    """A compiled expression. `guarded` are the keys that it asks for with has(), `in` or `.?`;
+    `members` is what it reads of each enricher's answer."""
 
     source: str
     footprint: Footprint
     guarded: Footprint
+    members: Footprint
     _environment: Any
     _expression: Any
 
@@ -116,6 +118,14 @@ class Program:
             return str(value)
         return FAILED
 
+    def value(self, activation: Any) -> Any:
+        """Any value as plain Python (no optional value), or FAILED; never raises."""
+        try:
+            result = self._expression.eval(activation)
+            return FAILED if result.type() == cel.Type.ERROR else result.plain_value()
+        except Exception:  # noqa: BLE001  (likewise)
+            return FAILED
+
 
 @functools.cache
 def _environment(size: int) -> Any:
@@ -145,7 +155,7 @@ _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
 @functools.lru_cache(maxsize=50_000)
-def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program:
+def compile_expression(source: str, kind: Literal["boolean", "text", "any"]) -> Program:
     """Equal expressions share one program. Raises ExpressionInvalid."""
     environment, expression = _compiled(source)
     result = expression.return_type()
@@ -154,13 +164,18 @@ def compile_expression(source: str, kind: Literal["boolean", "text"]) -> Program
         if kind == "boolean"
         else (cel.Type.STRING, cel.Type.INT, cel.Type.DOUBLE, cel.Type.BOOL, cel.Type.DYN)
     )
-    if result not in wanted:
+    if kind != "any" and result not in wanted:
         name = str(result.name()).lower()
         raise ExpressionInvalid(f"gives {name}, where a {kind} is expected")
     walk = _Walk(source)
     walk.visit(_checked(expression.serialize()))
     return Program(
-        source, walk.frozen(walk.reads), walk.frozen(walk.guarded), environment, expression
+        source,
+        walk.frozen(walk.reads),
+        walk.frozen(walk.guarded),
+        walk.frozen(walk.members),
+        environment,
+        expression,
     )
 
 
@@ -194,7 +209,7 @@ def _checked(serialized: bytes) -> checked_pb2.CheckedExpr:
 class _Walk:
     """Finds what a checked expression reads. Whatever it does not understand reads the whole."""
 
-    _INDEX: Final = frozenset(("_[_]", "_[?_]", "_?._"))
+    INDEX: Final = frozenset(("_[_]", "_[?_]", "_?._"))
     # With callers' data as their arguments these grow a header of 40 KiB into gigabytes.
     _LITERALS_ONLY: Final = frozenset(("replace", "join"))
 
@@ -203,6 +218,7 @@ class _Walk:
         self._positions: Mapping[int, int] = {}
         self.reads: dict[str, set[str] | None] = {}
         self.guarded: dict[str, set[str] | None] = {}
+        self.members: dict[str, set[str] | None] = {}
 
     @staticmethod
     def frozen(found: dict[str, set[str] | None]) -> Footprint:
@@ -227,6 +243,7 @@ class _Walk:
 
     def _visit(self, expr: syntax_pb2.Expr) -> None:
         kind = expr.WhichOneof("expr_kind")
+        self._member(expr)
         if kind == "ident_expr":
             self._read(expr.ident_expr.name, None)
         elif kind == "select_expr":
@@ -254,6 +271,16 @@ class _Walk:
                 (loop.iter_range, loop.accu_init, loop.loop_condition, loop.loop_step, loop.result)
             )
 
+    def _member(self, expr: syntax_pb2.Expr) -> None:
+        """Note `enriched.NAME.MEMBER`, in whatever spelling."""
+        outer = _selected(expr)
+        inner = _selected(outer[0]) if outer is not None else None
+        if outer is None or inner is None or inner[0].ident_expr.name != "enriched":
+            return
+        members = self.members.setdefault(inner[1], set())
+        if members is not None:
+            members.add(outer[1])
+
     def _each(self, expressions: Iterable[syntax_pb2.Expr]) -> None:
         for expr in expressions:
             self._visit(expr)
@@ -261,7 +288,7 @@ class _Walk:
     def _call(self, place: int, call: syntax_pb2.Expr.Call) -> None:
         if call.function in self._LITERALS_ONLY:
             self._require_literals(place, call)
-        if call.function in self._INDEX and len(call.args) == 2:
+        if call.function in self.INDEX and len(call.args) == 2:
             held, key = call.args
         elif call.function in ("@in", "_in_") and len(call.args) == 2:
             key, held = call.args
@@ -270,7 +297,7 @@ class _Walk:
                 self._visit(call.target)
             self._each(call.args)
             return
-        if held.WhichOneof("expr_kind") == "ident_expr" and self._is_text(key):
+        if held.WhichOneof("expr_kind") == "ident_expr" and self.is_text(key):
             name, text = held.ident_expr.name, key.const_expr.string_value
             whole = (
                 name in VARIABLES and VARIABLES[name] == _LIST
@@ -282,7 +309,7 @@ class _Walk:
 
     def _require_literals(self, place: int, call: syntax_pb2.Expr.Call) -> None:
         texts = call.args[:2] if call.function == "replace" else call.args[:1]
-        if all(self._is_text(text) for text in texts) and (
+        if all(self.is_text(text) for text in texts) and (
             call.function != "replace" or texts[0].const_expr.string_value
         ):
             return
@@ -294,7 +321,19 @@ class _Walk:
         )
 
     @staticmethod
-    def _is_text(expr: syntax_pb2.Expr) -> bool:
+    def is_text(expr: syntax_pb2.Expr) -> bool:
         if expr.WhichOneof("expr_kind") != "const_expr":
             return False
         return bool(expr.const_expr.WhichOneof("constant_kind") == "string_value")
+
+
+def _selected(expr: syntax_pb2.Expr) -> tuple[syntax_pb2.Expr, str] | None:
+    """What is selected of what, by `.x`, `['x']`, `.?x` or `[?'x']`."""
+    if expr.WhichOneof("expr_kind") == "select_expr":
+        return expr.select_expr.operand, expr.select_expr.field
+    call = expr.call_expr
+    if expr.WhichOneof("expr_kind") != "call_expr" or call.function not in _Walk.INDEX:
+        return None
+    if len(call.args) != 2 or not _Walk.is_text(call.args[1]):
+        return None
+    return call.args[0], call.args[1].const_expr.string_value

@@ -13,6 +13,8 @@ from typing import Any, final
 
 import msgspec
 
+from sidecar.decide.step_up import StepUp
+
 
 class Code(StrEnum):
     """The public code of a refusal (`code` in problem+json); DESIGN section 7."""
@@ -27,6 +29,8 @@ class Code(StrEnum):
     CONSENT_REQUIRED = "consent_required"
     PROFILE_REQUIRED = "profile_required"
     DENIED = "denied"
+    BAD_REQUEST = "bad_request"
+    TOO_LARGE = "content_too_large"
     TOO_MANY_REQUESTS = "too_many_requests"
     UNAVAILABLE = "unavailable"
 
@@ -40,9 +44,16 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Obligations(msgspec.Struct, frozen=True):
-    """What the upstream's request must carry beyond identity: headers set and removed by rules."""
+    """What rules make of a permitted request and its response. Names are lower case.
+
+    `redact` is what is cut out of the response (`redact.Redaction`).
+    """
 
     set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: frozenset[str] = frozenset()
+    set_response_headers: tuple[tuple[str, str], ...] = ()
+    remove_response_headers: frozenset[str] = frozenset()
+    redact: tuple[Any, ...] = ()
 
 
 NO_OBLIGATIONS = Obligations()
@@ -61,6 +72,28 @@ class RememberProof(Effect, frozen=True):
     jti: str
     created: float
     max_age: float
+
+
+@final
+class TakeToken(Effect, frozen=True):
+    """One more from a token bucket: that of `rule` for one `value` of its `per`. It holds `burst`
+    and fills by one every `interval` seconds."""
+
+    rule: str
+    value: bytes
+    interval: float
+    burst: int
+
+
+@final
+class Shadow(msgspec.Struct, frozen=True):
+    """What would be decided were shadow policies enforced too: `permit`, `refuse` with a code and
+    a reason, or `unknown`, where a fact that they need was not to be had."""
+
+    outcome: str
+    code: str = ""
+    reason: str = ""
+    rule: str = ""
 
 
 @final
@@ -83,12 +116,13 @@ class Permit(msgspec.Struct, frozen=True):
     nonce: str = ""
     verified: Any = None
     beside: Any = None
+    shadow: Shadow | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What the caller could do to be admitted, at least friction. Empty parts are not asked for.
 
-    `proof` are the kinds of proof of which one is asked for.
+    `proof` are the kinds of proof of which one is asked for, `step_up` is the login that is.
     """
 
     kind: str
@@ -96,6 +130,9 @@ class Plan(msgspec.Struct, frozen=True):
     missing_scopes: tuple[str, ...] = ()
     proof: tuple[str, ...] = ()
     missing_proof: bool = False
+    step_up: StepUp | None = None
+    consent: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ()
 
     def needs(self) -> dict[str, Any]:
         """The `needs` member of the problem's challenge."""
@@ -104,6 +141,18 @@ class Plan(msgspec.Struct, frozen=True):
             found["scopes"] = list(self.missing_scopes)
         if self.missing_proof:
             found["proof"] = list(self.proof)
+        step_up = self.step_up
+        if step_up is not None:
+            if step_up.acr:
+                found["acr_values"] = list(step_up.acr)
+            if step_up.amr:
+                found["amr_values"] = list(step_up.amr)
+            if step_up.max_age is not None:
+                found["max_age"] = int(step_up.max_age)
+        if self.consent:
+            found["consent"] = list(self.consent)
+        if self.profile:
+            found["profile"] = list(self.profile)
         return found
 
 
@@ -122,7 +171,8 @@ class Refuse(msgspec.Struct, frozen=True):
 
     `presented`: a credential came with the request (RFC 6750 section 3.1: only then `error=`).
     `detail` is safe to show to the caller. `rule` names what refused, for the log only. `dpop` is
-    what there is to say of that scheme, `nonce` what the caller's next proof must carry.
+    what there is to say of that scheme, `nonce` what the caller's next proof must carry,
+    `interaction` where a person completes what the plan asks for.
     """
 
     code: Code
@@ -136,6 +186,8 @@ class Refuse(msgspec.Struct, frozen=True):
     retry_after: int | None = None
     dpop: DpopScheme | None = None
     nonce: str = ""
+    interaction: str = ""
+    shadow: Shadow | None = None
 
 
 @final
@@ -164,10 +216,37 @@ class NeedIntrospection(msgspec.Struct, frozen=True):
 
 
 @final
+class NeedSubject(msgspec.Struct, frozen=True):
+    """What is known of a subject beyond its token."""
+
+    identity: Identity
+
+
+@final
+class NeedEnrichment(msgspec.Struct, frozen=True):
+    """The answer of an Enricher (`enrichment.CompiledEnricher`) to these parameters."""
+
+    key: bytes
+    enricher: Any
+    values: tuple[tuple[str, Any], ...]
+
+
+@final
+class NeedBody(msgspec.Struct, frozen=True):
+    """The request's body, `limit` bytes at most. `optional`: nothing that is enforced reads it."""
+
+    limit: int
+    optional: bool = False
+
+
+Want = NeedKeys | NeedIntrospection | NeedSubject | NeedEnrichment | NeedBody
+
+
+@final
 class Need(msgspec.Struct, frozen=True):
     """Facts that can still change the outcome; fetch them all, then decide again."""
 
-    wants: tuple[NeedKeys | NeedIntrospection, ...]
+    wants: tuple[Want, ...]
 
 
 Outcome = Permit | Refuse | Need

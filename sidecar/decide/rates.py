@@ -35,6 +35,26 @@ class Rate:
         # A millionth more, so that what thousands of additions round away refuses nobody.
         return cls(interval, interval * (count * units - 1 + 1e-6))
 
+    @classmethod
+    def bucket(cls, text: str, burst: int | None = None) -> Rate:
+        """The same with so many at once; None: a unit's worth. Raises ValueError."""
+        rate = cls.parse(text)
+        return rate if burst is None else cls(rate.interval, rate.interval * (burst - 1 + 1e-6))
+
+    @property
+    def burst(self) -> int:
+        """How many may come at once."""
+        return int(self.tolerance / self.interval + 0.5) + 1
+
+    def left(self, due: float, now: float) -> int:
+        """How many more may come at this moment."""
+        if self.wait(due, now) > 0:
+            return 0
+        ahead = due - now
+        if ahead > self.tolerance + self.interval or ahead <= 0:
+            return self.burst
+        return int((self.tolerance - ahead) / self.interval + 1e-6) + 1
+
     def wait(self, due: float, now: float) -> float:
         """Seconds until one more is within the rate; 0 or less: it is."""
         # A stamp further ahead than any can be comes from a clock that was set back.

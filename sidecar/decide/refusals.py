@@ -6,11 +6,14 @@ section 3).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from sidecar.decide.caller import Caller
 from sidecar.decide.evaluate import Verdict
 from sidecar.decide.outcomes import Code, Plan, Refuse
 from sidecar.decide.plan import plan
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.snapshot import Service, Snapshot
 from sidecar.decide.workloads import Workload
 
 
@@ -18,8 +21,9 @@ def refuse(
     snapshot: Snapshot, caller: Caller, verdict: Verdict, workload: Workload | None
 ) -> Refuse:
     """The refusal of a request that no rule permitted, or that one could not be decided for."""
-    realm = snapshot.service.name
-    rule = _culprit(verdict)
+    service = snapshot.service
+    realm = service.name
+    rule = culprit(verdict)
     if caller.unavailable:
         return Refuse(
             Code.UNAVAILABLE,
@@ -29,33 +33,35 @@ def refuse(
             rule=rule,
             realm=realm,
         )
-    dpop = snapshot.service.dpop.scheme(used=caller.dpop)
+    dpop = service.dpop.scheme(used=caller.dpop)
     if caller.rejected is not None:
         return Refuse(
             caller.rejected.code,
             caller.rejected.reason,
             caller.rejected.detail,
-            plan=_authentication(verdict),
+            plan=_authentication(verdict, service),
             presented=True,
             rule=rule,
             realm=realm,
             dpop=dpop,
             nonce=caller.nonce,
+            interaction=service.interaction,
         )
     verified = caller.verified
     if verified is None and workload is None:
         return Refuse(
             Code.AUTHENTICATION_REQUIRED,
             "no_credential",
-            plan=_authentication(verdict),
+            plan=_authentication(verdict, service),
             rule=rule,
             realm=realm,
             dpop=dpop,
+            interaction=service.interaction,
         )
     identity = (
         verified.identity if verified is not None else workload.identity if workload else None
     )
-    code, reason, way = _authenticated(caller, verdict)
+    code, reason, way = _authenticated(caller, verdict, service)
     return Refuse(
         code,
         reason,
@@ -67,33 +73,45 @@ def refuse(
         identity=identity,
         dpop=dpop,
         nonce=caller.nonce,
+        interaction=service.interaction,
     )
 
 
-def _authenticated(caller: Caller, verdict: Verdict) -> tuple[Code, str, Plan | None]:
+def _authenticated(
+    caller: Caller, verdict: Verdict, service: Service
+) -> tuple[Code, str, Plan | None]:
     if caller.cross_origin:
         return Code.DENIED, "cross_origin", None
     if verdict.denied_by is not None:
         failed = verdict.failed is not None
         return Code.DENIED, "expression_failed" if failed else "denied_by_rule", None
-    way = plan(verdict)
-    if way is not None and way.kind == "authentication":  # a workload, where a token is asked for
-        return Code.AUTHENTICATION_REQUIRED, "no_credential", way
-    if way is not None and way.kind == "proof":
-        return Code.INVALID_TOKEN, "proof_required", way
+    way = plan(verdict, service.friction)
     if way is not None:
-        return Code.INSUFFICIENT_SCOPE, "scope_missing", way
+        code, reason = _SAID[way.kind]
+        return code, reason, way
     if verdict.open or any(unmet is not None for _, unmet in verdict.guards):
         return Code.DENIED, "requirement_unmet", None
     return Code.DENIED, "expression_failed" if verdict.failed else "no_rule", None
 
 
-def _authentication(verdict: Verdict) -> Plan:
-    """For an anonymous caller: log in, with all that the cheapest way needs."""
-    return plan(verdict) or Plan("authentication")
+_SAID: Final[Mapping[str, tuple[Code, str]]] = {
+    # A workload, where a token is asked for.
+    "authentication": (Code.AUTHENTICATION_REQUIRED, "no_credential"),
+    "proof": (Code.INVALID_TOKEN, "proof_required"),
+    "step_up": (Code.STEP_UP, "step_up_required"),
+    "scope": (Code.INSUFFICIENT_SCOPE, "scope_missing"),
+    "consent": (Code.CONSENT_REQUIRED, "consent_missing"),
+    "profile": (Code.PROFILE_REQUIRED, "profile_missing"),
+}
 
 
-def _culprit(verdict: Verdict) -> str:
+def _authentication(verdict: Verdict, service: Service) -> Plan:
+    """For an anonymous caller: log in, with all that the cheapest way needs of the token."""
+    way = plan(verdict, service.friction)
+    return way if way is not None and way.kind == "authentication" else Plan("authentication")
+
+
+def culprit(verdict: Verdict) -> str:
     """The rule that the log names: what denied, the guard that was not met, what failed."""
     if verdict.denied_by is not None:
         return verdict.denied_by.ref

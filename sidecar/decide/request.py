@@ -36,6 +36,10 @@ Headers = list[tuple[bytes, bytes]]
 NO_HEADERS: Final[Headers] = []
 
 
+class TooLarge:
+    """In place of a body that is larger than what rules may read."""
+
+
 class Request:
     """One request, canonical. Doors build it once; nothing of what it says changes afterwards.
 
@@ -49,10 +53,13 @@ class Request:
     A door may present the very same object for a request that came again, byte for byte. `memo` is
     what `authorize` remembers with it, `logged` what the decision log does; `trace` is the caller's
     traceparent, empty without a sound one, None until somebody looked.
+
+    `body` is None until it was read: only for a decision that needs it, and then for a request of
+    its own (`with_body`), since the same head may come with another body.
     """
 
     __slots__ = (
-        "address", "authority", "certificate", "chain", "headers", "host", "logged", "memo",
+        "address", "authority", "body", "certificate", "chain", "headers", "host", "logged", "memo",
         "method", "path", "query", "scheme", "segments", "trace",
     )  # fmt: skip
 
@@ -81,9 +88,27 @@ class Request:
         self.address = address
         self.chain = chain
         self.certificate = certificate
+        self.body: bytes | TooLarge | None = None
         self.memo: Any = None
         self.trace: bytes | None = None
         self.logged: Any = None
+
+    def with_body(self, body: bytes | TooLarge) -> Request:
+        """The same request once its body was read."""
+        found = Request(
+            self.method, self.path, self.segments, self.query, self.authority, self.host,
+            self.scheme, self.headers, self.address, self.chain, self.certificate,
+        )  # fmt: skip
+        found.body = body
+        found.trace = self.trace
+        return found
+
+    def has_body(self) -> bool:
+        """Whether its head announces one."""
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+                return True
+        return False
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the header `name` (lower case), in order."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.dpop import Dpop
+from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.rates import Rate
 from sidecar.decide.routes import RouteIndex
+from sidecar.decide.segments import CompiledSegment
+from sidecar.decide.step_up import StepUp
 from sidecar.decide.tokens import Issuer
 from sidecar.decide.workloads import Workloads
 
@@ -30,22 +33,59 @@ class CompiledRule:
     effect: Literal["allow", "guard", "deny"]
     auth: Auth
     when: Program | None
-    scopes: tuple[str, ...]
-    issuers: frozenset[str]
-    proof: tuple[str, ...]
-    workloads: Workloads | None
+    require: Requirements
     set_headers: tuple[tuple[str, Program], ...]
+    remove_headers: tuple[str, ...]
+    set_response_headers: tuple[tuple[str, Program], ...]
+    remove_response_headers: tuple[str, ...]
+    redact: tuple[tuple[Any, Program | None], ...]
+    """Each `redact.Redaction` with the condition that lifts it."""
+    limit: CompiledLimit | None
+    offer: bool
+    shadow: bool
+    late: bool
+    """Whether `when` reads facts beyond the request and its token."""
+    asks_token: bool
+    """Whether it requires anything that the credential must show."""
+    asks_subject: bool
+    """Whether it requires anything that only the subject's record, or a segment, can show."""
     reads_caller: bool
     """Whether anything in the rule depends on who calls."""
-    volatile: bool
-    """Whether an expression in it may change its value for the same request and caller."""
-    requires: bool
-    """Whether it requires anything."""
+    obliges: bool
+    """Whether anything is to be done with what it admits."""
 
     def programs(self) -> list[Program]:
         """All its expressions."""
-        headers = [program for _, program in self.set_headers]
-        return headers if self.when is None else [self.when, *headers]
+        found = [program for _, program in (*self.set_headers, *self.set_response_headers)]
+        found += [unless for _, unless in self.redact if unless is not None]
+        if self.when is not None:
+            found.insert(0, self.when)
+        if self.limit is not None and self.limit.per is not None:
+            found.append(self.limit.per)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requirements:
+    """What a rule requires; empty parts are not asked for."""
+
+    scopes: tuple[str, ...] = ()
+    issuers: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    step_up: StepUp | None = None
+    proof: tuple[str, ...] = ()
+    consent: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ()
+    segments: frozenset[str] = frozenset()
+    workloads: Workloads | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledLimit:
+    """A token bucket for each value of `per`; one for all where that is None."""
+
+    rate: Rate
+    per: Program | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +96,20 @@ class AssertionTerms:
     audience: str
     algorithm: Literal["ES256", "EdDSA"]
     lifetime: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Friction:
+    """Weight of one missing item of each kind."""
+
+    scope: int = 1
+    proof: int = 1
+    consent: int = 2
+    profile: int = 3
+    step_up: int = 5
+
+
+DEFAULT_FRICTION: Final = Friction()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +125,9 @@ class Service:
     assertion: AssertionTerms | None = None
     remove_credential: bool = False
     dpop: Dpop = NO_DPOP
+    body: int = 64 * 1024
+    friction: Friction = DEFAULT_FRICTION
+    interaction: str = ""
 
 
 NO_SERVICE: Final = Service()
@@ -98,5 +155,9 @@ class Snapshot:
     headers_read: frozenset[str] | None
     documents: int
     rules: int
+    segments: Mapping[str, CompiledSegment] = field(default_factory=dict)
+    vouchers: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    """Labels of what vouches for a credential: (issuer, "") TokenIssuer, ("api-key", id) ApiKey."""
+    enrichers: Mapping[str, CompiledEnricher] = field(default_factory=dict)
     mark: object = field(default_factory=object)
     """Equal to itself only: what outlives the snapshot remembers it by this, and keeps no more."""

@@ -32,6 +32,7 @@ from sidecar.decide.outcomes import (
     Plan,
     Refuse,
     RememberProof,
+    Want,
 )
 from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
@@ -244,7 +245,7 @@ class Authorizer:
     def _failing(self, address: str, rate: Rate, now: float) -> float:
         return self._rates.wait(FAILED, address, rate, now)
 
-    async def _fetch(self, want: NeedKeys | NeedIntrospection) -> None:
+    async def _fetch(self, want: Want) -> None:
         if type(want) is NeedKeys:
             await self._keys.fetch(want.issuer)
         elif type(want) is NeedIntrospection and self._introspections is not None:

@@ -85,9 +85,9 @@ class Enricher(Part, frozen=True, kw_only=True):
         list[Text], Meta(description="Members of `type` that an answer may lack, or have as null.")
     ] = []
     timeout: Annotated[Duration, Meta(description="For the whole look-up; 10ms to 10s.")] = "500ms"
-    cache: Annotated[
-        Duration, Meta(description="How long an answer is believed; `0s`: for this request.")
-    ] = "30s"
+    cache: Annotated[Duration, Meta(description="How long an answer is believed; 1s to 1h.")] = (
+        "30s"
+    )
     stale_if_error: Annotated[
         Duration,
         Meta(description="How long beyond that, where a new one cannot be had (RFC 5861)."),

@@ -1,0 +1,97 @@
+"""What the rules that admitted a request make of it: headers, limits, what is cut out. Pure.
+
+The first satisfied allow rule gives `then` and `limit`, and every selected guard adds its own
+(DESIGN section 3). Of a header that several set, the first one's value counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, final
+
+import msgspec
+
+from sidecar.decide.bindings import UNKNOWN, Bindings
+from sidecar.decide.expressions import FAILED
+from sidecar.decide.outcomes import NO_OBLIGATIONS, Effect, Obligations, TakeToken
+from sidecar.decide.routes import Pattern
+from sidecar.decide.snapshot import CompiledRule
+
+_EVERYBODY: Final = b""
+
+
+@final
+class Obliged(msgspec.Struct, frozen=True):
+    """The obligations of a permit, and its effects."""
+
+    obligations: Obligations
+    effects: tuple[Effect, ...]
+
+
+class _Failed(Exception):
+    """An expression failed, of this rule; None: a fact that one reads is missing."""
+
+    def __init__(self, rule: CompiledRule | None) -> None:
+        self.rule = rule
+
+
+def oblige(
+    asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings
+) -> Obliged | CompiledRule | None:
+    """What these rules ask for together; the rule of which an expression failed; or None: facts are
+    missing."""
+    try:
+        return _oblige(asked, bindings)
+    except _Failed as failed:
+        return failed.rule
+
+
+def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -> Obliged:
+    headers: dict[str, str] = {}
+    response: dict[str, str] = {}
+    removed: set[str] = set()
+    removed_late: set[str] = set()
+    redact: list[Any] = []
+    effects: list[Effect] = []
+    for rule, pattern in asked:
+        for name, program in rule.set_headers:
+            value = _known(bindings.text(program, pattern), rule)
+            headers.setdefault(name, value)
+        for name, program in rule.set_response_headers:
+            value = _known(bindings.text(program, pattern), rule)
+            response.setdefault(name, value)
+        removed.update(rule.remove_headers)
+        removed_late.update(rule.remove_response_headers)
+        for redaction, unless in rule.redact:
+            lifted = False if unless is None else bindings.truth(unless, pattern)
+            if lifted is UNKNOWN:
+                raise _Failed(None)
+            if lifted is not True:  # also where the condition failed
+                redact.append(redaction)
+        limit = rule.limit
+        if limit is not None:
+            key = _EVERYBODY
+            if limit.per is not None:
+                key = _canonical(_known(bindings.value(limit.per, pattern), rule))
+            effects.append(TakeToken(rule.ref, key, limit.rate.interval, limit.rate.burst))
+    obligations = NO_OBLIGATIONS
+    if headers or response or removed or removed_late or redact:
+        obligations = Obligations(
+            tuple(headers.items()), frozenset(removed - headers.keys()),
+            tuple(response.items()), frozenset(removed_late - response.keys()), tuple(redact),
+        )  # fmt: skip
+    return Obliged(obligations, tuple(effects))
+
+
+def _known(value: Any, rule: CompiledRule) -> Any:
+    if value is UNKNOWN:
+        raise _Failed(None)
+    if value is FAILED:
+        raise _Failed(rule)
+    return value
+
+
+def _canonical(value: Any) -> bytes:
+    """Equal for equal values, and for no others: `1` and `'1'` are counted apart."""
+    return json.dumps(value, sort_keys=True, default=repr).encode("utf-8", "surrogatepass")
