@@ -72,6 +72,10 @@ BOUNDS: Final = (
         "min-body-rate", "body_rate", _rate, "SIZE",
         "bytes a second of a request body, on average over 10s; 0: any", "500",
     ),
+    Bound(
+        "max-held-bodies", "bodies_held", size, "SIZE",
+        "of all request bodies that are being decided on; beyond it 503", "64MiB",
+    ),
     Bound("send-timeout", "send", _time, "TIME", "without a byte taken by the client", "60s"),
     Bound(
         "max-upstream-connections", "upstream_connections", _number, "N",

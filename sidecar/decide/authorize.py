@@ -56,10 +56,12 @@ def authorize(
     evidence: Evidence,
     now: float,
     reviewed: bool = False,
+    shadows: bool = True,
 ) -> Outcome:
     """Decide one request. `now` is seconds since the epoch.
 
     `reviewed`: it was permitted before and goes on (a tunnel). Its proof was used then and is old.
+    `shadows`: say also what shadow policies would have made of it.
     """
     known: _Remembered | None = request.memo
     if (
@@ -85,7 +87,7 @@ def authorize(
     if about is None:
         found.about = about = _About(found.rules, snapshot)
     outcome = _enforced(request, snapshot, evidence, now, reviewed, found, about)
-    if about.shadowed and type(outcome) is not Need and not reviewed:
+    if about.shadowed and type(outcome) is not Need and shadows and not reviewed:
         return _shadowed(request, snapshot, evidence, now, about, outcome)
     return outcome
 
@@ -161,11 +163,8 @@ def _missing(
     realm = snapshot.service.name
     identity = None if bindings.verified is None else bindings.verified.identity
     if bindings.unfit is not None:
-        status, why = bindings.unfit
-        code = Code.TOO_LARGE if status == 413 else Code.BAD_REQUEST
-        reason = "body_too_large" if status == 413 else "bad_body"
-        detail = f"Of this request {why}."
-        return Refuse(code, reason, detail, realm=realm, identity=identity)
+        status, reason, detail = bindings.unfit
+        return Refuse(_UNFIT[status], reason, detail, realm=realm, identity=identity)
     if bindings.wants:
         facts = tuple([want for want in bindings.wants if type(want) is not NeedBody])
         return Need(facts or tuple(bindings.wants))
@@ -177,6 +176,9 @@ def _missing(
         realm=realm,
         identity=identity,
     )
+
+
+_UNFIT: Final = {400: Code.BAD_REQUEST, 413: Code.TOO_LARGE, 503: Code.UNAVAILABLE}
 
 
 def _shadowed(

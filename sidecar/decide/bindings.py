@@ -20,7 +20,7 @@ from sidecar.decide.outcomes import (
     Unavailable,
     Want,
 )
-from sidecar.decide.request import Request, TooLarge
+from sidecar.decide.request import Request, Unread
 from sidecar.decide.revocations import Revocations
 from sidecar.decide.routes import ANY, Pattern
 from sidecar.decide.segments import Membership, membership
@@ -73,8 +73,8 @@ class Bindings:
     """One request and caller, at one moment. Cheap to make; converts when asked.
 
     What was missing, and why something could not be had, gathers in `wants`, `unavailable` and
-    `unfit` (a body that cannot be: its status and why); `fresh` is how long the facts hold that
-    were read.
+    `unfit` (a body that cannot be: its status, why, and what to say); `fresh` is how long the facts
+    hold that were read.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Bindings:
         self.fresh = inf
         self.wants: dict[Want, None] = {}
         self.unavailable = ""
-        self.unfit: tuple[int, str] | None = None
+        self.unfit: tuple[int, str, str] | None = None
 
     def truth(self, program: Program, pattern: Pattern) -> Truth | _Unknown:
         """The value of a boolean expression for a rule that matched by `pattern`."""
@@ -279,8 +279,8 @@ class Bindings:
                 self.wants[NeedBody(limit)] = None
                 raise NotYet
             content = b""
-        elif isinstance(content, TooLarge):
-            self.unfit = (413, "the body is larger than rules may read")
+        elif isinstance(content, Unread):
+            self.unfit = (content.status, content.reason, "")
             raise NotYet
         kind = _whole_content_type(request)
         try:
@@ -288,7 +288,7 @@ class Bindings:
         except body.NotInspected:
             raise Unreadable from None
         except body.BadBody as error:
-            self.unfit = (400, str(error))
+            self.unfit = (400, "bad_body", f"In this request {error}.")
             raise NotYet from None
         return self._body
 

@@ -1,7 +1,7 @@
 """Refusal -> status, headers, body. The one builder: no door writes a refusal by hand.
 
 Sources: RFC 6750 section 3 (Bearer challenges), RFC 9449 sections 7.1, 7.2 and 9 (those of DPoP),
-RFC 9457 (problem details), DESIGN section 7.
+RFC 9470 (step-up), RFC 9457 (problem details), DESIGN section 7.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import orjson
 
-from sidecar.decide.outcomes import Code, Refuse
+from sidecar.decide.outcomes import Code, Plan, Refuse
 from sidecar.decide.request import Headers, Request
 
 _STATUS: Final[Mapping[Code, int]] = {
@@ -26,6 +27,8 @@ _STATUS: Final[Mapping[Code, int]] = {
     Code.CONSENT_REQUIRED: 403,
     Code.PROFILE_REQUIRED: 403,
     Code.DENIED: 403,
+    Code.BAD_REQUEST: 400,
+    Code.TOO_LARGE: 413,
     Code.TOO_MANY_REQUESTS: 429,
     Code.UNAVAILABLE: 503,
 }
@@ -40,6 +43,8 @@ _DETAIL: Final[Mapping[Code, str]] = {
     Code.CONSENT_REQUIRED: "This request needs a consent that is not given.",
     Code.PROFILE_REQUIRED: "This request needs profile data that is not known yet.",
     Code.DENIED: "This request is not permitted.",
+    Code.BAD_REQUEST: "This request is not well-formed.",
+    Code.TOO_LARGE: "The body of this request is too large.",
     Code.TOO_MANY_REQUESTS: "Too many requests.",
     Code.UNAVAILABLE: "This request cannot be decided at the moment.",
 }
@@ -92,9 +97,15 @@ def problem(
 def refusal(refuse: Refuse, request: Request, decision_id: str) -> Answer:
     """The answer to a refused request, in the form its client understands."""
     status = _STATUS[refuse.code]
-    challenge = None
+    challenge: dict[str, Any] | None = None
+    complete_at = ""
     if refuse.plan is not None:
         challenge = {"kind": refuse.plan.kind, "needs": refuse.plan.needs()}
+        if refuse.interaction and refuse.plan.kind in _COMPLETED_BY_PEOPLE:
+            complete_at = _complete_at(refuse.interaction, refuse.plan, decision_id)
+            if _is_browser(request):
+                return _redirect(complete_at, request, decision_id)
+            challenge["completeAt"] = complete_at
     answer = problem(
         status, refuse.code.value, refuse.detail or _DETAIL[refuse.code], decision_id, challenge
     )
@@ -105,6 +116,65 @@ def refusal(refuse: Refuse, request: Request, decision_id: str) -> Answer:
     if status in (429, 503):
         answer.headers.append((b"retry-after", b"%d" % (refuse.retry_after or 1)))
     return answer
+
+
+_COMPLETED_BY_PEOPLE: Final = frozenset(
+    ("authentication", "step_up", "scope", "consent", "profile")
+)
+
+
+def _complete_at(url: str, plan: Plan, decision_id: str) -> str:
+    """Where a person completes what is asked for, which stands in the query."""
+    asked = {"kind": plan.kind, "decision_id": decision_id}
+    for name, value in plan.needs().items():
+        asked[name] = " ".join(value) if isinstance(value, list) else str(value)
+    return f"{url}?{urlencode(asked)}"
+
+
+def _redirect(complete_at: str, request: Request, decision_id: str) -> Answer:
+    """A person is taken there, and told where to come back to (`return_to`)."""
+    query = "" if request.query is None else "?" + request.query.decode("ascii")
+    back = f"{request.scheme}://{request.authority}{request.path}{query}"
+    location = f"{complete_at}&{urlencode({'return_to': back})}"
+    headers = [
+        (b"location", location.encode("ascii")),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"accept, sec-fetch-mode, x-requested-with"),
+        (b"x-sidecar-decision", decision_id.encode("ascii")),
+    ]
+    return Answer(302, headers, b"")
+
+
+def _is_browser(request: Request) -> bool:
+    """Whether a page is being opened: GET, `text/html` preferred, and no script that asks."""
+    if request.method not in ("GET", "HEAD") or not request.authority:
+        return False
+    if request.values(b"x-requested-with"):
+        return False
+    mode = request.values(b"sec-fetch-mode")
+    if mode and mode != [b"navigate"]:
+        return False
+    accept = request.values(b"accept")
+    return len(accept) == 1 and _prefers_html(accept[0])
+
+
+def _prefers_html(accept: bytes) -> bool:
+    """Whether `text/html` is named, and nothing else that is named is better (RFC 9110 section
+    12.5.1); first of equals."""
+    best, html = 0.0, -1.0
+    for member in accept.decode("latin-1").lower().split(","):
+        media, *parameters = [part.strip() for part in member.split(";")]
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = min(max(float(parameter[2:]), 0.0), 1.0)
+                except ValueError:
+                    quality = 0.0
+        if media in ("text/html", "application/xhtml+xml"):
+            html = max(html, quality if quality > best else -1.0)
+        best = max(best, quality)
+    return html > 0 and html >= best
 
 
 def _challenges(refuse: Refuse) -> bytes:
@@ -135,6 +205,14 @@ def _challenge(refuse: Refuse, scheme: str, first: bool) -> bytes:
         parts.append(f"error_description={_quoted(detail)}")
     if refuse.plan is not None and refuse.plan.scopes:
         parts.append(f"scope={_quoted(' '.join(refuse.plan.scopes))}")
+    login = None if refuse.plan is None else refuse.plan.step_up
+    if login is not None:  # RFC 9470 section 3; it has no name for amr
+        if login.acr:
+            parts.append(f"acr_values={_quoted(' '.join(login.acr))}")
+        if login.amr:
+            parts.append(f"amr_values={_quoted(' '.join(login.amr))}")
+        if login.max_age is not None:
+            parts.append(f'max_age="{int(login.max_age)}"')
     if scheme == "DPoP" and refuse.dpop is not None:
         parts.append(f'algs="{refuse.dpop.algs}"')
     return (f"{scheme} " + ", ".join(parts)).encode("ascii")

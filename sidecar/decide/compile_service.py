@@ -72,6 +72,7 @@ def compile_service(document: Document, spec: ProtectedService, problems: list[P
         dpop=_dpop(document, spec.dpop, problems) if spec.dpop is not None else NO_DPOP,
         body=body,
         friction=_friction(spec.friction),
+        logs_inputs=spec.decision_log.inputs == "read",
         interaction=_interaction(document, spec.interaction, problems),
     )
 

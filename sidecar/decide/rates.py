@@ -39,7 +39,12 @@ class Rate:
     def bucket(cls, text: str, burst: int | None = None) -> Rate:
         """The same with so many at once; None: a unit's worth. Raises ValueError."""
         rate = cls.parse(text)
-        return rate if burst is None else cls(rate.interval, rate.interval * (burst - 1 + 1e-6))
+        return rate if burst is None else cls.filling(rate.interval, burst)
+
+    @classmethod
+    def filling(cls, interval: float, burst: int) -> Rate:
+        """One in `interval` seconds, `burst` at once."""
+        return cls(interval, interval * (burst - 1 + 1e-6))
 
     @property
     def burst(self) -> int:

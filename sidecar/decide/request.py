@@ -36,8 +36,20 @@ Headers = list[tuple[bytes, bytes]]
 NO_HEADERS: Final[Headers] = []
 
 
-class TooLarge:
-    """In place of a body that is larger than what rules may read."""
+class Unread:
+    """In place of a body that was not read, or not to its end: `status` says what that would be
+    answered with, `reason` why."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+
+
+TOO_LARGE: Final = Unread(413, "body_too_large")
+CROWDED: Final = Unread(503, "bodies_crowded")
+"""As many bytes of bodies as may be are held already."""
 
 
 class Request:
@@ -88,12 +100,12 @@ class Request:
         self.address = address
         self.chain = chain
         self.certificate = certificate
-        self.body: bytes | TooLarge | None = None
+        self.body: bytes | Unread | None = None
         self.memo: Any = None
         self.trace: bytes | None = None
         self.logged: Any = None
 
-    def with_body(self, body: bytes | TooLarge) -> Request:
+    def with_body(self, body: bytes | Unread) -> Request:
         """The same request once its body was read."""
         found = Request(
             self.method, self.path, self.segments, self.query, self.authority, self.host,

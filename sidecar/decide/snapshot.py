@@ -128,6 +128,7 @@ class Service:
     body: int = 64 * 1024
     friction: Friction = DEFAULT_FRICTION
     interaction: str = ""
+    logs_inputs: bool = True
 
 
 NO_SERVICE: Final = Service()

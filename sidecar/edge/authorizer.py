@@ -24,28 +24,38 @@ from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import (
+    NO_OBLIGATIONS,
     Code,
     Need,
+    NeedBody,
+    NeedEnrichment,
     NeedIntrospection,
     NeedKeys,
+    NeedSubject,
     Permit,
-    Plan,
     Refuse,
-    RememberProof,
     Want,
 )
-from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
-from sidecar.decide.request import Request
+from sidecar.decide.request import NO_HEADERS, TOO_LARGE, Headers, Request, Unread
 from sidecar.decide.revocations import Revocation
 from sidecar.decide.snapshot import NO_SERVICE, Snapshot
+from sidecar.decide.subjects import nobody_known
 from sidecar.decide.tokens import Verified
-from sidecar.edge import assertions
+from sidecar.edge import assertions, records
 from sidecar.edge.assertions import Asserter
-from sidecar.edge.decision import Decision, take_ids, traceparent
-from sidecar.edge.evidence import Introspections, Keys, Nobody
+from sidecar.edge.decision import Decision, edits, take_ids, traceparent
+from sidecar.edge.effects import Effects
+from sidecar.edge.evidence import (
+    Enrichments,
+    Introspections,
+    Keys,
+    Nobody,
+    ReadBody,
+    Subjects,
+)
 from sidecar.edge.rates import ALL, FAILED, RateTable
-from sidecar.edge.replays import ReplayTable, Use
+from sidecar.edge.replays import ReplayTable
 from sidecar.telemetry.decision_log import DecisionLog, encoded
 from sidecar.telemetry.metrics import Metrics
 
@@ -55,6 +65,11 @@ NO_LOCATIONS: Final[tuple[Location, ...]] = ()
 DECISIONS: Final = 16_384  # permits remembered; about 1 KiB each
 
 _log: Final = logging.getLogger("sidecar.authorizer")
+
+
+async def no_body(want: NeedBody) -> bytes | Unread:
+    """Where nothing can be read: what depends on the body is refused."""
+    return TOO_LARGE
 
 
 class Authorizer:
@@ -72,9 +87,12 @@ class Authorizer:
         nonce_key: bytes = b"",
         asserter: Asserter | None = None,
         introspections: Introspections | None = None,
+        subjects: Subjects | None = None,
+        enrichments: Enrichments | None = None,
     ) -> None:
         """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has. Without
-        `introspections` nobody is asked about opaque tokens, which decides as 503."""
+        `introspections` nobody is asked about opaque tokens, without `enrichments` no enricher,
+        which decides as 503. Without `subjects` nothing is known of anybody."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
@@ -82,11 +100,16 @@ class Authorizer:
         tokens: ExpiringCache[bytes, Verified] = ExpiringCache(TOKENS)
         decisions: ExpiringCache[Key, Permit] = ExpiringCache(DECISIONS)
         self.replays = replays if replays is not None else ReplayTable()
+        self._effects = Effects(self._rates, self.replays, clock)
         self._introspections = introspections
+        self._subjects = subjects
+        self._enrichments = enrichments
         asked = introspections if introspections is not None else Nobody()
         self.evidence = Evidence(
             keys.states, tokens, decisions, self._failing, self.replays.used,
             nonce_key or os.urandom(32), answers=asked.answers, asking=asked.asks_too_much,
+            subjects=nobody_known if subjects is None else subjects.get,
+            enriched=ExpiringCache(1) if enrichments is None else enrichments.answers,
         )  # fmt: skip
         self._keys = keys
         self._metrics = metrics
@@ -125,6 +148,8 @@ class Authorizer:
         self._keys.use(snapshot.issuers.values())
         if self._introspections is not None:
             self._introspections.use(snapshot.introspectors)
+        if self._enrichments is not None:
+            self._enrichments.use(snapshot.enrichers.values())
         self.snapshot = snapshot
         self.evidence.decisions.clear()  # nobody can ask for them again
         self.adopted = self._clock()
@@ -195,10 +220,17 @@ class Authorizer:
             return None
         return self._decided(request, outcome, started)
 
-    async def resolve(self, request: Request) -> Decision:
-        """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503."""
+    async def resolve(self, request: Request, body: ReadBody = no_body) -> Decision:
+        """Fetch what is missing and decide, in at most `ROUNDS` rounds; then 503.
+
+        `body` reads the request's body, where a decision needs it.
+        """
         started = time.perf_counter()
-        return self._decided(request, await self._settle(request), started)
+        outcome, read = await self._settle(request, body)
+        decision = self._decided(read, outcome, started)
+        # What it was decided on may be gone by the time that it is logged.
+        decision.logged = self._logged(read, decision)
+        return decision
 
     def review(self, request: Request) -> Permit | Refuse | None:
         """What would be decided now of a request that was permitted before; counted nowhere.
@@ -210,19 +242,25 @@ class Authorizer:
 
     async def reconsider(self, request: Request) -> Permit | Refuse:
         """The same, after fetching what is missing."""
-        return await self._settle(request, reviewed=True)
+        outcome, _ = await self._settle(request, no_body, reviewed=True)
+        return outcome
 
-    async def _settle(self, request: Request, reviewed: bool = False) -> Permit | Refuse:
-        """The outcome, after fetching what is missing, in at most `ROUNDS` rounds; then 503."""
+    async def _settle(
+        self, request: Request, body: ReadBody, reviewed: bool = False
+    ) -> tuple[Permit | Refuse, Request]:
+        """The outcome, after fetching what is missing, and the request as it was decided."""
         for _ in range(ROUNDS):
             outcome = self._authorize(request, reviewed)
             if type(outcome) is not Need:
-                return outcome
+                return outcome, request
+            for want in outcome.wants:
+                if type(want) is NeedBody:
+                    request = request.with_body(await body(want))
             await asyncio.gather(*(self._fetch(want) for want in outcome.wants))
-        outcome = self._authorize(request, reviewed)
+        outcome = self._authorize(request, reviewed, shadows=False)
         if type(outcome) is Need:
-            return self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
-        return outcome
+            outcome = self._enforced(Refuse(Code.UNAVAILABLE, "facts_incomplete"))
+        return outcome, request
 
     def _crowding(self, request: Request) -> Permit | Refuse | None:
         """The refusal of an address that comes too often; None, and counted, if it may come."""
@@ -250,13 +288,19 @@ class Authorizer:
             await self._keys.fetch(want.issuer)
         elif type(want) is NeedIntrospection and self._introspections is not None:
             await self._introspections.fetch(want)
+        elif type(want) is NeedSubject and self._subjects is not None:
+            await self._subjects.fetch(want.identity)
+        elif type(want) is NeedEnrichment and self._enrichments is not None:
+            await self._enrichments.fetch(want)
 
-    def _authorize(self, request: Request, reviewed: bool = False) -> Permit | Refuse | Need:
+    def _authorize(
+        self, request: Request, reviewed: bool = False, shadows: bool = True
+    ) -> Permit | Refuse | Need:
         snapshot = self.snapshot
         if snapshot is None:
             return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
         try:
-            outcome = authorize(request, snapshot, self.evidence, self._clock(), reviewed)
+            outcome = authorize(request, snapshot, self.evidence, self._clock(), reviewed, shadows)
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
             return self._enforced(Refuse(Code.UNAVAILABLE, "internal_error"))
@@ -265,36 +309,33 @@ class Authorizer:
     def _enforced(self, refuse: Refuse) -> Permit | Refuse:
         """In mode `observe` a refusal is only logged."""
         if self.snapshot is not None and self.snapshot.service.observe:
-            return Permit("", refuse.identity, observed=refuse)
+            return Permit("", refuse.identity, observed=refuse, shadow=refuse.shadow)
         return refuse
 
-    def _committed(self, permit: Permit) -> Permit | Refuse:
-        """The permit once its effects are; the refusal where one of them cannot be."""
-        for effect in permit.effects:
-            refuse = _UNKNOWN_EFFECT
-            if type(effect) is RememberProof:
-                use = self.replays.use(effect, self._clock())
-                if use is Use.FIRST:
-                    continue
-                refuse = _UNUSABLE[use]
-            snapshot = self.snapshot
-            if snapshot is None:
-                return refuse
-            return self._enforced(
-                msgspec.structs.replace(
-                    refuse,
-                    rule=permit.rule,
-                    realm=snapshot.service.name,
-                    dpop=snapshot.service.dpop.scheme(used=True),
-                )
-            )
-        return permit
+    def _committed(self, permit: Permit) -> tuple[Permit | Refuse, Headers]:
+        """The permit once its effects are; the refusal where one of them cannot be. And what the
+        answer says of limits."""
+        committed = self._effects.commit(permit)
+        refuse, snapshot = committed.refuse, self.snapshot
+        if refuse is None:
+            return permit, committed.said
+        if snapshot is None:
+            return refuse, committed.said
+        told = msgspec.structs.replace(
+            refuse,
+            rule=permit.rule,
+            realm=snapshot.service.name,
+            identity=None if refuse.presented else permit.identity,
+            dpop=snapshot.service.dpop.scheme(used=True) if refuse.presented else None,
+        )
+        return self._enforced(told), committed.said
 
     def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
         nonce = ""
+        limits = NO_HEADERS
         if type(outcome) is Permit and outcome.effects:
             nonce = outcome.nonce
-            outcome = self._committed(outcome)
+            outcome, limits = self._committed(outcome)
         id_, span = take_ids()
         trace = request.trace
         if trace is None:
@@ -307,10 +348,14 @@ class Authorizer:
             started,
             snapshot.version if snapshot is not None else "",
         )
-        if nonce:
-            decision.nonce = nonce.encode("ascii")
+        cors = NO_HEADERS
         if snapshot is not None and snapshot.service.cors is not None:
-            decision.cors = response_headers(request, snapshot.service.cors)
+            cors = response_headers(request, snapshot.service.cors)
+        obligations = outcome.obligations if type(outcome) is Permit else NO_OBLIGATIONS
+        if cors or limits:
+            decision.said = [*cors, *limits]
+        if nonce or cors or limits or obligations is not NO_OBLIGATIONS:
+            decision.edits = edits(obligations, cors, nonce, limits)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if type(outcome) is Permit else outcome
@@ -323,6 +368,11 @@ class Authorizer:
             if _stands_for_nobody(refuse) and self.snapshot is not None:
                 rate = self.snapshot.service.failed_credentials
                 self._rates.take(FAILED, request.address, rate, self._clock())
+        shadow = outcome.shadow
+        if shadow is not None:
+            metrics.shadows.add(
+                "permit" if refuse is None else "refuse", shadow.outcome, shadow.reason
+            )
         return decision
 
     def finished(
@@ -353,37 +403,25 @@ class Authorizer:
             "upstream_ms": int(upstream_seconds * 1e6) / 1e3,
             "duration_ms": int(seconds * 1e6) / 1e3,
         }
-        known = request.logged
+        known = request.logged if decision.logged is None else decision.logged
         if known is None or known[0] is not outcome or known[1] != decision.version:
-            known = (outcome, decision.version, encoded(self._settled(request, decision))[1:])
-            request.logged = known
+            request.logged = known = self._logged(request, decision)
         self._log.put_line(encoded(moment)[:-1] + b"," + known[2])
+
+    def _logged(self, request: Request, decision: Decision) -> tuple[Permit | Refuse, str, bytes]:
+        """What the log says of it, for whom it is."""
+        record = encoded(self._settled(request, decision))[1:]
+        return decision.outcome, decision.version, record
 
     def _settled(self, request: Request, decision: Decision) -> dict[str, Any]:
         """What a record says of every request like this one that is decided in the same way."""
-        outcome = decision.outcome
-        record: dict[str, Any] = {
-            "door": self._door,
-            "method": request.method,
-            "host": request.host,
-            "path": request.path,
-            "address": request.address,
-            "version": decision.version,
-        }
-        refuse = outcome.observed if type(outcome) is Permit else outcome
-        if refuse is None:
-            record["outcome"] = "permit"
-        else:
-            record["outcome"] = "refuse" if type(outcome) is Refuse else "observe"
-            record["code"] = refuse.code.value
-            record["reason"] = refuse.reason
-        record["rule"] = (refuse or outcome).rule
-        if outcome.identity is not None:
-            record["issuer"] = outcome.identity.issuer
-            record["subject"] = outcome.identity.subject
-        certificate = request.certificate
-        if certificate is not None and certificate.workload is not None:
-            record["source"] = certificate.workload.spiffe
+        record = records.settled(self._door, request, decision)
+        snapshot = self.snapshot
+        if snapshot is not None and snapshot.service.logs_inputs:
+            now = self._clock()
+            record["input"] = records.inputs(
+                request, decision.outcome, snapshot, self.evidence, now
+            )
         return record
 
 
@@ -391,21 +429,6 @@ _PERMITTED: Final = ("permit", "")
 _ANONYMOUS: Final = ("none",)
 _VALID: Final = ("valid",)
 _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
-
-
-_UNUSABLE: Final = {
-    Use.REPLAYED: Refuse(
-        Code.INVALID_PROOF, REPLAYED.reason, REPLAYED.detail, Plan("authentication"), True
-    ),
-    Use.CROWDED: Refuse(
-        Code.TOO_MANY_REQUESTS,
-        "proofs_crowded",
-        "Too many proofs of this key came; make a new one.",
-        presented=True,
-    ),
-    Use.BUSY: Refuse(Code.UNAVAILABLE, "proofs_busy", presented=True),
-}
-_UNKNOWN_EFFECT: Final = Refuse(Code.UNAVAILABLE, "effect_unknown")
 
 
 def _stands_for_nobody(refuse: Refuse) -> bool:

@@ -5,6 +5,7 @@ The states, and what arriving bytes are then:
     HEAD    the beginning of a request                       -> HOLD, or LINGER after a bad one
     HOLD    kept, up to a bound: a request is being decided,
             waits for an upstream connection or is answered   -> BODY, HEAD, DRAIN, LINGER
+    GATHER  more of a body that is decided on, kept            -> HOLD when it is whole or too much
     BODY    more of the body, passed on                       -> HOLD when it is whole, or LINGER
     DRAIN   the rest of a body whose request we answered
             ourselves, dropped                                -> HEAD, or LINGER beyond a bound
@@ -37,7 +38,7 @@ from sidecar.edge.http1 import (
     request_head_end,
     skip_empty_line,
 )
-from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, HEAD, HOLD, LINGER
+from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, GATHER, HEAD, HOLD, LINGER
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.tunnel import Tunnel
 from sidecar.edge.uploading import Uploading
@@ -58,8 +59,8 @@ class ClientConnection(Uploading):
     """The client's side. Exchanges call its public methods; so does the proxy's sweeper."""
 
     __slots__ = (
-        "_address", "_certificate", "_open", "_payload", "_persist", "_pumping", "_scanned",
-        "_task", "_trailers", "_trusted",
+        "_address", "_certificate", "_open", "_persist", "_pumping", "_scanned", "_task",
+        "_trusted",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -68,8 +69,6 @@ class ClientConnection(Uploading):
         self._trusted = False  # the peer is a proxy of ours
         self._certificate: Certificate | None = None  # that the peer has shown
         self._scanned = 0  # of the input, for the end of a head
-        self._payload = b""  # of the body, from the read that brought the head
-        self._trailers = NO_HEADERS  # likewise
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
         self._pumping = False
@@ -114,7 +113,7 @@ class ClientConnection(Uploading):
         state = self._state
         if state is HOLD or (state is HEAD and self._behind):
             return True
-        if state is BODY:
+        if state is BODY or state is GATHER:
             self._bad_body("body ended early")
         return False
 
@@ -126,6 +125,8 @@ class ClientConnection(Uploading):
             self._pump()
         elif state is BODY:
             self._upload(data)
+        elif state is GATHER:
+            self._gather(data)
         elif state is HOLD:
             self._input += data
             self._adjust()
@@ -270,7 +271,9 @@ class ClientConnection(Uploading):
         if decision is not None:
             self._decided(request, decision)
             return
-        task = asyncio.get_running_loop().create_task(proxy.authorizer.resolve(request))
+        task = asyncio.get_running_loop().create_task(
+            proxy.authorizer.resolve(request, self.read_body)
+        )
         self._task = task
         task.add_done_callback(partial(self._resolved, request))
 
@@ -303,6 +306,7 @@ class ClientConnection(Uploading):
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
+            self._release()
             exchange.start(
                 outcome,
                 proxy.names(outcome),
@@ -316,7 +320,7 @@ class ClientConnection(Uploading):
 
     def _own(self, answer: Answer, request: Request, decision: Decision) -> None:
         """What was decided is answered here."""
-        answer.headers.extend(decision.cors)
+        answer.headers.extend(decision.said)
         self.finished(request, decision, answer.status, 0.0)
         self._answer(answer)
 
@@ -347,11 +351,13 @@ class ClientConnection(Uploading):
         exchange = self._exchange
         if exchange is not None:
             answer = refusal(WITHDRAWN, exchange.request, exchange.decision.id)
-            answer.headers.extend(exchange.decision.cors)
+            answer.headers.extend(exchange.decision.said)
             self._break_off(exchange.begun or answer.status, answer)
 
     def _settled(self) -> None:
         """The request at hand, if any, is no longer in flight."""
+        if self._held:
+            self._release()
         if self._open:
             self._open = False
             self._proxy.stats.in_flight -= 1
@@ -426,7 +432,7 @@ class ClientConnection(Uploading):
         self._exchange = None
         self._throttled = False
         answer = answers.upstream_failed(failure, decision.id)
-        answer.headers.extend(decision.cors)
+        answer.headers.extend(decision.said)
         self.finished(request, decision, answer.status, 0.0)
         # After an answer that could be read two ways nothing more is said on either connection.
         self._answer(answer, last=failure is Failure.BAD_RESPONSE)

@@ -5,22 +5,86 @@ from __future__ import annotations
 import random
 import re
 import time
-from typing import Final
+from typing import Any, Final
 
-from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.outcomes import Obligations, Permit, Refuse
 from sidecar.decide.request import NO_HEADERS, Headers, Request
 
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class Edits:
+    """What a response's head says beside, or in place of, what the upstream says: whole `lines`,
+    each with its end, and the names of what is `left_out`, lower case."""
+
+    __slots__ = ("left_out", "lines")
+
+    def __init__(self, lines: bytes = b"", left_out: frozenset[bytes] = frozenset()) -> None:
+        self.lines = lines
+        self.left_out = left_out
+
+
+NO_EDITS: Final = Edits()
+CORS: Final = frozenset(
+    b"access-control-" + name
+    for name in (
+        b"allow-origin", b"allow-credentials", b"allow-methods", b"allow-headers",
+        b"expose-headers", b"max-age",
+    )
+)  # fmt: skip
+
+
+def edits(obligations: Obligations, cors: Headers, nonce: str, limits: Headers) -> Edits:
+    """All that a response has to say: by rules, to a page of another origin (`cors`), of the
+    caller's next proof, of its limits. Each replaces what the upstream says of that."""
+    said = [*cors, *limits]
+    left_out = {name for name, _ in limits}
+    if cors:
+        left_out |= CORS
+    for name, value in obligations.set_response_headers:
+        raw = name.encode("ascii")
+        left_out.add(raw)
+        said.append((raw, encoded_text(value)))
+    left_out.update([name.encode("ascii") for name in obligations.remove_response_headers])
+    if nonce:
+        # For this caller's next proof, so for nobody's cache (RFC 9449 section 8.2).
+        said += [(b"dpop-nonce", nonce.encode("ascii")), (b"cache-control", b"no-store")]
+        left_out |= {b"dpop-nonce", b"cache-control"}
+    lines = [name + b": " + value + b"\r\n" for name, value in said]
+    return Edits(b"".join(lines), frozenset(left_out))
+
+
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+
+
+def encoded_text(text: str) -> bytes:
+    """The value of a response header: UTF-8, percent-encoded outside printable ASCII."""
+    return _UNPRINTABLE.sub(
+        lambda found: "".join(
+            [f"%{byte:02X}" for byte in found.group().encode("utf-8", "surrogatepass")]
+        ),
+        text.strip(" "),
+    ).encode("ascii")
+
+
 class Decision:
     """An outcome with what identifies it. `id` is 32 hex digits and doubles as a trace id.
 
-    `cors` is what the answer, whoever gives it, says to a page of another origin; `nonce` is what a
-    response says of the caller's next proof; empty: nothing.
+    `said` are headers of the answer, whoever gives it; `edits` is what becomes of the head of the
+    upstream's response. `logged` belongs to whoever logs it.
     """
 
-    __slots__ = ("cors", "id", "nonce", "outcome", "seconds", "started", "traceparent", "version")
+    __slots__ = (
+        "edits",
+        "id",
+        "logged",
+        "outcome",
+        "said",
+        "seconds",
+        "started",
+        "traceparent",
+        "version",
+    )
 
     def __init__(
         self,
@@ -29,7 +93,6 @@ class Decision:
         traceparent: bytes,
         started: float,
         version: str,
-        cors: Headers = NO_HEADERS,
     ) -> None:
         self.outcome = outcome
         self.id = id_
@@ -37,8 +100,9 @@ class Decision:
         self.started = started
         self.seconds = time.perf_counter() - started
         self.version = version
-        self.cors = cors
-        self.nonce = b""
+        self.said = NO_HEADERS
+        self.edits = NO_EDITS
+        self.logged: Any = None
 
 
 class _Ids:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.enrichment import CompiledEnricher, Enriched
 from sidecar.decide.introspection import Answer, Introspector
-from sidecar.decide.outcomes import NeedIntrospection
+from sidecar.decide.outcomes import (
+    Identity,
+    NeedBody,
+    NeedEnrichment,
+    NeedIntrospection,
+    Unavailable,
+)
+from sidecar.decide.request import Unread
+from sidecar.decide.subjects import Subject
 from sidecar.decide.tokens import Issuer, KeyState
+
+ReadBody = Callable[[NeedBody], Awaitable[bytes | Unread]]
+"""Reads the whole body of the request at hand, up to a limit, beyond which it is TOO_LARGE."""
 
 
 class Keys(Protocol):
@@ -37,6 +49,28 @@ class Introspections(Protocol):
 
     async def fetch(self, want: NeedIntrospection) -> None:
         """Have an answer put into `answers`; a failure is an answer."""
+
+
+class Subjects(Protocol):
+    """What is known of subjects: `facts.subjects`."""
+
+    def get(self, identity: Identity, now: float) -> Subject | Unavailable | None:
+        """The record; None: it has to be fetched."""
+
+    async def fetch(self, identity: Identity) -> None:
+        """Have it fetched; a failure is known by `get`, too."""
+
+
+class Enrichments(Protocol):
+    """What enrichers answer: `facts.enrich`."""
+
+    answers: ExpiringCache[bytes, Enriched | Unavailable]
+
+    def use(self, enrichers: Iterable[CompiledEnricher]) -> None:
+        """Ask exactly these."""
+
+    async def fetch(self, want: NeedEnrichment) -> None:
+        """Have an answer put into `answers`; a failure is one, too."""
 
 
 class Nobody:

@@ -237,8 +237,7 @@ class Exchange:
             head,
             version=version,
             keep_alive=keep_alive,
-            cors=self._decision.cors,
-            nonce=self._decision.nonce,
+            edits=self._decision.edits,
             date=self._pool.sweeper.date,
         )
         client.persist(keep_alive)

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from sidecar.decide.challenge import Answer
 from sidecar.decide.outcomes import Identity, Permit
-from sidecar.decide.request import NO_HEADERS, Headers, Request
+from sidecar.decide.request import Headers, Request
+from sidecar.edge.decision import CORS, NO_EDITS, Edits
 from sidecar.edge.http1 import (
     CHUNKED,
     CLOSE,
@@ -36,19 +37,9 @@ from sidecar.edge.websocket import Handshake
 from sidecar.errors import BadResponse
 
 _RESPONSE_NAMES: Final = ResponseNames()
-_CORS: Final = frozenset(
-    b"access-control-" + name
-    for name in (
-        b"allow-origin", b"allow-credentials", b"allow-methods", b"allow-headers",
-        b"expose-headers", b"max-age",
-    )
-)  # fmt: skip
-
-
 LONGEST_KEPT: Final = 512  # characters of an authority and a chain, or of a subject
 SCOPES_KEPT: Final = 64
 _NONE: Final[frozenset[bytes]] = frozenset()
-_NONCE: Final = frozenset((b"dpop-nonce", b"cache-control"))
 
 
 # --- towards the upstream ------------------------------------------------------------------------
@@ -245,26 +236,19 @@ def response_head(
     *,
     version: int,
     keep_alive: bool,
-    cors: Headers = NO_HEADERS,
-    nonce: bytes = b"",
+    edits: Edits = NO_EDITS,
     date: bytes = b"",
 ) -> bytes:
     """The head that goes to a client of this minor version, blank line included.
 
-    `cors` replaces what the upstream says to pages of other origins, `nonce` what it says of the
-    next proof; empty leaves that alone.
-    `date` is a whole line for a response that came without one (RFC 9110 section 6.6.1).
+    `edits` is what we say beside, or in place of, what the upstream says. `date` is a whole line
+    for a response that came without one (RFC 9110 section 6.6.1).
     """
-    if cors or nonce or not head.dated:
-        left_out = _CORS if cors else _NONE
-        lines = _response_lines(head, version, left_out | _NONCE if nonce else left_out)
+    if edits is not NO_EDITS or not head.dated:
+        lines = _response_lines(head, version, edits.left_out)
         if not head.dated:
             lines += date
-        said = b"".join([name + b": " + value + b"\r\n" for name, value in cors])
-        if nonce:
-            # For this caller's next proof, so for nobody's cache (RFC 9449 section 8.2).
-            said += b"dpop-nonce: " + nonce + b"\r\ncache-control: no-store\r\n"
-        return lines + said + _persistence(version, keep_alive)
+        return lines + edits.lines + _persistence(version, keep_alive)
     if version != 1 or not keep_alive:
         return _response_lines(head, version) + _persistence(version, keep_alive)
     if not head.wire:
@@ -305,7 +289,7 @@ def response_trailers(trailers: Headers) -> bytes:
 def interim_head(head: ResponseHead) -> bytes:
     """A 1xx response on its way to an HTTP/1.1 client."""
     names = _RESPONSE_NAMES
-    away = named_away(head.options) | _CORS
+    away = named_away(head.options) | CORS
     lines = [b"HTTP/1.1 " + head.line]
     lines += [
         prefix + value

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The states; `connection` says what they mean.
 HEAD: Final = "head"
 HOLD: Final = "hold"
+GATHER: Final = "gather"
 BODY: Final = "body"
 DRAIN: Final = "drain"
 LINGER: Final = "linger"
@@ -141,7 +142,7 @@ class Lifetime(asyncio.Protocol):
             else:
                 self._expired("idle")
                 self._close()
-        elif state is BODY or state is DRAIN:
+        elif state is BODY or state is DRAIN or state is GATHER:
             limits = self._proxy.limits
             if self._pace >= limits.body_rate * limits.body_window:
                 self._watch_pace()
@@ -169,7 +170,7 @@ class Lifetime(asyncio.Protocol):
         state = self._state
         if state is HEAD:
             self.deadline = after(limits.header if self._input else limits.idle)
-        elif state is DRAIN or (state is BODY and not self._throttled):
+        elif state is DRAIN or state is GATHER or (state is BODY and not self._throttled):
             self._watch_pace()
         elif state is LINGER:
             self.deadline = after(limits.linger)

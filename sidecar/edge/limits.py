@@ -33,6 +33,7 @@ class Limits:
     idle: float = 75.0
     body_rate: int = 500
     body_window: float = 10.0
+    bodies_held: int = 64 * 1024 * 1024  # bytes of all bodies that are being decided on
     total: float = 0.0  # of one exchange, from its head to its end; 0: streams may last for ever
     in_flight: int = 4096  # requests being decided or answered; the next are shed (503)
     send: float = 60.0  # without one byte taken by the client
@@ -53,8 +54,9 @@ class ProxyStats:
     """Plain numbers that telemetry reads when it is scraped. Gauges say so; the rest only grow."""
 
     __slots__ = (
-        "accepted", "bad_requests", "bytes_received", "bytes_sent", "client_aborts",
-        "connections_open", "connections_refused", "in_flight", "requests", "retries", "shed",
+        "accepted", "bad_requests", "bodies_held", "bodies_refused", "bytes_received",
+        "bytes_sent", "client_aborts", "connections_open", "connections_refused", "in_flight",
+        "requests", "retries", "shed",
         "timeouts", "tunnels", "tunnels_cut", "tunnels_open", "tunnels_refused",
         "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
         "upstream_reused", "upstream_waiting",
@@ -68,6 +70,8 @@ class ProxyStats:
         self.in_flight = 0  # gauge: those of them that are not answered yet
         self.shed = 0  # those answered 503 because of Limits.in_flight
         self.bad_requests: dict[str, int] = {}  # by reason: fixed phrases of ours, few
+        self.bodies_held = 0  # gauge: bytes
+        self.bodies_refused = 0  # beyond Limits.bodies_held
         self.client_aborts = 0  # clients that went away before their answer was whole
         self.timeouts: dict[str, int] = {}  # header, idle, body, send, linger, total
         self.bytes_received = 0  # from clients

@@ -18,6 +18,7 @@ from sidecar.decide.request import Request
 from sidecar.edge.callers import Callers
 from sidecar.edge.connection import ClientConnection
 from sidecar.edge.decision import Decision
+from sidecar.edge.evidence import ReadBody
 from sidecar.edge.forwarded import NOBODY, TrustedProxies
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import Limits, ProxyStats
@@ -29,6 +30,7 @@ from sidecar.errors import Misuse
 
 _TURN: float = 0.005  # seconds, when draining, in which the kernel hands over who waits there
 _TURNS: int = 40
+_LESS: int = 256  # sets of headers that rules take away, remembered with their table
 _SILENCE: float = 0.25  # seconds, when draining, in which a request on its way arrives
 
 
@@ -47,8 +49,8 @@ class Authorizer(Reviewer, Protocol):
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a CORS preflight; None where `request`, an OPTIONS, is to be decided."""
 
-    async def resolve(self, request: Request) -> Decision:
-        """The decision, after fetching what it needs."""
+    async def resolve(self, request: Request, body: ReadBody) -> Decision:
+        """The decision, after fetching what it needs; `body` reads that of the request."""
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed()` whenever another snapshot decides from then on."""
@@ -100,6 +102,7 @@ class Proxy:
         self._remove = remove
         self._names = RequestNames(strip(), read())
         self._bare_names = self._names
+        self._less: dict[frozenset[str], RequestNames] = {}
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Future[None] | None = None
@@ -235,13 +238,26 @@ class Proxy:
             set_by_rules != names.set_by_rules or read != names.read
         ):
             self._names = names = RequestNames(set_by_rules, read)
+        away = permit.obligations.remove_headers
+        if away:
+            names = self._without(names, away)
         removed = self._remove()
         if not removed or permit.identity is None:
             return names
         bare = self._bare_names
         if bare.removed is not removed or bare.beside is not names:
-            self._bare_names = bare = RequestNames(set_by_rules, read, removed, names)
+            self._bare_names = bare = RequestNames(names.set_by_rules, read, removed, names)
         return bare
+
+    def _without(self, names: RequestNames, away: frozenset[str]) -> RequestNames:
+        """The same less what rules take away from this request."""
+        known = self._less.get(away)
+        if known is None or known.beside is not names:
+            if len(self._less) >= _LESS:
+                self._less.clear()
+            known = RequestNames(names.set_by_rules | away, names.read, (), names)
+            self._less[away] = known
+        return known
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

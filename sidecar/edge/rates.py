@@ -1,4 +1,5 @@
-"""How fast each client address comes: a table of fixed size over a piece of memory.
+"""How fast each client address comes, and each bucket of a rule's limit is emptied: a table of
+fixed size over a piece of memory.
 
 The memory may be this process's own or shared by several: a slot is a key and a time stamp
 (`decide.rates`), both eight bytes, so no lock is needed. Two workers that count the same address in
@@ -38,7 +39,7 @@ class RateTable:
         self, memory: bytearray | memoryview | None = None, secret: bytes | None = None
     ) -> None:
         view = memoryview(mmap.mmap(-1, SIZE) if memory is None else memory).cast("B")
-        secret = os.urandom(16) if secret is None else secret
+        self._secret = secret = os.urandom(16) if secret is None else secret
         self._keys = view.cast("Q")
         self._stamps = view.cast("d")
         self._sets = len(view) // (_SLOT * _WAYS)
@@ -57,7 +58,32 @@ class RateTable:
 
     def take(self, kind: bytes, address: str, rate: Rate, now: float) -> float:
         """The same, and count one if it is within the rate."""
-        key = self._key(kind, address)
+        return self._take(self._key(kind, address), rate, now)
+
+    def left(self, rule: str, value: bytes, rate: Rate, now: float) -> tuple[int, float]:
+        """How many more of a rule's bucket may come now, and the seconds until it is full."""
+        due = self._due(self._bucket(rule, value))
+        left = rate.left(due, now)
+        return left, 0.0 if left == rate.burst else max(due - now, 0.0)
+
+    def wait_for(self, rule: str, value: bytes, rate: Rate, now: float) -> float:
+        """Seconds until one more of a rule's bucket; 0 or less: there is one. Counts nothing."""
+        return rate.wait(self._due(self._bucket(rule, value)), now)
+
+    def take_from(self, rule: str, value: bytes, rate: Rate, now: float) -> float:
+        """The same, and take it if there is one."""
+        return self._take(self._bucket(rule, value), rate, now)
+
+    def _bucket(self, rule: str, value: bytes) -> int:
+        named = b"r%d:%b%b" % (len(rule), rule.encode(), value)
+        mark = hashlib.blake2b(named, digest_size=8, key=self._secret).digest()
+        return int.from_bytes(mark, "big") or 1
+
+    def _due(self, key: int) -> float:
+        slot = self._find(key)
+        return 0.0 if slot < 0 else self._stamps[slot + 1]
+
+    def _take(self, key: int, rate: Rate, now: float) -> float:
         slot = self._find(key)
         due = 0.0 if slot < 0 else self._stamps[slot + 1]
         wait = rate.wait(due, now)

@@ -1,19 +1,22 @@
-"""The way of a request's body: from the client to its exchange, or, refused, into nothing.
+"""The way of a request's body: from the client to its exchange, held before where it is decided on,
+or, refused, into nothing.
 
 Part of a client connection; `connection` draws the states.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from sidecar.decide.request import NO_HEADERS
+from sidecar.decide.outcomes import NeedBody
+from sidecar.decide.request import CROWDED, NO_HEADERS, TOO_LARGE, Unread
 from sidecar.edge import answers
-from sidecar.edge.bodies import Body, trailers_of
+from sidecar.edge.bodies import Body, LengthBody, trailers_of
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import CONTINUE
 from sidecar.edge.http1 import RequestHead
-from sidecar.edge.lifetime import BODY, HOLD, Lifetime
+from sidecar.edge.lifetime import BODY, GATHER, HOLD, Lifetime
 from sidecar.edge.sweeper import NEVER
 from sidecar.errors import BadMessage, BadRequest
 
@@ -24,7 +27,17 @@ if TYPE_CHECKING:
 class Uploading(Lifetime):
     """The part of a client connection that knows what belongs to the body at hand."""
 
-    __slots__ = ("_body", "_exchange", "_head")
+    __slots__ = (
+        "_awaited",
+        "_body",
+        "_exchange",
+        "_gathered",
+        "_head",
+        "_held",
+        "_payload",
+        "_trailers",
+        "_wanted",
+    )
 
     _head: RequestHead
 
@@ -32,6 +45,87 @@ class Uploading(Lifetime):
         super().__init__(proxy)
         self._body: Body | None = None  # of the request at hand, until it has ended
         self._exchange: Exchange | None = None
+        self._payload = b""  # of the body, from the read that brought the head, or gathered
+        self._trailers = NO_HEADERS  # likewise
+        self._gathered: list[bytes] = []
+        self._held = 0  # bytes of it that count as held
+        self._wanted = 0  # how many may be
+        self._awaited: asyncio.Future[bytes | Unread] | None = None
+
+    async def read_body(self, want: NeedBody) -> bytes | Unread:
+        """The whole body of the request at hand, which is held to be decided on and passed on.
+
+        What was read of one that is too large is kept for the upstream all the same.
+        """
+        body, payload = self._body, self._payload
+        if len(payload) > want.limit:
+            return TOO_LARGE
+        if body is None:
+            return payload
+        if isinstance(body, LengthBody) and body.left + len(payload) > want.limit:
+            return TOO_LARGE
+        if not self._hold(len(payload)):
+            return CROWDED
+        self._gathered = [payload] if payload else []
+        self._wanted = want.limit
+        awaited: asyncio.Future[bytes | Unread] = asyncio.get_running_loop().create_future()
+        self._awaited = awaited
+        self._state = GATHER
+        if self._head.block.expect_continue and not self._input and body.fresh():
+            self.write(CONTINUE)
+        if not self._full:
+            self._watch_pace()
+        self._adjust()
+        data, self._input = self._input, b""
+        if data:
+            self._gather(data)
+        if self._eof and self._state is GATHER:
+            self._bad_body("body ended early")
+        return await awaited
+
+    def _hold(self, size: int) -> bool:
+        """Count so many bytes more as held; False: more than may be, of all requests."""
+        stats = self._proxy.stats
+        if stats.bodies_held + size > self._proxy.limits.bodies_held:
+            stats.bodies_refused += 1
+            return False
+        stats.bodies_held += size
+        self._held += size
+        return True
+
+    def _release(self) -> None:
+        """What was held is passed on, or dropped."""
+        self._proxy.stats.bodies_held -= self._held
+        self._held = 0
+
+    def _gather(self, data: bytes) -> None:
+        """More of a body that is to be decided on."""
+        body = self._body
+        if body is None:
+            return
+        self._pace += len(data)
+        try:
+            payload, rest, done = body.feed(data)
+        except BadMessage as error:
+            self._bad_body(error.reason)
+            return
+        self._gathered.append(payload)
+        held = self._hold(len(payload))
+        if done:
+            self._trailers = trailers_of(body)
+            self._body = None
+        self._input = rest
+        if done or not held or self._held > self._wanted:
+            self._payload = b"".join(self._gathered)
+            self._gathered = []
+            self._state = HOLD
+            if not self._full:
+                self.deadline = NEVER
+            self._adjust()
+            awaited, self._awaited = self._awaited, None
+            if awaited is not None and not awaited.done():
+                large = self._held > self._wanted
+                awaited.set_result(CROWDED if not held else TOO_LARGE if large else self._payload)
 
     def _next(self) -> None:
         """Ready for the next request."""

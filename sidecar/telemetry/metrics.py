@@ -86,6 +86,11 @@ class Metrics(Collector):
             "sidecar_requests", "Requests answered.", "door", "outcome", "status"
         )
         self.decisions = Counts("sidecar_decisions", "Decisions made.", "outcome", "reason")
+        self.shadows = Counts(
+            "sidecar_shadow_decisions",
+            "What was decided, and what would be were shadow policies enforced.",
+            "outcome", "shadow", "reason",
+        )  # fmt: skip
         self.tokens = Counts("sidecar_token_results", "Credentials looked at.", "result")
         self.preflights = Counts("sidecar_preflights", "CORS preflights.", "result")
         self.decision_seconds = Histogram(DECISION_BUCKETS)
@@ -100,6 +105,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self.requests.family()
         yield self.decisions.family()
+        yield self.shadows.family()
         yield self.tokens.family()
         yield self.preflights.family()
         yield self.decision_seconds.family(

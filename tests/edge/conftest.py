@@ -87,7 +87,7 @@ class Authorizer:
     def preflight(self, request: Request) -> Answer | None:
         return None
 
-    async def resolve(self, request: Request) -> Decision:
+    async def resolve(self, request: Request, body: object = None) -> Decision:
         try:
             await self.warm.wait()
         except asyncio.CancelledError:

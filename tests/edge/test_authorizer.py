@@ -311,10 +311,10 @@ async def test_cors_is_answered_before_anything_is_decided(make: Make) -> None:
     for path in ("/", "/x"):  # permitted and refused alike
         decision = authorizer.decide(request(path, **origin))
         assert decision is not None
-        assert (b"access-control-allow-origin", b"https://app.example") in decision.cors
+        assert (b"access-control-allow-origin", b"https://app.example") in decision.said
     plain = authorizer.decide(request("/"))
     assert plain is not None
-    assert plain.cors == [(b"vary", b"origin")]
+    assert plain.said == [(b"vary", b"origin")]
 
 
 def test_without_cors_an_options_request_is_decided(make: Make) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from sidecar.decide.challenge import Answer, problem
 from sidecar.decide.credentials import Location
-from sidecar.decide.outcomes import Identity, Obligations, Permit
+from sidecar.decide.outcomes import NO_OBLIGATIONS, Identity, Obligations, Permit
 from sidecar.edge import forward
 from sidecar.edge import names as names_module
+from sidecar.edge.decision import edits
 from sidecar.edge.forward import client_framing, encoded, request_head
 from sidecar.edge.http1 import Framing, parse_request_head
 from sidecar.edge.names import RequestNames, folded, late_request_lines
@@ -350,7 +351,9 @@ def test_cors_replaces_what_the_upstream_says() -> None:
     )
     head = parse_response_head(raw, "GET")
     cors = [(b"access-control-allow-origin", b"https://app.example"), (b"vary", b"origin")]
-    assert forward.response_head(head, version=1, keep_alive=True, cors=cors) == (
+    assert forward.response_head(
+        head, version=1, keep_alive=True, edits=edits(NO_OBLIGATIONS, cors, "", [])
+    ) == (
         b"HTTP/1.1 200 OK\r\nvary: accept\r\ncontent-length: 0\r\n"
         b"access-control-allow-origin: https://app.example\r\nvary: origin\r\n\r\n"
     )
@@ -425,7 +428,13 @@ def test_what_came_without_a_date_gets_one_and_no_other_does() -> None:
         b"HTTP/1.1 200 OK\r\nDATE: yesterday\r\nContent-Length: 0\r\n\r\n", "GET"
     )
     for keep_alive, cors in ((True, []), (False, []), (True, [(b"vary", b"origin")])):
-        out = forward.response_head(dated, version=1, keep_alive=keep_alive, cors=cors, date=DATE)
+        out = forward.response_head(
+            dated,
+            version=1,
+            keep_alive=keep_alive,
+            edits=edits(NO_OBLIGATIONS, cors, "", []),
+            date=DATE,
+        )
         assert out.count(b"date: ") == 1
         assert b"date: yesterday\r\n" in out
 

@@ -136,6 +136,19 @@ class Dpop(Part, frozen=True):
     ] = "none"
 
 
+class DecisionLog(Part, frozen=True):
+    """What the records of its decisions hold."""
+
+    inputs: Annotated[
+        Literal["read", "none"],
+        Meta(
+            description="`read`: what the rules that could apply have read of the request, its "
+            "token and its subject, so that `sidecar replay` can decide it again; never a "
+            "credential. `none`: not."
+        ),
+    ] = "read"
+
+
 class ProtectedService(Part, frozen=True):
     """The service behind the sidecars that `selector` names, and how callers present themselves."""
 
@@ -169,6 +182,9 @@ class ProtectedService(Part, frozen=True):
         Assertion | None,
         Meta(description="Tell the service who calls in a signed JWT. Left out: not."),
     ] = None
+    decision_log: Annotated[
+        DecisionLog, Meta(description="What the records of its decisions hold.")
+    ] = DecisionLog()
     remove_credential: Annotated[
         bool,
         Meta(
