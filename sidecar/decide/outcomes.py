@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from sidecar.decide.redact import Redaction
 
 
 class Code(StrEnum):
@@ -40,9 +43,13 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Obligations(msgspec.Struct, frozen=True):
-    """What the upstream's request must carry beyond identity: headers set and removed by rules."""
+    """What the upstream's request must carry beyond identity: headers set and removed by rules.
+
+    `redact` is what must be cut out of the response; a door that cannot do that must refuse.
+    """
 
     set_headers: tuple[tuple[str, str], ...] = ()
+    redact: tuple[Redaction, ...] = ()
 
 
 NO_OBLIGATIONS = Obligations()
