@@ -48,6 +48,13 @@ def _head(text: str) -> int:
     return found
 
 
+def _redacted(text: str) -> int:
+    found = size(text)
+    if found > 16 * 1024 * 1024:
+        raise ValueError(f"{text!r}: a response to be redacted may be limited to 16MiB at most")
+    return found
+
+
 def _time(text: str) -> float:
     found = seconds(text)
     if found <= 0:
@@ -89,6 +96,10 @@ BOUNDS: Final = (
     Bound(
         "total-timeout", "total", seconds, "TIME", "for a whole exchange; 0s: as long as it takes",
         "0s",
+    ),
+    Bound(
+        "max-redacted-body", "redacted_body", _redacted, "SIZE",
+        "of a response that rules redact; beyond it 502", "1MiB",
     ),
     Bound("max-tunnels", "tunnels", _number, "N", "WebSockets open at once", "10000"),
     Bound(

@@ -7,6 +7,7 @@
     |   +-- BadRequest           from the client: answered with `status` and the connection closed
     |   +-- BadResponse          from the upstream: answered with 502
     +-- TlsFilesUnusable       certificates or keys that cannot be read, parsed or used together
+    +-- Uninspectable          a response body that cannot be looked through, so is withheld
     +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
     +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
@@ -90,6 +91,17 @@ class BadResponse(BadMessage):
 
 class TlsFilesUnusable(SidecarError):
     """A certificate, key or CA file; says which file and why, never what is in it."""
+
+
+class Uninspectable(SidecarError):
+    """What may hold what must not be seen, and cannot be looked through.
+
+    `reason` is a metric label: of a JSON text `not_utf8`, `not_json`, `duplicate_name`, `too_deep`
+    or `too_complex`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 class FetchFailed(SidecarError):

@@ -31,6 +31,7 @@ def test_each_setting_sets_one_attribute_that_exists() -> None:
         ("min-body-rate", "2KiB", "body_rate", 2048),
         ("total-timeout", "90s", "total", 90.0),
         ("connect-timeout", "250ms", "connect", 0.25),
+        ("max-redacted-body", "16MiB", "redacted_body", 16 * 1024 * 1024),
     ],
 )
 def test_what_is_set(key: str, text: str, attribute: str, value: object) -> None:
@@ -45,7 +46,7 @@ def test_what_is_set(key: str, text: str, attribute: str, value: object) -> None
         ("max-connections", "0"), ("max-connections", "-1"), ("max-connections", "many"),
         ("max-head", "10"), ("max-head", "2MiB"), ("max-head", "1 KiB"), ("max-head", "64kib"),
         ("header-timeout", "0s"), ("header-timeout", "soon"), ("total-timeout", "-1s"),
-        ("min-body-rate", "fast"),
+        ("min-body-rate", "fast"), ("max-redacted-body", "17MiB"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(key: str, text: str) -> None:

@@ -27,7 +27,7 @@ CONFIG = {
 }  # below the top, and for it alone
 PURE = {
     "jwt", "cryptography", "orjson", "cachetools", "msgspec", "yaml", "cel", "cel_expr_python",
-    "google",
+    "google", "re2", "iregexp_check", "jsonpath_rfc9535",
 }  # fmt: skip
 IMPURE_STANDARD = {
     "asyncio", "socket", "ssl", "os", "pathlib", "logging", "time", "random", "secrets",

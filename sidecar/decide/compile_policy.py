@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from sidecar.decide.compile_redact import compile_redact
 from sidecar.decide.compile_rule import (
     Place,
     compile_headers,
     compile_limit,
     compile_names,
-    compile_redact,
     compile_require,
 )
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
@@ -103,7 +103,10 @@ def _compile_rule(
         remove_response_headers=compile_names(
             rule.then.remove_response_headers, f"{then}.removeResponseHeaders", here, response=True
         ),
-        redact=compile_redact(rule.then.redact, f"{then}.redact", here),
+        redact=compile_redact(
+            document, rule.then.redact, f"{then}.redact", problems,
+            lambda source, at: here.expression(source, at, "boolean"),
+        ),
         limit=compile_limit(rule.limit, f"{pointer}.limit", here),
         offer=rule.offer,
         shadow=shadow,

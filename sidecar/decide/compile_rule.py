@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sidecar.decide.documents import Document, Limit, Redact, Require, StepUp, seconds
+from sidecar.decide.documents import Document, Limit, Require, StepUp, seconds
 from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
 from sidecar.decide.nodes import TEXT
 from sidecar.decide.parse import problem_at, report
@@ -198,10 +198,3 @@ def compile_limit(limit: Limit | None, pointer: str, place: Place) -> CompiledLi
     if limit.per is not None:
         per = place.expression(limit.per, f"{pointer}.per", "any")
     return CompiledLimit(Rate.bucket(limit.rate, limit.burst), per)
-
-
-def compile_redact(
-    specs: list[Redact], pointer: str, place: Place
-) -> tuple[tuple[Any, Program | None], ...]:
-    """What is cut out, each with the condition that lifts it."""
-    return ()

@@ -15,6 +15,7 @@ import msgspec
 from sidecar.decide.bindings import UNKNOWN, Bindings
 from sidecar.decide.expressions import FAILED
 from sidecar.decide.outcomes import NO_OBLIGATIONS, Effect, Obligations, TakeToken
+from sidecar.decide.redact import Redaction
 from sidecar.decide.routes import Pattern
 from sidecar.decide.snapshot import CompiledRule
 
@@ -52,7 +53,8 @@ def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -
     response: dict[str, str] = {}
     removed: set[str] = set()
     removed_late: set[str] = set()
-    redact: list[Any] = []
+    redact: list[Redaction] = []
+    whole = False
     effects: list[Effect] = []
     for rule, pattern in asked:
         for name, program in rule.set_headers:
@@ -63,12 +65,14 @@ def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -
             response.setdefault(name, value)
         removed.update(rule.remove_headers)
         removed_late.update(rule.remove_response_headers)
-        for redaction, unless in rule.redact:
-            lifted = False if unless is None else bindings.truth(unless, pattern)
+        for each in rule.redact:
+            lifted = False if each.unless is None else bindings.truth(each.unless, pattern)
             if lifted is UNKNOWN:
                 raise _Failed(None)
             if lifted is not True:  # also where the condition failed
-                redact.append(redaction)
+                redact.append(each.redaction)
+            else:
+                whole = True
         limit = rule.limit
         if limit is not None:
             key = _EVERYBODY
@@ -76,10 +80,11 @@ def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -
                 key = _canonical(_known(bindings.value(limit.per, pattern), rule))
             effects.append(TakeToken(rule.ref, key, limit.rate.interval, limit.rate.burst))
     obligations = NO_OBLIGATIONS
-    if headers or response or removed or removed_late or redact:
+    if headers or response or removed or removed_late or redact or whole:
         obligations = Obligations(
             tuple(headers.items()), frozenset(removed - headers.keys()),
             tuple(response.items()), frozenset(removed_late - response.keys()), tuple(redact),
+            whole and not redact,
         )  # fmt: skip
     return Obliged(obligations, tuple(effects))
 

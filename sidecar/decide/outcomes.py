@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 
 from sidecar.decide.step_up import StepUp
+
+if TYPE_CHECKING:
+    from sidecar.decide.redact import Redaction
 
 
 class Code(StrEnum):
@@ -46,14 +49,16 @@ class Identity(msgspec.Struct, frozen=True):
 class Obligations(msgspec.Struct, frozen=True):
     """What rules make of a permitted request and its response. Names are lower case.
 
-    `redact` is what is cut out of the response (`redact.Redaction`).
+    `redact` is what must be cut out of the response; a door that cannot do that must refuse.
+    `unshared`: others would be sent less than this caller, so no cache may keep it for them.
     """
 
     set_headers: tuple[tuple[str, str], ...] = ()
     remove_headers: frozenset[str] = frozenset()
     set_response_headers: tuple[tuple[str, str], ...] = ()
     remove_response_headers: frozenset[str] = frozenset()
-    redact: tuple[Any, ...] = ()
+    redact: tuple[Redaction, ...] = ()
+    unshared: bool = False
 
 
 NO_OBLIGATIONS = Obligations()

@@ -108,7 +108,9 @@ class Decided:
 def decide(scenario: Scenario, snapshot: Snapshot) -> Decided:
     """Raises ScenarioInvalid and BadRequest, the latter for what no door lets in."""
     verified, bad = _verified(scenario, snapshot)
-    request, token = _request(scenario, snapshot, verified, presented=verified is not None or bad)
+    request, token = _request(
+        scenario, snapshot, verified, presented=verified is not None or bad is not False
+    )
     enriched: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(1000)
     evidence = Evidence(
         {},

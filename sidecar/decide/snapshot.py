@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
@@ -14,6 +14,7 @@ from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.rates import Rate
+from sidecar.decide.redact import Redaction
 from sidecar.decide.routes import RouteIndex
 from sidecar.decide.segments import CompiledSegment
 from sidecar.decide.step_up import StepUp
@@ -38,8 +39,7 @@ class CompiledRule:
     remove_headers: tuple[str, ...]
     set_response_headers: tuple[tuple[str, Program], ...]
     remove_response_headers: tuple[str, ...]
-    redact: tuple[tuple[Any, Program | None], ...]
-    """Each `redact.Redaction` with the condition that lifts it."""
+    redact: tuple[RedactRule, ...]
     limit: CompiledLimit | None
     offer: bool
     shadow: bool
@@ -57,12 +57,20 @@ class CompiledRule:
     def programs(self) -> list[Program]:
         """All its expressions."""
         found = [program for _, program in (*self.set_headers, *self.set_response_headers)]
-        found += [unless for _, unless in self.redact if unless is not None]
+        found += [each.unless for each in self.redact if each.unless is not None]
         if self.when is not None:
             found.insert(0, self.when)
         if self.limit is not None and self.limit.per is not None:
             found.append(self.limit.per)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class RedactRule:
+    """What to cut, unless the expression is true: if it fails, it is cut."""
+
+    redaction: Redaction
+    unless: Program | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,6 +37,10 @@ _FAILURES: Final[Mapping[Failure, tuple[int, str]]] = {
     Failure.RESPONSE_TIMEOUT: (504, "The service behind this proxy stopped answering."),
 }
 
+_WITHHELD: Final = (
+    "Not all of the response is for this caller, and no part of it could be told apart."
+)
+
 
 def _answer(status: int, detail: str, decision_id: str = "") -> Answer:
     answer = problem(status, _CODES[status], detail, decision_id)
@@ -52,6 +56,8 @@ def bad_request(error: BadRequest) -> Answer:
 
 def upstream_failed(failure: Failure, decision_id: str) -> Answer:
     """502, 503 or 504."""
+    if failure is Failure.WITHHELD:
+        return problem(502, "response_withheld", _WITHHELD, decision_id)
     status, detail = _FAILURES[failure]
     return _answer(status, detail, decision_id)
 

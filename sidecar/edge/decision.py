@@ -34,6 +34,15 @@ CORS: Final = frozenset(
 )  # fmt: skip
 
 
+FOR_CACHES: Final = frozenset(
+    (
+        b"cache-control", b"expires", b"age", b"surrogate-control", b"cdn-cache-control",
+        b"cloudflare-cdn-cache-control", b"vercel-cdn-cache-control", b"netlify-cdn-cache-control",
+    )
+)  # fmt: skip
+"""What shared caches go by (RFC 9111; RFC 9213 and its kin)."""
+
+
 def edits(obligations: Obligations, cors: Headers, nonce: str, limits: Headers) -> Edits:
     """All that a response has to say: by rules, to a page of another origin (`cors`), of the
     caller's next proof, of its limits. Each replaces what the upstream says of that."""
@@ -46,9 +55,14 @@ def edits(obligations: Obligations, cors: Headers, nonce: str, limits: Headers) 
         left_out.add(raw)
         said.append((raw, encoded_text(value)))
     left_out.update([name.encode("ascii") for name in obligations.remove_response_headers])
+    if obligations.unshared:
+        left_out |= FOR_CACHES
+        said.append((b"cache-control", b"private, no-store"))
     if nonce:
         # For this caller's next proof, so for nobody's cache (RFC 9449 section 8.2).
-        said += [(b"dpop-nonce", nonce.encode("ascii")), (b"cache-control", b"no-store")]
+        said.append((b"dpop-nonce", nonce.encode("ascii")))
+        if not obligations.unshared:
+            said.append((b"cache-control", b"no-store"))
         left_out |= {b"dpop-nonce", b"cache-control"}
     lines = [name + b": " + value + b"\r\n" for name, value in said]
     return Edits(b"".join(lines), frozenset(left_out))

@@ -24,6 +24,7 @@ from sidecar.edge.forward import (
 )
 from sidecar.edge.http1 import CHUNKED, CLOSE, NONE, Framing, RequestHead
 from sidecar.edge.names import RequestNames, end_to_end, late_request_lines
+from sidecar.edge.redacting import Inspection
 from sidecar.edge.response_head import ResponseHead
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
@@ -84,8 +85,9 @@ class Exchange:
     """A `Taker` of one upstream connection. The client calls `start`, `upload` and `abandon`."""
 
     __slots__ = (
-        "_client", "_decision", "_first", "_framing", "_head", "_names", "_over", "_pool",
-        "_request", "_request_done", "_retried", "_seconds", "_sent_at", "_status", "_upstream",
+        "_client", "_decision", "_first", "_framing", "_head", "_inspection", "_names", "_over",
+        "_pool", "_request", "_request_done", "_retried", "_seconds", "_sent_at", "_status",
+        "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +113,7 @@ class Exchange:
         self._seconds = 0.0
         self._status = 0  # of the response that has begun
         self._framing: Framing = NONE
+        self._inspection: Inspection | None = None  # of a response that must be redacted
 
     # -- what the client calls
 
@@ -138,9 +141,21 @@ class Exchange:
         trailers: Headers = NO_HEADERS,
         assertion: bytes = b"",
     ) -> None:
-        """Send the head, with the `payload` that came along; `done`: that is the whole request."""
-        self._names = names
+        """Send the head, with the `payload` that came along; `done`: that is the whole request.
+
+        A WebSocket whose messages would have to be redacted is withheld before it is asked for.
+        """
         head, decision = self._head, self._decision
+        if permit.obligations.redact:
+            names = names.inspected(head.method in ("GET", "HEAD"))
+            self._inspection = Inspection(
+                self, head, permit.obligations.redact, self._pool.limits, self._pool.stats
+            )
+            if head.handshake is not None:
+                self._pool.stats.withhold("websocket")
+                self.withhold()
+                return
+        self._names = names
         first = request_head(
             head,
             self._request,
@@ -175,6 +190,8 @@ class Exchange:
     def abandon(self, status: int) -> bool:
         """Stop: the client is gone (0) or its body is bad (400). Whether a response had begun."""
         self._over = True
+        if self._inspection is not None:
+            self._inspection.cancel()
         self._drop_upstream()
         begun = self._status != 0
         self._finished(status)
@@ -202,6 +219,8 @@ class Exchange:
             self._pool.take_new(self)
             return
         stats.upstream_error(failure.value)
+        if self._inspection is not None:
+            self._inspection.cancel()
         if self._status:
             self._finished(self._status)
             self._client.response_broken()
@@ -228,6 +247,42 @@ class Exchange:
     def upstream_response(self, head: ResponseHead, payload: bytes, done: bool) -> None:
         self._seconds = time.perf_counter() - self._sent_at
         self._first = b""
+        if self._inspection is None:
+            self._respond(head, payload, done)
+        else:
+            if done:
+                self._let_go()
+            self._inspection.begin(head, payload, done)
+
+    def upstream_payload(self, payload: bytes, done: bool) -> None:
+        if self._inspection is not None:
+            if done:
+                self._let_go()
+            self._inspection.more(payload, done)
+            return
+        if self._framing is CHUNKED:
+            payload = chunk(payload) + self._last_chunk() if done else chunk(payload)
+        if payload:
+            self._client.write(payload)
+        if done:
+            self._end()
+
+    def upstream_writable(self, writable: bool) -> None:
+        self._client.upload_writable(writable)
+
+    # -- Inspected
+
+    def inspected(self, head: ResponseHead, body: bytes) -> None:
+        self._respond(head, body, True)
+
+    def withhold(self) -> None:
+        self._over = True
+        self._drop_upstream()
+        self._client.no_response(Failure.WITHHELD, self._request, self._decision)
+
+    # -- within
+
+    def _respond(self, head: ResponseHead, payload: bytes, done: bool) -> None:
         self._status = head.status
         client = self._client
         version = self._head.version
@@ -248,19 +303,6 @@ class Exchange:
         client.write(data)
         if done:
             self._end()
-
-    def upstream_payload(self, payload: bytes, done: bool) -> None:
-        if self._framing is CHUNKED:
-            payload = chunk(payload) + self._last_chunk() if done else chunk(payload)
-        if payload:
-            self._client.write(payload)
-        if done:
-            self._end()
-
-    def upstream_writable(self, writable: bool) -> None:
-        self._client.upload_writable(writable)
-
-    # -- within
 
     def _framed(self, payload: bytes, done: bool, trailers: Headers) -> bytes:
         block = self._head.block
@@ -296,11 +338,14 @@ class Exchange:
         )
 
     def _end(self) -> None:
+        self._let_go()
+        self._finished(self._status)
+        self._client.response_done(self._request_done)
+
+    def _let_go(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.release(self._request_done)
-        self._finished(self._status)
-        self._client.response_done(self._request_done)
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

@@ -40,6 +40,9 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     yield counter("sidecar_upstream_connections_created", "Opened.", stats.upstream_created)
     yield counter("sidecar_upstream_connections_reused", "Used again.", stats.upstream_reused)
     yield counter("sidecar_upstream_retries", "Sent again, safely.", stats.retries)
+    yield gauge("sidecar_inspected_bytes", "Of responses held to be redacted.", stats.inspecting)
+    yield counter("sidecar_responses_redacted", "Looked through, sent on.", stats.redacted)
+    yield _by("sidecar_responses_withheld", "Not to be looked through.", "reason", stats.withheld)
     yield _by("sidecar_upstream_errors", "Without an answer.", "kind", stats.upstream_errors)
 
 

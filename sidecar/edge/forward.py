@@ -206,6 +206,8 @@ def _settled_lines(
             name.lower().encode("ascii") + b": " + encoded(value) + b"\r\n"
             for name, value in obligations.set_headers
         )
+    if obligations.redact:
+        set_lines += b"accept-encoding: identity\r\n"
     return b"".join(
         (
             f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii"),

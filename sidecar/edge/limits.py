@@ -44,6 +44,8 @@ class Limits:
     connect: float = 5.0
     first_byte: float = 60.0
     response: float = 300.0  # between two pieces of a response
+    redacted_body: int = 1024 * 1024  # of one response that is looked through
+    inspecting: int = 64 * 1024 * 1024  # bytes of all such responses at once
     tunnels: int = 10_000  # WebSocket tunnels; they count as connections, not as in flight
     tunnel_idle: float = 3600.0  # with nothing from either side
     tunnel_close: float = 5.0  # for the frame under way to end, and for the answer to our close
@@ -56,10 +58,9 @@ class ProxyStats:
     __slots__ = (
         "accepted", "bad_requests", "bodies_held", "bodies_refused", "bytes_received",
         "bytes_sent", "client_aborts", "connections_open", "connections_refused", "in_flight",
-        "requests", "retries", "shed",
-        "timeouts", "tunnels", "tunnels_cut", "tunnels_open", "tunnels_refused",
-        "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
-        "upstream_reused", "upstream_waiting",
+        "inspecting", "redacted", "requests", "retries", "shed", "timeouts", "tunnels",
+        "tunnels_cut", "tunnels_open", "tunnels_refused", "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
+        "upstream_reused", "upstream_waiting", "withheld",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -87,6 +88,9 @@ class ProxyStats:
         self.upstream_reused = 0
         self.upstream_errors: dict[str, int] = {}  # by `upstream_connection.Failure`
         self.retries = 0
+        self.inspecting = 0  # gauge: bytes of responses held to be looked through
+        self.redacted = 0  # responses that were, and went on
+        self.withheld: dict[str, int] = {}  # those that did not, by reason: few, ours
 
     def bad_request(self, reason: str) -> None:
         self.bad_requests[reason] = self.bad_requests.get(reason, 0) + 1
@@ -96,6 +100,9 @@ class ProxyStats:
 
     def tunnel_cut(self, reason: str) -> None:
         self.tunnels_cut[reason] = self.tunnels_cut.get(reason, 0) + 1
+
+    def withhold(self, reason: str) -> None:
+        self.withheld[reason] = self.withheld.get(reason, 0) + 1
 
     def upstream_error(self, kind: str) -> None:
         self.upstream_errors[kind] = self.upstream_errors.get(kind, 0) + 1

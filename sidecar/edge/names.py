@@ -14,6 +14,13 @@ from sidecar.decide.request import Headers
 _KEPT: Final = 2048  # names whose fate is remembered, in each table
 _LONGEST_KEPT: Final = 64
 
+# Of a response that is to be looked through all is needed, and in no coding but its own.
+_PARTS: Final = frozenset((
+    b"accept-encoding", b"range", b"if-range", b"a-im",
+))  # fmt: skip
+# The caller's are of what it was shown, so nothing to the service. If-Match stays: it fails there.
+_VALIDATORS: Final = frozenset((b"if-none-match", b"if-modified-since"))
+
 _FOLD: Final = bytes(
     c + 32 if 65 <= c <= 90 else c if 97 <= c <= 122 or 48 <= c <= 57 else 45 for c in range(256)
 )
@@ -148,6 +155,16 @@ class RequestNames(dict[bytes, bytes]):
         if removed:
             taken.add(b"dpop")  # the proof that goes with it
         self._taken = NOT_FORWARDED | taken | {folded(name.encode()) for name in set_by_rules}
+        self._inspected: dict[bool, RequestNames] = {}
+
+    def inspected(self, reads: bool) -> RequestNames:
+        """The table for requests whose responses are looked through; `reads`: by GET or HEAD."""
+        found = self._inspected.get(reads)
+        if found is None:
+            found = RequestNames(self.set_by_rules, self.read, self.removed, self.beside)
+            found._taken |= _PARTS | _VALIDATORS if reads else _PARTS
+            self._inspected[reads] = found
+        return found
 
     def __missing__(self, name: bytes) -> bytes:
         dropped = misleading(name) or folded(name) in self._taken

@@ -211,7 +211,9 @@ class Tunnels:
 
     def _judge(self, tunnel: Tunnel, outcome: Permit | Refuse) -> None:
         self._unsure.discard(tunnel)
-        if isinstance(outcome, Permit):
+        if isinstance(outcome, Permit) and outcome.obligations.redact:
+            tunnel.cut(Cut.POLICY)  # frames are not looked through
+        elif isinstance(outcome, Permit):
             self._prolong(tunnel, outcome)
         elif outcome.code not in _UNDECIDED:
             tunnel.cut(Cut.EXPIRED if tunnel.expires <= self._clock() else Cut.POLICY)
@@ -244,7 +246,7 @@ class Tunnels:
         """
         wall = self._clock()
         outcome = self._reviewer.review(tunnel.request)
-        if isinstance(outcome, Permit):
+        if isinstance(outcome, Permit) and not outcome.obligations.redact:
             self._prolong(tunnel, outcome)
             if tunnel.expires > wall:
                 return

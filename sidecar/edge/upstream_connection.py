@@ -39,6 +39,7 @@ class Failure(StrEnum):
     BAD_RESPONSE = "bad_response"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     RESPONSE_TIMEOUT = "response_timeout"
+    WITHHELD = "withheld"  # there is one, and it must not be seen
 
 
 class Taker(Protocol):
