@@ -59,7 +59,8 @@ class ProxyStats:
         "accepted", "bad_requests", "bodies_held", "bodies_refused", "bytes_received",
         "bytes_sent", "client_aborts", "connections_open", "connections_refused", "in_flight",
         "inspecting", "redacted", "requests", "retries", "shed", "timeouts", "tunnels",
-        "tunnels_cut", "tunnels_open", "tunnels_refused", "upstream_created", "upstream_errors", "upstream_idle", "upstream_open",
+        "tunnels_cut", "tunnels_open", "tunnels_refused", "upstream_created", "upstream_errors",
+        "upstream_idle", "upstream_open",
         "upstream_reused", "upstream_waiting", "withheld",
     )  # fmt: skip
 
