@@ -32,7 +32,7 @@ from sidecar.errors import DocumentsInvalid, Problem
 API_VERSION: Final = "authz.sidecar/v1"
 MAX_TEXT: Final = 64 * 1024 * 1024  # bytes of one source
 
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _SURROGATES: Final = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     kind: info
@@ -132,7 +132,7 @@ def _quickly(data: bytes) -> Document | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     metadata = typed.metadata
-    if not _NAME.fullmatch(metadata.name) or not _NAME.fullmatch(metadata.namespace):
+    if not NAME.fullmatch(metadata.name) or not NAME.fullmatch(metadata.namespace):
         return None
     return Document(
         kind=typed.kind,
@@ -330,7 +330,7 @@ class _Parser:
                 value = self._reader.text(inner, key, entry[1], "metadata.")
                 if value is not None:
                     names[key] = value
-                    if not _NAME.fullmatch(value):
+                    if not NAME.fullmatch(value):
                         self._reader.fail(
                             inner[key][1],
                             f"metadata.{key}",
