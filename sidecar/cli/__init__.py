@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "control-plane": "hold policies and push them to sidecars",
     "init": "write a first, commented, working set of documents",
     "check": "every mistake in documents, with file:line:column",
+    "schema": "JSON Schema of the documents, for editors",
     "apply": "publish documents",
     "get": "what is published",
     "revoke": "withdraw a token, a session, a subject or a key, everywhere",

@@ -1,8 +1,9 @@
-"""`sidecar init`: a first, commented, working set of documents."""
+"""`sidecar init`: a first, commented, working set of documents, perhaps from an OpenAPI file."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,8 @@ from sidecar.cli import FINE
 if TYPE_CHECKING:
     from sidecar.errors import Problem
 
+_ISSUER: Final = "https://idp.example"  # where nobody says another
+_AUDIENCE: Final = "my-service"
 _FILES: Final = {
     "issuer.yaml": """\
 # Whose tokens are admitted. `issuer` must equal the `iss` claim of the tokens, to the letter.
@@ -77,20 +80,26 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "init",
         help="write a first set of documents",
-        description="Write a first, commented, working set of documents into a folder.",
-        epilog="example: sidecar init --issuer https://idp.example --audience payments",
+        description="Write a first, commented, working set of documents into a folder: a sample, "
+        "or rules for the operations of an OpenAPI 3.0 or 3.1 description.",
+        epilog="example: sidecar init openapi.yaml --audience payments",
     )
+    parser.add_argument(
+        "openapi", nargs="?", metavar="OPENAPI",
+        help="an OpenAPI description (YAML or JSON; - is standard input); what cannot be carried "
+        "over is said, and stays refused",
+    )  # fmt: skip
     parser.add_argument(
         "--into", dest="folder", metavar="DIR", type=Path, default=Path("policies"),
         help="the folder to write into (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--issuer",
-        default="https://idp.example",
-        help="the `iss` of your tokens (default: %(default)s)",
+        help=f"the `iss` of your tokens (default: that of OPENAPI, or {_ISSUER})",
     )
     parser.add_argument(
-        "--audience", default="my-service", help="the `aud` of your tokens (default: %(default)s)"
+        "--audience",
+        help=f"the `aud` of your tokens (default: from the title of OPENAPI, or {_AUDIENCE})",
     )
     parser.add_argument("--name", help="the service's name (default: the audience)")
     parser.set_defaults(handler=run)
@@ -104,8 +113,7 @@ def run(args: argparse.Namespace) -> int:
     existing = [name for name in _FILES if (args.folder / name).exists()]
     if existing:
         raise Misuse(f"{args.folder} already holds {', '.join(existing)}; name another folder")
-    values = {"issuer": args.issuer, "audience": args.audience, "name": args.name or args.audience}
-    texts = {name: text.format(**values) for name, text in _FILES.items()}
+    texts, said = _sample(args) if args.openapi is None else _translated(args)
     documents, problems = parse([Source(name, text) for name, text in texts.items()])
     problems = problems or validate(documents)
     if problems:  # of what was given; nothing was written that a line could be named of
@@ -113,17 +121,48 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (args.folder / name).write_text(text)
+            with open(args.folder / name, "x", encoding="utf-8") as file:
+                file.write(text)
     except OSError as error:
         raise Misuse(f"cannot write into {args.folder}: {error.strerror}") from None
+    if said:
+        print("Not carried over, or in need of a look; policy.yaml says it too:\n", file=sys.stderr)
+        for each in said:
+            print(f"  - {each}", file=sys.stderr)
+        print(file=sys.stderr)
     print(f"Wrote {', '.join(texts)} into {args.folder}/. Next:\n")
     print(f"  sidecar check {args.folder}")
     print(f"  sidecar run --upstream http://127.0.0.1:8080 --policies {args.folder}")
     return FINE
 
 
+def _sample(args: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    issuer = _ISSUER if args.issuer is None else args.issuer
+    audience = _AUDIENCE if args.audience is None else args.audience
+    name = audience if args.name is None else args.name
+    values = {"issuer": issuer, "audience": audience, "name": name}
+    return {name: text.format(**values) for name, text in _FILES.items()}, []
+
+
+def _translated(args: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """The same from the description, and what must be said of it."""
+    from sidecar.cli.openapi.write import translate
+    from sidecar.errors import Misuse
+    from sidecar.facts.files import STDIN, read_sources
+
+    if args.openapi != STDIN and Path(args.openapi).is_dir():
+        raise Misuse(f"{args.openapi} is a folder; name the OpenAPI file")
+    sources, problems = read_sources([args.openapi])
+    if problems or not sources:
+        raise Misuse([str(problem) for problem in problems])
+    return translate(
+        sources[0], issuer=args.issuer, audience=args.audience, name=args.name, unknown=_ISSUER
+    )
+
+
 def _blame(problem: Problem) -> str:
     """The flag whose value no document can hold, and why."""
-    flag = "--issuer" if problem.file == "issuer.yaml" else "--audience, --name"
+    flags = {"issuer.yaml": "--issuer", "service.yaml": "--audience, --name"}
+    flag = flags.get(problem.file, "--name")
     hint = f"; {problem.hint}" if problem.hint else ""
     return f"{flag}: {problem.message}{hint}"

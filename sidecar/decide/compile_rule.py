@@ -17,7 +17,7 @@ from sidecar.decide.workloads import Workloads
 from sidecar.errors import Problem
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
+SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 _VALUE: Final = re.compile(
     r"[!#-\[\]-~]+"
 )  # of acr_values: RFC 9470 puts them in quotes, by spaces
@@ -95,7 +95,7 @@ def compile_require(
     document: Document, require: Require, pointer: str, problems: list[Problem]
 ) -> Requirements:
     for place, scope in enumerate(require.scopes):
-        if not _SCOPE.fullmatch(scope):
+        if not SCOPE.fullmatch(scope):
             report(
                 problems, document, f"{pointer}.scopes[{place}]",
                 f"{scope!r} is not a scope, so no token can carry it",

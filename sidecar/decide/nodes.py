@@ -20,6 +20,8 @@ from sidecar.errors import Problem
 
 ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
 MAX_DEPTH: Final = 64  # lists and mappings inside one another
+SMALLEST: Final = -(2**63)  # of numbers where any JSON value may stand
+LARGEST: Final = 2**64 - 1
 _FORMS: Final = {
     get_args(Duration)[1].pattern: ("duration", "write 500ms, 30s, 5m, 1h or 2d"),
     get_args(Rate)[1].pattern: ("rate", "write 100/s, 20/m, 5/h or 1/d"),
@@ -246,7 +248,7 @@ class NodeReader:
         except ValueError:
             self.fail(node, pointer, f"{value!r} is not a JSON value", f'quote it: "{value}"')
             return None
-        if isinstance(found, int | float) and not -(2**63) <= found < 2**64:
+        if isinstance(found, int | float) and not SMALLEST <= found <= LARGEST:
             self.fail(node, pointer, "a number beyond 64 bits", f'quote it: "{value}"')
             return None
         return found

@@ -32,7 +32,7 @@ from sidecar.errors import DocumentsInvalid, Problem
 API_VERSION: Final = "authz.sidecar/v1"
 MAX_TEXT: Final = 64 * 1024 * 1024  # bytes of one source
 
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _SURROGATES: Final = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     kind: info
@@ -70,6 +70,49 @@ def parse(sources: Iterable[Source]) -> tuple[list[Document], list[Problem]]:
             else:
                 documents.append(document)
     return documents, problems
+
+
+def compose(source: Source) -> Iterator[yaml.Node]:
+    """The nodes of each document of YAML or JSON text that is not too long or too deep for that;
+    empty ones are passed over. Raises DocumentsInvalid where it goes no further."""
+    text = source.text.removeprefix("\ufeff")  # a mark of its encoding, not of its contents
+    if len(text) > MAX_TEXT:
+        raise DocumentsInvalid([Problem("file is larger than 64 MiB", file=source.name)])
+    if text.lstrip()[:1] == "{":
+        # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
+        text = _SURROGATES.sub(_join_surrogates, text)
+    try:
+        bound_depth(text)
+        loader = yaml.CSafeLoader(text)
+        try:
+            while loader.check_node():
+                node = loader.get_node()
+                if node is not None and not is_nothing(node):
+                    yield node
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise DocumentsInvalid([_syntax(source.name, error)]) from None
+
+
+def _syntax(file: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if isinstance(error, TooMuch):
+        return Problem(str(error), file, line, column)
+    what = str(getattr(error, "problem", None) or error).splitlines()[0]
+    context = getattr(error, "context", None)
+    hint = (
+        "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
+        "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
+    )
+    return Problem(
+        message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
+        file=file,
+        line=line,
+        column=column,
+        hint=hint,
+    )
 
 
 def problem_at(
@@ -132,7 +175,7 @@ def _quickly(data: bytes) -> Document | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     metadata = typed.metadata
-    if not _NAME.fullmatch(metadata.name) or not _NAME.fullmatch(metadata.namespace):
+    if not NAME.fullmatch(metadata.name) or not NAME.fullmatch(metadata.namespace):
         return None
     return Document(
         kind=typed.kind,
@@ -204,49 +247,15 @@ class _Parser:
         self._reader = NodeReader(source.name, len(source.text), problems)
 
     def documents(self) -> Iterator[Document]:
-        text = self._source.text
-        if len(text) > MAX_TEXT:
-            self._problems.append(Problem("file is larger than 64 MiB", file=self._source.name))
-            return
-        if text.lstrip()[:1] == "{":
-            # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
-            text = _SURROGATES.sub(_join_surrogates, text)
         try:
-            bound_depth(text)
+            for node in compose(self._source):
+                document = self._read(node)
+                if document is not None:
+                    yield document
+        except DocumentsInvalid as error:
+            self._problems += error.problems
         except TooMuch as error:
-            self._problems.append(self._syntax(error))
-            return
-        loader = yaml.CSafeLoader(text)
-        try:
-            while loader.check_node():
-                node = loader.get_node()
-                if node is not None and not is_nothing(node):
-                    document = self._read(node)
-                    if document is not None:
-                        yield document
-        except yaml.YAMLError as error:
-            self._problems.append(self._syntax(error))
-        finally:
-            loader.dispose()
-
-    def _syntax(self, error: yaml.YAMLError) -> Problem:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        if isinstance(error, TooMuch):
-            return Problem(str(error), self._source.name, line, column)
-        what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        context = getattr(error, "context", None)
-        hint = (
-            "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
-            "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
-        )
-        return Problem(
-            message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
-            file=self._source.name,
-            line=line,
-            column=column,
-            hint=hint,
-        )
+            self._problems.append(_syntax(self._source.name, error))
 
     def _read(self, node: yaml.Node) -> Document | None:
         before = len(self._problems)
@@ -330,7 +339,7 @@ class _Parser:
                 value = self._reader.text(inner, key, entry[1], "metadata.")
                 if value is not None:
                     names[key] = value
-                    if not _NAME.fullmatch(value):
+                    if not NAME.fullmatch(value):
                         self._reader.fail(
                             inner[key][1],
                             f"metadata.{key}",

@@ -18,8 +18,10 @@ from sidecar.errors import BadRequest
 T = TypeVar("T")
 
 _VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_REST: Final = "**"
-_ONE: Final = "*"
+# In parts. A decoded segment holds no NUL, so a `*` that a path spells `%2A` is only itself.
+REST: Final = "\0**"
+ONE: Final = "\0*"
+_WRITTEN: Final = {"**": REST, "*": ONE}
 _KEPT: Final = 4096  # paths whose rules are remembered, up to this many characters of path and host
 _LONGEST_KEPT: Final = 512
 
@@ -37,7 +39,7 @@ class Pattern:
         return {name: segments[place] for name, place in self.variables}
 
 
-ANY: Final = Pattern("/**", (_REST,), ())
+ANY: Final = Pattern("/**", (REST,), ())
 
 
 def parse_pattern(text: str) -> Pattern:
@@ -47,7 +49,7 @@ def parse_pattern(text: str) -> Pattern:
     if "?" in text or "#" in text:
         raise ValueError("a path pattern has no query and no fragment")
     raw = text.split("/")[1:]
-    rests = [place for place, part in enumerate(raw) if part == _REST]
+    rests = [place for place, part in enumerate(raw) if part == "**"]
     parts: list[str] = []
     variables: dict[str, int] = {}
     for place, part in enumerate(raw):
@@ -57,9 +59,9 @@ def parse_pattern(text: str) -> Pattern:
             if name in variables:
                 raise ValueError(f"{{{name}}} is bound twice")
             variables[name] = _position(place, rests, len(raw), name)
-            parts.append(_ONE)
-        elif part in (_ONE, _REST):
-            parts.append(part)
+            parts.append(ONE)
+        elif part in _WRITTEN:
+            parts.append(_WRITTEN[part])
         elif "*" in part or "{" in part or "}" in part:
             raise ValueError(f"{part!r}: *, ** and {{name}} stand for whole segments")
         else:
@@ -145,7 +147,7 @@ class RouteIndex(Generic[T]):
         for route in routes:
             for pattern in route.patterns:
                 index._insert(route, pattern)
-                if route.slash and pattern.parts[-1] not in ("", _REST):
+                if route.slash and pattern.parts[-1] not in ("", REST):
                     index._insert(
                         route, Pattern(pattern.text, (*pattern.parts, ""), _shifted(pattern))
                     )
@@ -158,13 +160,13 @@ class RouteIndex(Generic[T]):
     def _insert(self, route: Route[T], pattern: Pattern) -> None:
         node = self._root
         for part in pattern.parts:
-            if part == _REST:
+            if part == REST:
                 if node.loops:
                     continue  # `**/**` is `**`
                 if node.rest is None:
                     node.rest = _Node(loops=True)
                 node = node.rest
-            elif part == _ONE:
+            elif part == ONE:
                 if node.one is None:
                     node.one = _Node()
                 node = node.one

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.decide.routes import Pattern, Route, RouteIndex, parse_pattern
+from sidecar.decide.routes import ONE, REST, Pattern, Route, RouteIndex, parse_pattern
 
 
 def route(order: int, *patterns: str, slash: bool = False, **match: object) -> Route[str]:
@@ -129,11 +129,11 @@ PARTS = st.sampled_from(["a", "b", "*", "**", "{x}"])
 def naive(parts: tuple[str, ...], segments: list[str]) -> bool:
     if not parts:
         return not segments
-    if parts[0] == "**":
+    if parts[0] == REST:
         return any(naive(parts[1:], segments[n:]) for n in range(len(segments) + 1))
     if not segments:
         return False
-    fits = segments[0] != "" if parts[0] == "*" else parts[0] == segments[0]
+    fits = segments[0] != "" if parts[0] == ONE else parts[0] == segments[0]
     return fits and naive(parts[1:], segments[1:])
 
 
@@ -157,3 +157,16 @@ def test_the_index_matches_what_each_pattern_matches(
     segments = [*path, ""] if slash else path
     expected = [f"r{n}" for n, pattern in enumerate(parsed) if naive(pattern.parts, segments)]
     assert [rule for rule, _ in RouteIndex.build(routes).find("GET", "h", segments)] == expected
+
+
+def test_an_escaped_star_is_only_itself() -> None:
+    index = RouteIndex.build(
+        [
+            Route(0, "one", (parse_pattern("/files/%2A"),), frozenset(), ()),
+            Route(1, "all", (parse_pattern("/deep/%2A%2A"),), frozenset(), ()),
+        ]
+    )
+    assert [rule for rule, _ in index.find("GET", "", ["files", "*"])] == ["one"]
+    assert [rule for rule, _ in index.find("GET", "", ["deep", "**"])] == ["all"]
+    for segments in (["files", "secret"], ["deep"], ["deep", "a"], ["deep", "a", "b"]):
+        assert index.find("GET", "", segments) == []

@@ -17,9 +17,32 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
-Expression = Annotated[str, Meta(min_length=1, max_length=16384)]
-Duration = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(ms|s|m|h|d)\Z")]  # as _DURATION
-Rate = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,8}/(s|m|h|d)\Z")]  # as rates.Rate
+Expression = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=16384,
+        title="CEL expression",
+        description="A CEL expression (https://cel.dev) over `request`, `token` and the rest.",
+        examples=["request.params.id == token.sub", "token.?tier.orValue('none')"],
+    ),
+]
+Duration = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[0-9]{1,9}(ms|s|m|h|d)\Z",  # as _DURATION
+        title="duration",
+        examples=["500ms", "30s", "5m", "1h", "2d"],
+    ),
+]
+Rate = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[1-9][0-9]{0,8}/(s|m|h|d)\Z",  # as rates.Rate
+        title="rate",
+        examples=["100/s", "20/m", "5/h", "1/d"],
+    ),
+]
 Selector = dict[str, str]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -62,7 +85,14 @@ class SecretSource(Part, frozen=True):
     ] = None
 
 
-Size = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(B|KiB|MiB)\Z")]  # as _SIZE
+Size = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[0-9]{1,9}(B|KiB|MiB)\Z",  # as _SIZE
+        title="size",
+        examples=["512B", "64KiB", "1MiB"],
+    ),
+]
 _SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _SIZE: Final = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 
