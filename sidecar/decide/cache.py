@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from sidecar.decide.bindings import Bindings, Footprint, NotYet, Unreadable
+from sidecar.decide.bindings import Bindings, Footprint, Unreadable
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.routes import ANY, Candidates, Pattern
 from sidecar.decide.snapshot import CompiledRule
@@ -125,9 +125,10 @@ class Reads:
         workload = bindings.standing()
         subject = None
         if self.subject:
-            try:
-                subject = bindings.subject()  # each reading of a record is an object of its own
-            except NotYet:
+            subject = (
+                bindings.subject_if_known()
+            )  # each reading of a record is an object of its own
+            if subject is None:
                 return None
         if not self._reads:
             return (candidates, verified, workload, subject)
