@@ -36,17 +36,15 @@ class Door:
         self.keys = KeyStore()
         self.now = time.time()
         self.known = Known(None, {})
+        self.answers: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(100)
         self.authorizer = Authorizer(
             self.keys, Metrics(), self.log, clock=lambda: self.now, subjects=self, enrichments=self
         )
-        self.answers = self.authorizer.evidence.enriched
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.port = 0
 
     # -- subjects and enrichments of the case at hand
-
-    answers: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(100)
 
     def get(self, identity: Identity, now: float) -> Subject | Unavailable | None:
         return self.known.get(identity, now)
