@@ -16,8 +16,9 @@ from typing import Final
 
 from sidecar.decide.compile import validate
 from sidecar.decide.documents import PLATFORM, Document, TokenIssuer
-from sidecar.decide.parse import parse
+from sidecar.decide.parse import Source, parse_one, together
 from sidecar.errors import DocumentsInvalid, Problem
+from sidecar.facts.beside import beside
 from sidecar.facts.files import document_files, inline_keys, read_sources
 
 POLL: Final = 0.5  # seconds between looks; a change is enforced within 2 s
@@ -49,12 +50,13 @@ class FilePolicies:
         self._sleep = sleep
         self._stamp: Stamp = ()
         self._beside: set[str] = set()
+        self._parsed: dict[str, tuple[str, tuple[list[Document], list[Problem]]]] = {}
         self._full: set[str] = set()  # files that held documents when last adopted
 
     async def start(self) -> None:
         """Load for the first time. Raises DocumentsInvalid: there is nothing to fall back to."""
         self._stamp = await asyncio.to_thread(self._look)
-        read = await asyncio.to_thread(self._read)
+        read = await beside.run(self._read)
         await self._adopt(read.documents)
         await self._adopted(read)
 
@@ -72,7 +74,7 @@ class FilePolicies:
                 return
             self._stamp = stamp = await self._settled(stamp)
             beside = self._beside  # reading may find others
-            read = await asyncio.to_thread(self._read)
+            read = await beside.run(self._read)
             if await asyncio.to_thread(self._look, beside) != stamp:
                 self._stamp = ()  # changed while it was read: the next look reads it again
                 return
@@ -119,7 +121,8 @@ class FilePolicies:
 
     def _read(self) -> _Read:
         sources, problems = read_sources([str(self._path)], pipes=False)
-        parsed, found = parse(sources)
+        parsed, found = together([self._parsed_once(source) for source in sources])
+        self._parsed = {source.name: self._parsed[source.name] for source in sources}
         problems += found
         self._beside = _files_beside(parsed)
         full = {document.file for document in parsed}
@@ -145,6 +148,14 @@ class FilePolicies:
         if errors:
             raise DocumentsInvalid(errors)
         return _Read(documents, full)
+
+    def _parsed_once(self, source: Source) -> tuple[list[Document], list[Problem]]:
+        """What a file holds: the very same documents for as long as its text is the same, so that
+        what did not change is not compiled again."""
+        known = self._parsed.get(source.name)
+        if known is None or known[0] != source.text:
+            known = self._parsed[source.name] = (source.text, parse_one(source))
+        return known[1]
 
     def _nothing(self, documents: Sequence[Document]) -> Problem:
         namespaces = sorted({document.namespace for document in documents})

@@ -39,6 +39,7 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
+from sidecar.facts.beside import beside
 from sidecar.facts.introspection import Introspections
 from sidecar.facts.secrets import Secrets
 from sidecar.plane import traffic_tls
@@ -115,14 +116,17 @@ class Serving:
 
     async def adopt(self, documents: Sequence[Document], version: str = "") -> Snapshot:
         """Compile off the loop, then swap one reference. Raises DocumentsInvalid."""
-        snapshot = await asyncio.to_thread(
+        snapshot = await beside.run(
             compile_snapshot,
             documents,
             namespace=self.settings.namespace,
             labels=self.settings.labels,
             version=version,
         )
+        before = self.authorizer.snapshot
         self.authorizer.adopt(snapshot)
+        # To let go of thousands of rules takes its time; whoever holds them last does it.
+        await asyncio.to_thread(lambda held: None, before)
         return snapshot
 
     async def listen(

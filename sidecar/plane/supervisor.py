@@ -127,7 +127,7 @@ class Supervisor:
         """Raises DocumentsInvalid, before any worker has heard of them."""
         async with self._adopting:
             began = time.perf_counter()
-            snapshot = await asyncio.to_thread(
+            snapshot = await beside.run(
                 compile_snapshot,
                 documents,
                 namespace=self.settings.namespace,

@@ -26,11 +26,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from sidecar import __version__
 from sidecar.config import RunSettings
+from sidecar.decide.documents import Document
 from sidecar.decide.parse import from_canonical
 from sidecar.decide.revocations import unpack
 from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
+from sidecar.facts.beside import beside
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel
@@ -61,6 +63,7 @@ class Worker:
         self._settings = settings
         self._channel = channel
         self._tasks = Tasks()
+        self._compiled: dict[bytes, Document] = {}
         self._keys = RemoteKeys(lambda issuer: self._say(messages.NeedKeys(issuer)))
         self._serving = Serving(
             settings,
@@ -126,12 +129,18 @@ class Worker:
         try:
             if len(texts) != order.documents:
                 raise ChannelBroken(f"{len(texts)} documents came, not {order.documents}")
-            documents = await asyncio.to_thread(lambda: [from_canonical(text) for text in texts])
+            documents = await beside.run(self._read_documents, texts)
             await self._serving.adopt(documents, order.version)
         except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor must know)
             await self._send(messages.Refused(order.release, f"{type(error).__name__}: {error}"))
         else:
             await self._send(messages.Adopted(order.release))
+
+    def _read_documents(self, texts: list[bytes]) -> list[Document]:
+        """The documents; those that did not change are the same objects, and so stay compiled."""
+        known = self._compiled
+        self._compiled = {text: known.get(text) or from_canonical(text) for text in texts}
+        return [self._compiled[text] for text in texts]
 
     async def _serve(self, port: int) -> None:
         if self._ending.is_set():
