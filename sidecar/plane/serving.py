@@ -39,10 +39,12 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
+from sidecar.facts.enrich import Enrichments
 from sidecar.facts.introspection import Introspections
 from sidecar.facts.secrets import Secrets
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
+from sidecar.plane.fact_families import enrichment_families
 from sidecar.plane.garbage import Garbage
 from sidecar.plane.shared import nonce_key
 from sidecar.plane.tasks import Tasks
@@ -74,7 +76,9 @@ class Serving:
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
-        self.introspections = Introspections(Secrets(settings.secrets, variable))
+        secrets = Secrets(settings.secrets, variable)
+        self.introspections = Introspections(secrets)
+        self.enrichments = Enrichments(secrets)
         self.authorizer = Authorizer(
             keys,
             self.metrics,
@@ -84,6 +88,7 @@ class Serving:
             nonce_key=nonces or nonce_key(settings, secret),
             asserter=Asserter(secret),
             introspections=self.introspections,
+            enrichments=self.enrichments,
         )
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
@@ -150,6 +155,7 @@ class Serving:
         """After `drain`: end what runs beside the traffic, write the last records."""
         await self._tasks.cancel()
         await self.introspections.close()
+        await self.enrichments.close()
         await asyncio.to_thread(self.log.close)
 
     def _vouched_anew(self) -> None:
@@ -167,6 +173,7 @@ class Serving:
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
         yield from _introspections(self.introspections)
+        yield from enrichment_families(self.enrichments)
         yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
         yield counter(
