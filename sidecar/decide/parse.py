@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import orjson
@@ -39,6 +39,9 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     for kind, spec in KINDS.items()
     if isinstance(info := inspect.type_info(spec), inspect.StructType)
 }
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,57 @@ def with_spec(document: Document, spec: Mapping[str, Any]) -> Document:
     )
 
 
+def read_nodes(
+    source: Source, problems: list[Problem], read: Callable[[yaml.Node], T | None]
+) -> Iterator[T]:
+    """What `read` makes of the node of each YAML document in a text. What is no YAML, or too much
+    of it, is a problem; nothing is read after it."""
+    text = source.text
+    if len(text) > MAX_TEXT:
+        problems.append(Problem("file is larger than 64 MiB", file=source.name))
+        return
+    if text.lstrip()[:1] in ("{", "["):
+        # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
+        text = _SURROGATES.sub(_join_surrogates, text)
+    try:
+        bound_depth(text)
+    except TooMuch as error:
+        problems.append(_syntax(source, error))
+        return
+    loader = yaml.CSafeLoader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None and not is_nothing(node):
+                found = read(node)
+                if found is not None:
+                    yield found
+    except yaml.YAMLError as error:
+        problems.append(_syntax(source, error))
+    finally:
+        loader.dispose()
+
+
+def _syntax(source: Source, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if isinstance(error, TooMuch):
+        return Problem(str(error), source.name, line, column)
+    what = str(getattr(error, "problem", None) or error).splitlines()[0]
+    context = getattr(error, "context", None)
+    hint = (
+        "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
+        "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
+    )
+    return Problem(
+        message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
+        file=source.name,
+        line=line,
+        column=column,
+        hint=hint,
+    )
+
+
 class _Parser:
     """One source. Problems are collected; a document with any is not returned."""
 
@@ -204,49 +258,7 @@ class _Parser:
         self._reader = NodeReader(source.name, len(source.text), problems)
 
     def documents(self) -> Iterator[Document]:
-        text = self._source.text
-        if len(text) > MAX_TEXT:
-            self._problems.append(Problem("file is larger than 64 MiB", file=self._source.name))
-            return
-        if text.lstrip()[:1] == "{":
-            # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
-            text = _SURROGATES.sub(_join_surrogates, text)
-        try:
-            bound_depth(text)
-        except TooMuch as error:
-            self._problems.append(self._syntax(error))
-            return
-        loader = yaml.CSafeLoader(text)
-        try:
-            while loader.check_node():
-                node = loader.get_node()
-                if node is not None and not is_nothing(node):
-                    document = self._read(node)
-                    if document is not None:
-                        yield document
-        except yaml.YAMLError as error:
-            self._problems.append(self._syntax(error))
-        finally:
-            loader.dispose()
-
-    def _syntax(self, error: yaml.YAMLError) -> Problem:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        if isinstance(error, TooMuch):
-            return Problem(str(error), self._source.name, line, column)
-        what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        context = getattr(error, "context", None)
-        hint = (
-            "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
-            "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
-        )
-        return Problem(
-            message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
-            file=self._source.name,
-            line=line,
-            column=column,
-            hint=hint,
-        )
+        return read_nodes(self._source, self._problems, self._read)
 
     def _read(self, node: yaml.Node) -> Document | None:
         before = len(self._problems)

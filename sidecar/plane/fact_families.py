@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sidecar.facts.enrich import Enrichments
+from sidecar.facts.subjects import SubjectsFile
 from sidecar.telemetry.metrics import counter, gauge
 
 
@@ -29,3 +30,10 @@ def enrichment_families(enrichments: Enrichments) -> Iterable[Metric]:
     for enricher, state in enrichments.status().items():
         breakers.add_metric([enricher], float(state["open"]))
     yield breakers
+
+
+def subject_families(subjects: SubjectsFile) -> Iterable[Metric]:
+    """The file of `--subjects`."""
+    yield gauge("sidecar_subjects", "Records held.", len(subjects))
+    yield counter("sidecar_subject_reloads", "Changes taken up.", subjects.reloads)
+    yield counter("sidecar_subject_rejects", "Changes with mistakes.", subjects.rejected)
