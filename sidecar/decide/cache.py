@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from sidecar.decide.bindings import Bindings, Footprint, Unreadable
@@ -74,6 +74,11 @@ class ExpiringCache(Generic[K, V]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.weight -= entry[2]
+
+    def retain(self, keep: Callable[[K], bool]) -> None:
+        """Forget all entries but those whose key is to be kept."""
+        for key in [key for key in self._entries if not keep(key)]:
+            self.drop(key)
 
     def clear(self) -> None:
         """Forget all."""

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 MAX_ANSWER: Final = 1024 * 1024
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+# Headers that are the exchange's own.
+_OURS: Final = frozenset(
+    (
+        "accept", "accept-encoding", "connection", "content-encoding", "content-length",
+        "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade",
+    )
+)  # fmt: skip
 _IN_PATH: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What the credential alone settles, so that being in a segment lasts as long as it does.
 _OF_THE_CALLER: Final = frozenset(
@@ -139,7 +146,7 @@ def compile_enricher(
     headers = []
     for name, wanted in spec.headers.items():
         pointer = f"spec.headers.{name}"
-        if not _HEADER.fullmatch(name) or name.lower() in ("host", "content-length", "connection"):
+        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
             report(problems, document, pointer, f"{name!r} is not a header to be sent here")
         secret = compile_secret(document, pointer, wanted, problems, files_only=False)
         headers.append((name.lower(), secret))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import orjson
@@ -42,6 +42,9 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     for kind, spec in KINDS.items()
     if isinstance(info := inspect.type_info(spec), inspect.StructType)
 }
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def compose(source: Source) -> Iterator[yaml.Node]:
     text = source.text.removeprefix("\ufeff")  # a mark of its encoding, not of its contents
     if len(text) > MAX_TEXT:
         raise DocumentsInvalid([Problem("file is larger than 64 MiB", file=source.name)])
-    if text.lstrip()[:1] == "{":
+    if text.lstrip()[:1] in ("{", "["):
         # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
         text = _SURROGATES.sub(_join_surrogates, text)
     try:
@@ -265,6 +268,22 @@ def with_spec(document: Document, spec: Mapping[str, Any]) -> Document:
     )
 
 
+def read_nodes(
+    source: Source, problems: list[Problem], read: Callable[[yaml.Node], T | None]
+) -> Iterator[T]:
+    """What `read` makes of the node of each YAML document in a text. What is no YAML, or too much
+    of it, is a problem; nothing is read after it."""
+    try:
+        for node in compose(source):
+            found = read(node)
+            if found is not None:
+                yield found
+    except DocumentsInvalid as error:
+        problems += error.problems
+    except TooMuch as error:
+        problems.append(_syntax(source.name, error))
+
+
 class _Parser:
     """One source. Problems are collected; a document with any is not returned."""
 
@@ -274,15 +293,7 @@ class _Parser:
         self._reader = NodeReader(source.name, len(source.text), problems)
 
     def documents(self) -> Iterator[Document]:
-        try:
-            for node in compose(self._source):
-                document = self._read(node)
-                if document is not None:
-                    yield document
-        except DocumentsInvalid as error:
-            self._problems += error.problems
-        except TooMuch as error:
-            self._problems.append(_syntax(self._source.name, error))
+        return read_nodes(self._source, self._problems, self._read)
 
     def _read(self, node: yaml.Node) -> Document | None:
         before = len(self._problems)

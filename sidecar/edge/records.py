@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from sidecar.decide.bindings import Bindings, NotYet, Unreadable
 from sidecar.decide.caller import NOBODY, Caller, Evidence, look
 from sidecar.decide.outcomes import Permit, Refuse
@@ -157,6 +159,8 @@ def _without_secrets(value: Any, depth: int, hidden: set[str] = _NOTHING_HIDDEN)
         return value if len(value) <= LONGEST else None
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Timestamp):  # as enrichers' answers have times
+        return value.ToJsonString()
     if isinstance(value, Mapping):
         if depth >= DEEPEST:
             return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sidecar.decide.documents import PLATFORM, Document, TokenIssuer
 from sidecar.decide.parse import Source, parse_one, together
 from sidecar.errors import DocumentsInvalid, Problem
 from sidecar.facts.beside import beside
-from sidecar.facts.files import document_files, inline_keys, read_sources
+from sidecar.facts.files import Stamp, document_files, inline_keys, read_sources, stamp_of
 
 POLL: Final = 0.5  # seconds between looks; a change is enforced within 2 s
 SETTLE: Final = 0.25  # seconds that nothing may change before it is read
@@ -27,7 +26,6 @@ LOOKS: Final = 8
 _log: Final = logging.getLogger("sidecar.policies")
 
 Adopt = Callable[[Sequence[Document]], Awaitable[None]]
-Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class FilePolicies:
@@ -73,9 +71,9 @@ class FilePolicies:
             if only_if_changed and stamp == self._stamp:
                 return
             self._stamp = stamp = await self._settled(stamp)
-            beside = self._beside  # reading may find others
+            watched = self._beside  # reading may find others
             read = await beside.run(self._read)
-            if await asyncio.to_thread(self._look, beside) != stamp:
+            if await asyncio.to_thread(self._look, watched) != stamp:
                 self._stamp = ()  # changed while it was read: the next look reads it again
                 return
             await self._adopt(read.documents)
@@ -165,11 +163,11 @@ class FilePolicies:
             str(self._path), 1, 1, hint="choose the namespace with --namespace",
         )  # fmt: skip
 
-    def _look(self, beside: Iterable[str] | None = None) -> Stamp:
+    def _look(self, watched: Iterable[str] | None = None) -> Stamp:
         """What a change in any of the files would change."""
         path = str(self._path)
         files = document_files(path) if self._path.is_dir() else [path]
-        return _stamp((*files, *sorted(self._beside if beside is None else beside)))
+        return stamp_of((*files, *sorted(self._beside if watched is None else watched)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +178,6 @@ class _Read:
 
 class _StillChanging(Exception):
     """No two looks agreed."""
-
-
-def _stamp(names: Iterable[str]) -> Stamp:
-    stamp = []
-    for name in names:
-        try:
-            found = os.stat(name)
-        except (OSError, ValueError):  # a NUL in a path is a ValueError
-            stamp.append((name, 0, 0, 0))
-        else:
-            stamp.append((name, found.st_mtime_ns, found.st_size, found.st_ino))
-    return tuple(stamp)
 
 
 def _files_beside(documents: Sequence[Document]) -> set[str]:

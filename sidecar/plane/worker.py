@@ -1,9 +1,9 @@
 """A worker: one process of several that serve traffic, led by a supervisor over a channel.
 
 It decides with what it is sent: settings, documents, keys. It never reads policy, fetches keys or
-holds a port of its own. When the channel ends, the supervisor has ended, and the worker drains as
-if told to. Signals from a terminal or a container reach it too and mean nothing to it: the
-supervisor gets them as well and says what to do.
+holds a port of its own; what one decision needs beyond that it fetches itself. When the channel
+ends, the supervisor has ended, and the worker drains as if told to. Signals from a terminal or a
+container reach it too and mean nothing to it: the supervisor gets them as well and says what to do.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Worker:
 
     async def run(self) -> int:
         """Until told to drain, or alone; the exit code. Raises Misuse."""
-        await self._serving.load_tls()
+        await self._serving.load_files()
         reading = self._tasks.spawn(self._obey())
         await self._ending.wait()
         await self._serving.drain()  # meanwhile keys may still come and numbers be asked for
