@@ -22,7 +22,7 @@ from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.caller import Evidence
 from sidecar.decide.dpop import thumbprint
-from sidecar.decide.enrichment import CompiledEnricher, Enriched
+from sidecar.decide.enrichment import CompiledEnricher, Enriched, declared
 from sidecar.decide.outcomes import (
     Code,
     Need,
@@ -147,7 +147,10 @@ def _answer(scenario: Scenario, enricher: CompiledEnricher) -> Enriched | Unavai
     values = scenario.enriched.get(enricher.name)
     if values is None:
         return Unavailable("enricher_unavailable")
-    return Enriched(values, inf)
+    try:
+        return Enriched(declared(enricher, values), inf)
+    except ValueError as error:
+        raise ScenarioInvalid(f"enriched.{enricher.name}", str(error)) from None
 
 
 def _verified(scenario: Scenario, snapshot: Snapshot) -> tuple[Verified | None, Bad | bool]:
