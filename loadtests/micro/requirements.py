@@ -109,18 +109,19 @@ class Costs:
         assert not problems, problems
         return compile_snapshot(documents, namespace="default", labels={})
 
-    def cost(self, asked: str, *, remembers: bool) -> float:
-        held, evidence, request = (
-            self.snapshot(asked),
-            self.evidence(remembers=remembers),
-            self.request(),
-        )
+    def work(self, asked: str, *, remembers: bool) -> Callable[[], None]:
+        """Decides once."""
+        held, evidence = self.snapshot(asked), self.evidence(remembers=remembers)
+        request = self.request()
 
         def work() -> None:
             request.memo = None
             assert type(authorize(request, held, evidence, NOW)) is Permit
 
-        return timed(work, ROUNDS)
+        return work
+
+    def cost(self, asked: str, *, remembers: bool) -> float:
+        return timed(self.work(asked, remembers=remembers), ROUNDS)
 
 
 def table(costs: Costs) -> list[tuple[str, float, float]]:
