@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "control-plane": "hold policies and push them to sidecars",
     "init": "write a first, commented, working set of documents",
     "check": "every mistake in documents, with file:line:column",
+    "test": "cases against policies, with coverage of rules",
+    "explain": "why a request is decided so, step by step",
     "schema": "JSON Schema of the documents, for editors",
     "apply": "publish documents",
     "get": "what is published",

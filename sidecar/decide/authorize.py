@@ -242,16 +242,18 @@ _UNKNOWABLE: Final = frozenset((Code.UNAVAILABLE, Code.TOO_LARGE))
 class _About:
     """What holds for some candidates whoever comes. `enforced` are those of policies that are; the
     others, shadows, are only evaluated with them. `without_caller` is the `none` rule that may
-    permit before any credential is looked at."""
+    permit before any credential is looked at. `logged` belongs to the decision log: what it says of
+    such requests."""
 
     def __init__(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> None:
         self.rules = candidates
         self.enforced = [candidate for candidate in candidates if not candidate[0].shadow]
         self.shadowed = len(self.enforced) < len(candidates)
-        self.shadow_looks = self.shadowed and _credential_matters(candidates)
+        self.shadow_looks = self.shadowed and credential_matters(candidates)
         self.reads = Reads(self.enforced, snapshot.enrichers)
-        self.credential_matters = _credential_matters(self.enforced)
+        self.credential_matters = credential_matters(self.enforced)
         self.without_caller = _first_without_caller(self.enforced)
+        self.logged: Any = None
 
 
 def _remember(
@@ -297,7 +299,7 @@ def _proven(permit: Permit, caller: Caller) -> Permit:
     return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
 
 
-def _credential_matters(candidates: Sequence[Candidate]) -> bool:
+def credential_matters(candidates: Sequence[Candidate]) -> bool:
     """Looked at when any candidate allow rule is not `none`, or when nothing could allow."""
     looked = True
     for rule, _ in candidates:

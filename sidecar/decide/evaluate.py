@@ -96,7 +96,7 @@ def evaluate(
             verdict.denied_by = rule
             verdict.failed = rule if selected is FAILED else None
             return verdict
-        unmet = _unmet(rule, verified, bindings)
+        unmet = of_credential(rule, verified, bindings)
         guarded = guarded or unmet is not None
         asked = asked or rule.asks_subject
         verdict.guards.append((candidate, unmet))
@@ -116,7 +116,7 @@ def evaluate(
                 continue
             if matched is False:
                 continue
-        unmet = _lacking(rule, verified, bindings, presented_bad)
+        unmet = lacking(rule, verified, bindings, presented_bad)
         if unmet is None and not guarded:
             if not later and not rule.late and not rule.asks_subject:
                 verdict.satisfied = candidate
@@ -154,7 +154,7 @@ def _look_further(
             verdict.denied_by = rule
             verdict.failed = rule if selected is FAILED else None
             return
-        unmet = _unmet(rule, verified, bindings)
+        unmet = of_credential(rule, verified, bindings)
         guarded = guarded or unmet is not None
         at = sum([each < place for each in places])
         verdict.guards.insert(at, (candidate, unmet))
@@ -167,12 +167,12 @@ def _look_further(
     for at, (candidate, _) in enumerate(verdict.guards):
         rule = candidate[0]
         if rule.asks_subject:
-            lacking = _of_subject(rule, bindings)
-            if isinstance(lacking, _Unknown):
+            told = of_subject(rule, bindings)
+            if isinstance(told, _Unknown):
                 pending = True
-            elif lacking is not None:
+            elif told is not None:
                 guarded = True
-                verdict.guards[at] = (candidate, lacking)
+                verdict.guards[at] = (candidate, told)
     for candidate, unmet in weighed:
         rule, pattern = candidate
         if unmet is not None:
@@ -186,32 +186,32 @@ def _look_further(
             if verified is None:
                 verdict.open.append((rule, _everything(rule)))
             continue
-        lacking = _of_subject(rule, bindings) if rule.asks_subject else None
-        if matched is UNKNOWN or isinstance(lacking, _Unknown):
+        missing = of_subject(rule, bindings) if rule.asks_subject else None
+        if matched is UNKNOWN or isinstance(missing, _Unknown):
             pending = True
             continue
-        if lacking is None and not guarded:
+        if missing is None and not guarded:
             verdict.satisfied = candidate
             break
-        verdict.open.append((rule, NOTHING if lacking is None else lacking))
+        verdict.open.append((rule, NOTHING if missing is None else missing))
     verdict.pending = pending
     if pending:
         verdict.satisfied = None
 
 
-def _lacking(
+def lacking(
     rule: CompiledRule, verified: Verified | None, bindings: Bindings, presented_bad: bool
 ) -> Unmet | None:
     """What an allow rule that matches still asks of the credential."""
     auth = rule.auth
     if presented_bad or verified is None:
         if auth == "none" or (auth == "optional" and not presented_bad):
-            return _unmet(rule, verified, bindings)
+            return of_credential(rule, verified, bindings)
         if presented_bad or auth == "token" or bindings.workload() is None:
             return _everything(rule)
     elif auth == "workload" and bindings.workload() is None:
         return Unmet(False, rule.require.scopes, "workload")
-    return _unmet(rule, verified, bindings)
+    return of_credential(rule, verified, bindings)
 
 
 def _everything(rule: CompiledRule) -> Unmet:
@@ -230,7 +230,9 @@ def _before(rule: CompiledRule) -> Unmet:
     return Unmet(consent=require.consent, profile=require.profile)
 
 
-def _unmet(rule: CompiledRule, verified: Verified | None, bindings: Bindings) -> Unmet | None:
+def of_credential(
+    rule: CompiledRule, verified: Verified | None, bindings: Bindings
+) -> Unmet | None:
     """What a rule requires that the credential does not show."""
     if not rule.asks_token:
         return None
@@ -262,7 +264,7 @@ def _unmet(rule: CompiledRule, verified: Verified | None, bindings: Bindings) ->
     missing = tuple([scope for scope in require.scopes if scope not in identity.scopes])
     if require.issuers and identity.issuer not in require.issuers:
         fixed = fixed or "issuer"
-    if require.audiences and not _names(verified, require.audiences):
+    if require.audiences and not names(verified, require.audiences):
         fixed = fixed or "audience"
     unproven = require.proof if shown(verified.claims).isdisjoint(require.proof) else ()
     login = require.step_up
@@ -273,14 +275,14 @@ def _unmet(rule: CompiledRule, verified: Verified | None, bindings: Bindings) ->
     return None
 
 
-def _names(verified: Verified, audiences: frozenset[str]) -> bool:
+def names(verified: Verified, audiences: frozenset[str]) -> bool:
     named = verified.claims.get("aud")
     if isinstance(named, str):
         return named in audiences
     return isinstance(named, list) and any(each in audiences for each in named)
 
 
-def _of_subject(rule: CompiledRule, bindings: Bindings) -> Unmet | _Unknown | None:
+def of_subject(rule: CompiledRule, bindings: Bindings) -> Unmet | _Unknown | None:
     """What a rule requires that is not known of the subject: Unmet, None, or UNKNOWN."""
     require = rule.require
     fixed = ""

@@ -112,7 +112,7 @@ class NodeReader:
         match kind:
             case inspect.UnionType():
                 inner = [part for part in kind.types if not isinstance(part, inspect.NoneType)]
-                return self.value(node, inner[0], pointer, depth)
+                return self.value(node, _fitting(node, inner), pointer, depth)
             case inspect.StructType():
                 return self._struct(node, kind, pointer, depth)
             case inspect.ListType():
@@ -308,6 +308,17 @@ class NodeReader:
                 hint=hint,
             )
         )
+
+
+def _fitting(node: yaml.Node, kinds: list[inspect.Type]) -> inspect.Type:
+    """Of several types the one that is written like this, or else the first."""
+    for kind in kinds if len(kinds) > 1 else ():
+        mapping = isinstance(kind, inspect.StructType | inspect.DictType)
+        if mapping is isinstance(node, yaml.MappingNode) and (
+            isinstance(kind, inspect.BoolType) is (node.tag == _TAG + "bool")
+        ):
+            return kind
+    return kinds[0]
 
 
 def _mark(node: yaml.Node) -> Mark:

@@ -24,7 +24,7 @@ def plan(verdict: Verdict, friction: Friction) -> Plan | None:
     for rule, unmet in verdict.open:
         if unmet.fixed or not rule.offer:
             continue
-        cost = _cost((unmet, *guards), friction)
+        cost = cost_of((unmet, *guards), friction)
         if best is None or cost < best[0]:
             best = (cost, rule, unmet)
     if best is None:
@@ -64,7 +64,7 @@ def _of_token(rule: CompiledRule, missing: list[Unmet], verdict: Verdict) -> Pla
     )
 
 
-def _cost(missing: tuple[Unmet, ...], friction: Friction) -> int:
+def cost_of(missing: tuple[Unmet, ...], friction: Friction) -> int:
     return (
         friction.scope * len(_distinct(each.scopes for each in missing))
         + friction.proof * any(each.proof for each in missing)

@@ -195,6 +195,41 @@ class RouteIndex(Generic[T]):
 
     def find(self, method: str, host: str, segments: Sequence[str]) -> list[tuple[T, Pattern]]:
         """The rules whose `match` holds, in order, each with its first pattern that does."""
+        states = self._states(segments)
+        found: dict[int, tuple[T, Pattern]] = {}
+        for node in states:
+            for order, route, pattern in node.ends:
+                if (
+                    order not in found
+                    and (not route.methods or method in route.methods)
+                    and (not route.hosts or host_matches(route.hosts, host))
+                ):
+                    found[order] = (route.rule, _first(route, pattern, states, order))
+        if len(found) < 2:
+            return list(found.values())
+        return [found[order] for order in sorted(found)]
+
+    def on_path(self, segments: Sequence[str]) -> list[tuple[Route[T], Pattern]]:
+        """What would be found there were method and host others, likewise; for explanations."""
+        states = self._states(segments)
+        found = {order: (route, pattern) for node in states for order, route, pattern in node.ends}
+        return [
+            (route, _first(route, pattern, states, order))
+            for order, (route, pattern) in sorted(found.items())
+        ]
+
+    def routes(self) -> list[Route[T]]:
+        """All that there is, in order; a walk through the whole index."""
+        found: dict[int, Route[T]] = {}
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            nodes += [each for each in (node.one, node.rest, *node.literals.values()) if each]
+            found.update({order: route for order, route, _ in node.ends})
+        return [found[order] for order in sorted(found)]
+
+    def _states(self, segments: Sequence[str]) -> list[_Node[Route[T]]]:
+        """The nodes at which a path ends."""
         states = [self._root]
         if self._root.rest is not None:
             states.append(self._root.rest)
@@ -216,18 +251,7 @@ class RouteIndex(Generic[T]):
             if not following:
                 return []
             states = following
-        found: dict[int, tuple[T, Pattern]] = {}
-        for node in states:
-            for order, route, pattern in node.ends:
-                if (
-                    order not in found
-                    and (not route.methods or method in route.methods)
-                    and (not route.hosts or _host_matches(route.hosts, host))
-                ):
-                    found[order] = (route.rule, _first(route, pattern, states, order))
-        if len(found) < 2:
-            return list(found.values())
-        return [found[order] for order in sorted(found)]
+        return states
 
 
 def _first(route: Route[T], pattern: Pattern, states: list[_Node[Route[T]]], order: int) -> Pattern:
@@ -245,7 +269,7 @@ def _shifted(pattern: Pattern) -> tuple[tuple[str, int], ...]:
     return tuple((name, place - 1 if place < 0 else place) for name, place in pattern.variables)
 
 
-def _host_matches(hosts: tuple[str, ...], host: str) -> bool:
+def host_matches(hosts: tuple[str, ...], host: str) -> bool:
     return any(
         host == known or (known.startswith("*.") and host.endswith(known[1:])) for known in hosts
     )

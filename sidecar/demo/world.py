@@ -23,6 +23,7 @@ from sidecar.wire.admin_pb2_grpc import AdminStub
 
 START: Final = 20.0  # seconds that a process may take until it is ready
 _POLICIES: Final = Path(__file__).parent / "policies"
+_ISSUER: Final = "https://issuer.demo.invalid"  # in those, for that which the demo starts
 
 
 class World:
@@ -101,7 +102,7 @@ class World:
         `remove` names files whose documents go away. Raises SidecarError if it was refused.
         """
         texts = [
-            Source(name, (_POLICIES / name).read_text().replace("@ISSUER@", self.issuer.address))
+            Source(name, (_POLICIES / name).read_text().replace(_ISSUER, self.issuer.address))
             for name in names
         ]
         documents, problems = parse(texts)

@@ -7,40 +7,20 @@ by its name might be one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.bindings import Bindings, NotYet, Unreadable
 from sidecar.decide.caller import NOBODY, Caller, Evidence, look
+from sidecar.decide.disclosed import STANDARD, Shown
 from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.recorded import MAPS, PLAIN, reads
 from sidecar.decide.request import Request
 from sidecar.decide.routes import ANY, Pattern
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.snapshot import CompiledRule, Snapshot
+from sidecar.decide.tokens import Verified
 from sidecar.edge.decision import Decision
-
-LONGEST: Final = 256  # characters of one text
-MOST: Final = 64  # members of one map or list
-DEEPEST: Final = 4
-# Names under which credentials travel, whatever their owners call them.
-SECRET: Final = re.compile(
-    r"auth|cookie|token|secret|passw|passphrase|credential|api.?key|session|signature|otp|\bpin\b|"
-    r"\bcvv\b|\bcvc\b|private|dpop|assertion|jwt|bearer|\bcode\b",
-    re.IGNORECASE,
-)
-_STANDARD: Final = ("iss", "sub", "aud", "scope", "acr", "amr", "auth_time")
-"""Claims that requirements read."""
-_PLAIN: Final = frozenset(
-    (
-        "request.method", "request.host", "request.path", "request.address", "request.params",
-        "request.time", "subject.id", "subject.anonymous", "source.spiffe", "source.namespace",
-        "source.serviceAccount", "source.segments",
-    )
-)  # fmt: skip
-"""What a record says anyway, or what follows from it."""
 
 
 def settled(door: str, request: Request, decision: Decision) -> dict[str, Any]:
@@ -81,96 +61,141 @@ def settled(door: str, request: Request, decision: Decision) -> dict[str, Any]:
 def inputs(
     request: Request, outcome: Permit | Refuse, snapshot: Snapshot, evidence: Evidence, now: float
 ) -> dict[str, Any]:
-    """What the rules that could apply have read, by the name of each variable. What they could not
-    read, because it failed or was not fetched, is not there."""
+    """What the rules that could apply have read, by the name of each variable.
+
+    What could not be read, because it failed or was not fetched, is not there; a null was looked
+    for and not found. `whole` are the variables of which nothing is missing, `partial` those (or
+    their members) of which something is: it was too much, or might be a secret.
+    """
     refuse = outcome.observed if type(outcome) is Permit else outcome
     verified = None
     credential = "none"
+    read: dict[str, Any] = {}
     if type(refuse) is Refuse and refuse.presented and refuse.identity is None:
         credential = "bad"  # or not looked at; a signature is not to be checked again for a log
     else:
         caller = look(request, snapshot, evidence, now, reviewed=True)
-        if type(caller) is Caller:
+        if type(caller) is not Caller:
+            credential = "unread"  # no rule asked for it, and to check it would cost
+        else:
             verified = caller.verified
             credential = "none" if caller == NOBODY else "bad" if verified is None else "valid"
+            if caller.cross_origin:
+                read["crossOrigin"] = True
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
     bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
-    read: dict[str, Any] = {"credential": credential, "request.scheme": request.scheme}
+    read["credential"] = credential
+    read["request.scheme"] = request.scheme
+    certificate = request.certificate
+    if certificate is not None and certificate.workload is not None and not bindings.workload():
+        read["workload"] = "withdrawn"
+    partial: list[str] = []
     if verified is not None:
-        claims = {name: verified.claims[name] for name in _STANDARD if name in verified.claims}
-        cnf = verified.claims.get("cnf")
-        if isinstance(cnf, dict):
-            claims["cnf"] = dict.fromkeys(sorted(cnf), True)  # which proofs, not of which keys
-        claims["scope"] = " ".join(sorted(verified.identity.scopes))
-        read["token"] = _without_secrets(claims, 0)
-    wanted: dict[str, set[str] | None] = {}
-    patterns: dict[str, Pattern] = {}
-    hidden = {location.name.decode("ascii") for location in snapshot.service.credentials}
-    subject = False
-    for rule, pattern in found.rules:
-        subject = subject or rule.asks_subject
-        for program in rule.programs():
-            for name, reads in program.footprint.items():
-                if name in _PLAIN:
-                    continue
-                patterns.setdefault(name, pattern)
-                known = wanted.setdefault(name, set())
-                if reads is None:
-                    wanted[name] = None
-                elif known is not None:
-                    known |= reads
-    if subject:
-        for name in ("subject.consents", "subject.segments"):
-            wanted[name] = None
-        profile = wanted.get("subject.profile", set())
-        if profile is not None:
-            wanted["subject.profile"] = profile.union(
-                *(rule.require.profile for rule, _ in found.rules)
-            )
-    for name, keys in wanted.items():
-        try:
-            value = bindings.read(
-                name, None if keys is None else frozenset(keys), patterns.get(name, ANY)
-            )
-        except (Unreadable, NotYet):
+        read.update(_of_caller(verified, outcome, partial))
+    about = found.about
+    logged: _Logged | None = None if about is None else about.logged
+    if logged is None:
+        logged = _Logged(found.rules, snapshot)
+        if about is not None:
+            about.logged = logged
+    hidden = logged.hidden
+    whole: list[str] = []
+    for name, wanted, pattern in logged.reads:
+        value, keys = _read(bindings, name, wanted, pattern)
+        if value is _NOTHING:
             continue
+        shown = Shown(value, hidden)
         if isinstance(value, Mapping):
-            value = _without_secrets(value, 0, hidden)
+            kept = shown.value
+            for key, item in kept.items():
+                if isinstance(item, dict | list) and not Shown(value[key]).whole:
+                    partial.append(f"{name}.{key}")
             if keys is not None:  # which were asked for and not there is known too
-                value |= {key: None for key in keys - value.keys() if not _secret(key, hidden)}
+                kept |= dict.fromkeys(keys - value.keys())
             if name == "token":
-                value = {**value, **read.get("token", {})}
-        elif isinstance(value, list):
-            value = value[:MOST]
-        read[name] = value
+                kept = {**kept, **read.get("token", {})}
+            read[name] = kept
+        else:
+            read[name] = shown.value
+            if not shown.whole:
+                partial.append(name)
+        if shown.whole and name in MAPS and (keys is None or not isinstance(value, Mapping)):
+            whole.append(name)
+    if verified is not None and "cnf" in verified.claims and "token" in whole:
+        whole.remove("token")
+    if whole:
+        read["whole"] = whole
+    if partial:
+        read["partial"] = partial
     return read
 
 
-def _secret(name: str, hidden: set[str]) -> bool:
-    return name in hidden or (SECRET.search(name) is not None and name not in _STANDARD)
+_NOTHING: Final = object()
 
 
-_NOTHING_HIDDEN: Final[set[str]] = set()
+def _of_caller(verified: Verified, outcome: Permit | Refuse, partial: list[str]) -> dict[str, Any]:
+    """Whose credential it is, and what of it requirements read."""
+    identity = verified.identity
+    claims = {name: verified.claims[name] for name in STANDARD if name in verified.claims}
+    shown = Shown(claims)
+    partial += [
+        f"token.{name}"
+        for name in claims
+        if name not in shown.value or not Shown(claims[name]).whole
+    ]
+    token = shown.value
+    cnf = verified.claims.get("cnf")
+    if isinstance(cnf, dict):
+        token["cnf"] = dict.fromkeys(sorted(cnf), True)  # which proofs, not of which keys
+    found: dict[str, Any] = {"token": token, "scopes": sorted(identity.scopes)}
+    if identity.issuer == API_KEYS:
+        found["apiKey"] = verified.key_id
+    if outcome.identity is None or outcome.identity.subject != identity.subject:
+        found["identity"] = {"issuer": identity.issuer, "subject": identity.subject}
+    return found
 
 
-def _without_secrets(value: Any, depth: int, hidden: set[str] = _NOTHING_HIDDEN) -> Any:
-    """The value, bounded, less what by its name might be a credential."""
-    if isinstance(value, str):
-        return value if len(value) <= LONGEST else None
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Timestamp):  # as enrichers' answers have times
-        return value.ToJsonString()
-    if isinstance(value, Mapping):
-        if depth >= DEEPEST:
-            return None
-        return {
-            key: _without_secrets(item, depth + 1)
-            for key, item in list(value.items())[:MOST]
-            if not _secret(key, hidden)
-        }
-    if isinstance(value, list | tuple):
-        if depth >= DEEPEST:
-            return None
-        return [_without_secrets(item, depth + 1) for item in value[:MOST]]
-    return value
+class _Logged:
+    """What the log says of requests to which these rules could apply: which variables, by the
+    pattern of the first rule that reads each. `hidden` are names of credentials."""
+
+    __slots__ = ("hidden", "reads")
+
+    def __init__(self, rules: Sequence[tuple[CompiledRule, Pattern]], snapshot: Snapshot) -> None:
+        patterns: dict[str, Pattern] = {}
+        for rule, pattern in rules:
+            for program in rule.programs():
+                for name in program.footprint:
+                    patterns.setdefault(name, pattern)
+        self.reads = [
+            (name, None if keys is None else frozenset(keys), patterns.get(name, ANY))
+            for name, keys in reads([rule for rule, _ in rules], snapshot).items()
+            if name not in PLAIN
+        ]
+        self.hidden = frozenset(
+            [location.name.decode("ascii") for location in snapshot.service.credentials]
+        )
+
+
+def _read(
+    bindings: Bindings, name: str, keys: frozenset[str] | None, pattern: Pattern
+) -> tuple[Any, Set[str] | None]:
+    """What is to be had of it, or _NOTHING; and which of the keys were looked for. Of a map, one
+    member that cannot be read or had does not take the others with it."""
+    try:
+        if name == "subject.segments":  # those by documents follow from the rest
+            return sorted(bindings.subject().segments), None
+        return bindings.read(name, keys, pattern), keys
+    except (Unreadable, NotYet):
+        pass
+    found: dict[str, Any] = {}
+    looked: set[str] = set()
+    for key in sorted(keys or ()):
+        try:
+            value = bindings.read(name, frozenset((key,)), pattern)
+        except (Unreadable, NotYet):
+            continue
+        looked.add(key)
+        if isinstance(value, Mapping):
+            found.update(value)
+    return (found, looked) if looked else (_NOTHING, None)

@@ -10,11 +10,11 @@ import orjson
 import pytest
 
 from sidecar.decide.compile_facts import compile_enricher
+from sidecar.decide.disclosed import Shown
 from sidecar.decide.documents import Enricher
 from sidecar.decide.enrichment import MARK, CompiledEnricher, answer, key_of, mark_of
 from sidecar.decide.expressions import compile_expression
 from sidecar.decide.parse import Source, parse
-from sidecar.edge.records import _without_secrets
 from sidecar.errors import Problem
 
 DOCUMENT = """
@@ -99,9 +99,7 @@ def test_what_expressions_make_of_it(source: str, members: Any, expected: Any) -
 
 def test_records_of_it_can_be_written() -> None:
     found = {"x": of(at="2024-01-01T12:00:00+02:00", m={"a": 1})}
-    assert orjson.dumps(_without_secrets(found, 0)) == (
-        b'{"x":{"at":"2024-01-01T10:00:00Z","m":{"a":1}}}'
-    )
+    assert orjson.dumps(Shown(found).value) == (b'{"x":{"at":"2024-01-01T10:00:00Z","m":{"a":1}}}')
 
 
 def test_keys_tell_documents_values_and_their_types_apart() -> None:
