@@ -23,14 +23,18 @@ import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import validate
 from sidecar.decide.documents import Document
 from sidecar.decide.enrichment import Enriched
-from sidecar.decide.outcomes import Identity, NeedEnrichment, Unavailable
+from sidecar.decide.outcomes import Identity, Need, NeedBody, NeedEnrichment, Outcome, Unavailable
 from sidecar.decide.parse import Source, parse
-from sidecar.decide.request import Request, canonical_authority, canonical_target
+from sidecar.decide.request import TOO_LARGE, Request, canonical_authority, canonical_target
+from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.subjects import Subject
+from sidecar.edge.authorizer import ROUNDS
 from tests.proofs import Prover
 
 FOLDER = Path(__file__).parent / "cases"
@@ -165,6 +169,40 @@ class Case:
             request.get("method", "GET"), path, segments, query, authority, host, "http", headers,
             "127.0.0.1",
         )  # fmt: skip
+
+
+def evidence_of(case: Case) -> tuple[Evidence, Known]:
+    """What `decided` decides a case with."""
+    known = case.known()
+    return (
+        Evidence(
+            {}, ExpiringCache(100), ExpiringCache(100), subjects=known.get, enriched=known.answers
+        ),
+        known,
+    )
+
+
+def decided(
+    case: Case,
+    request: Request,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    known: Known,
+    now: float,
+) -> tuple[Outcome, Request]:
+    """After fetching what is needed, in as many rounds as a door takes; and the request then."""
+    outcome: Outcome = Need(())
+    for _ in range(ROUNDS + 1):
+        outcome = authorize(request, snapshot, evidence, now)
+        if not isinstance(outcome, Need):
+            break
+        for want in outcome.wants:
+            if isinstance(want, NeedBody):
+                body = case.body()
+                request = request.with_body(TOO_LARGE if len(body) > want.limit else body)
+            else:
+                known.fetch_now(want)
+    return outcome, request
 
 
 class Known:

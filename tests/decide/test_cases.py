@@ -8,15 +8,10 @@ import orjson
 import pytest
 
 from sidecar.decide import challenge
-from sidecar.decide.authorize import authorize
-from sidecar.decide.cache import ExpiringCache
-from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
-from sidecar.decide.outcomes import Code, Need, NeedBody, Outcome, Permit, Refuse, TakeToken
-from sidecar.decide.request import TOO_LARGE, Request
+from sidecar.decide.outcomes import Code, Need, Permit, Refuse, TakeToken
 from sidecar.decide.snapshot import Snapshot
-from sidecar.edge.authorizer import ROUNDS
-from tests.casebook import Case, Known, cases, documents
+from tests.casebook import Case, cases, decided, documents, evidence_of
 
 NOW = 1_800_000_000.0
 
@@ -26,38 +21,15 @@ def snapshot(text: str, labels: tuple[tuple[str, str], ...]) -> Snapshot:
     return compile_snapshot(documents(text), namespace="default", labels=dict(labels))
 
 
-def decided(request: Request, held: Snapshot, evidence: Evidence, case: Case) -> Outcome:
-    """After fetching what is needed, in as many rounds as a door takes."""
-    outcome: Outcome = Need(())
-    for _ in range(ROUNDS + 1):
-        outcome = authorize(request, held, evidence, NOW)
-        if not isinstance(outcome, Need):
-            return outcome
-        for want in outcome.wants:
-            if isinstance(want, NeedBody):
-                body = case.body()
-                request = request.with_body(TOO_LARGE if len(body) > want.limit else body)
-            else:
-                KNOWN[id(evidence)].fetch_now(want)
-    return outcome
-
-
-KNOWN: dict[int, Known] = {}
-
-
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.id)
 def test_case(case: Case) -> None:
-    known = case.known()
-    evidence = Evidence(
-        {}, ExpiringCache(100), ExpiringCache(100), subjects=known.get, enriched=known.answers
-    )
-    KNOWN[id(evidence)] = known
+    evidence, known = evidence_of(case)
     request = case.request(NOW)
     held = snapshot(case.documents, tuple(case.labels.items()))
-    outcome = decided(request, held, evidence, case)
+    outcome, _ = decided(case, request, held, evidence, known, NOW)
     for again in (request, case.request(NOW)):
-        assert decided(again, held, evidence, case) == outcome, "cached and uncached differ"
-    del KNOWN[id(evidence)]
+        repeated, _ = decided(case, again, held, evidence, known, NOW)
+        assert repeated == outcome, "cached and uncached differ"
     assert not isinstance(outcome, Need)
     expect = dict(case.spec["expect"])
     if "asked" in expect:
