@@ -35,6 +35,7 @@ from sidecar.decide.documents import (
 )
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.introspection import Introspector
+from sidecar.decide.pace import pause
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
@@ -139,6 +140,7 @@ def _headers_read(
     """Of the request: by an expression of some rule, or as the place of a credential."""
     read = {location.name.decode("ascii") for location in service.credentials}
     for each in rules:
+        pause()
         for footprint in footprints(each.rule, enrichers):
             if "request.headers" not in footprint:
                 continue
@@ -220,6 +222,7 @@ def _warn_of_headers_set_by_rules(
     }
     for document, rules in policies:
         for place, at in enumerate(rules):
+            pause()
             reads = at.rule.when.footprint.get("request.headers") if at.rule.when else None
             problems.extend(
                 problem_at(

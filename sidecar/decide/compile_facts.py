@@ -14,6 +14,7 @@ from sidecar.decide.documents import Document, Enricher, Segment, order_key, sec
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Secret
+from sidecar.decide.pace import pause
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.segments import CompiledSegment
 from sidecar.errors import Problem
@@ -169,6 +170,7 @@ def _check_uses(
 ) -> None:
     for document, rules in policies:
         for place, routed in enumerate(rules):
+            pause()
             pointer = f"spec.rules[{place}]"
             bound = set.intersection(
                 *({name for name, _ in pattern.variables} for pattern in routed.patterns)

@@ -20,6 +20,7 @@ from sidecar.decide.compile_rule import (
 )
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
 from sidecar.decide.expressions import Program
+from sidecar.decide.pace import pause
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
@@ -75,6 +76,7 @@ def _compile_policy(
                 hint="names are how the decision log says which rule it was",
             )  # fmt: skip
         names.add(rule.name)
+        pause()
         rules.append(_compile_rule(document, rule, pointer, spec.mode == "shadow", problems))
     return rules
 

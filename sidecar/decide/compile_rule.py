@@ -9,6 +9,7 @@ from typing import Final, Literal
 from sidecar.decide.documents import Document, Limit, Require, StepUp, seconds
 from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
 from sidecar.decide.nodes import TEXT
+from sidecar.decide.pace import pause
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.snapshot import CompiledLimit, Requirements
@@ -65,6 +66,7 @@ def expression(
 ) -> Program | None:
     """A compiled expression; None, and reported, where it is none. `bound` None: any parameter may
     be read."""
+    pause()
     try:
         program = compile_expression(source, kind)
     except ExpressionInvalid as error:

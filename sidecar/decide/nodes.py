@@ -16,6 +16,7 @@ import yaml
 from msgspec import inspect
 
 from sidecar.decide.documents import Duration, Mark, Rate, Size
+from sidecar.decide.pace import pause
 from sidecar.errors import Problem
 
 ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
@@ -54,6 +55,7 @@ def bound_depth(text: str) -> None:
     try:
         while loader.check_event():
             event = loader.get_event()
+            pause()
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
@@ -103,6 +105,7 @@ class NodeReader:
         return value if isinstance(value, str) else None
 
     def value(self, node: yaml.Node, kind: inspect.Type, pointer: str, depth: int) -> Any:
+        pause()
         self._left -= 1
         if self._left < 0:
             raise TooMuch("aliases make too many values of this text", node.start_mark)

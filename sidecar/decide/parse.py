@@ -30,6 +30,7 @@ from sidecar.decide.nodes import (
     is_nothing,
     kind_of,
 )
+from sidecar.decide.pace import pause
 from sidecar.errors import DocumentsInvalid, Problem
 
 API_VERSION: Final = "authz.sidecar/v1"
@@ -100,6 +101,10 @@ class _Composer(Composer, CParser, Resolver):
         CParser.__init__(self, text)
         Composer.__init__(self)
         Resolver.__init__(self)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        pause()
+        return super().compose_node(parent, index)
 
 
 def compose(source: Source) -> Iterator[yaml.Node]:

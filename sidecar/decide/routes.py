@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from sidecar.decide.pace import pause
 from sidecar.decide.request import canonical_path, decoded_segments
 from sidecar.errors import BadRequest
 
@@ -145,6 +146,7 @@ class RouteIndex(Generic[T]):
     def build(cls, routes: Sequence[Route[T]]) -> RouteIndex[T]:
         index: RouteIndex[T] = cls()
         for route in routes:
+            pause()
             for pattern in route.patterns:
                 index._insert(route, pattern)
                 if route.slash and pattern.parts[-1] not in ("", REST):

@@ -54,7 +54,7 @@ class FilePolicies:
     async def start(self) -> None:
         """Load for the first time. Raises DocumentsInvalid: there is nothing to fall back to."""
         self._stamp = await asyncio.to_thread(self._look)
-        read = await beside.run(self._read)
+        read = await beside.run(self._read, hurry=True)
         await self._adopt(read.documents)
         await self._adopted(read)
 

@@ -136,6 +136,7 @@ class Serving:
             namespace=self.settings.namespace,
             labels=self.settings.labels,
             version=version,
+            hurry=self.authorizer.snapshot is None,
         )
         before = self.authorizer.snapshot
         self.authorizer.adopt(snapshot)

@@ -137,6 +137,7 @@ class Supervisor:
                 namespace=self.settings.namespace,
                 labels=self.settings.labels,
                 version=version,
+                hurry=True,  # no request passes through this process
             )
             took = time.perf_counter() - began
             self.keys.use(snapshot.issuers.values())

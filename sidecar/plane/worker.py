@@ -129,7 +129,9 @@ class Worker:
         try:
             if len(texts) != order.documents:
                 raise ChannelBroken(f"{len(texts)} documents came, not {order.documents}")
-            documents = await beside.run(self._read_documents, texts)
+            documents = await beside.run(
+                self._read_documents, texts, hurry=self._serving.authorizer.snapshot is None
+            )
             await self._serving.adopt(documents, order.version)
         except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor must know)
             await self._send(messages.Refused(order.release, f"{type(error).__name__}: {error}"))
