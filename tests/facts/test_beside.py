@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_offers_are_accepted_by_who_is_in_no_hurry(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(module, "WORK", 0.0)
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     await Beside().run(pause, hurry=hurry)
     assert bool(slept) is not hurry
     pause()  # by itself it does nothing
