@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, Protocol
-from urllib.parse import unquote_to_bytes
 
 from sidecar.decide import body
 from sidecar.decide.api_keys import ISSUER as API_KEYS
@@ -20,6 +19,7 @@ from sidecar.decide.outcomes import (
     Unavailable,
     Want,
 )
+from sidecar.decide.readers import READERS, Unreadable, subset, whole_content_type
 from sidecar.decide.request import Request, Unread
 from sidecar.decide.revocations import Revocations
 from sidecar.decide.routes import ANY, Pattern
@@ -31,10 +31,6 @@ from sidecar.decide.workloads import Certificate, Workload
 
 NO_MEMBERSHIP: Final = Membership(frozenset(), frozenset(), frozenset(), frozenset())
 _NOT_READ: Final = object()
-
-
-class Unreadable(Exception):
-    """A value that cannot be read as one: the expression that reads it fails."""
 
 
 class NotYet(Exception):
@@ -147,18 +143,18 @@ class Bindings:
             return self._claims(keys)
         if name == "request.params":
             params = pattern.params(self._request.segments)
-            return params if keys is None else _subset(params, keys)
+            return params if keys is None else subset(params, keys)
         if name in _OF_WORKLOAD:
             workload = self.workload()
             return "" if workload is None else getattr(workload, _OF_WORKLOAD[name])
-        read = _READERS.get(name)
+        read = READERS.get(name)
         if read is not None:
             return read(self._request, keys)
         if name == "request.time":
             return datetime.fromtimestamp(self.now, UTC)
         if name == "request.body":
             body = self.body()
-            return body if keys is None or type(body) is not dict else _subset(body, keys)
+            return body if keys is None or type(body) is not dict else subset(body, keys)
         if name == "subject.id":
             return self.verified.identity.subject if self.verified else ""
         if name == "subject.anonymous":
@@ -177,7 +173,7 @@ class Bindings:
         if name == "subject.consents":
             return sorted(subject.consents)
         if name == "subject.profile":
-            return subject.profile if keys is None else _subset(subject.profile, keys)
+            return subject.profile if keys is None else subset(subject.profile, keys)
         if name == "subject.segments":
             found = self.membership()
             if found.failed_subject:
@@ -289,7 +285,7 @@ class Bindings:
         elif isinstance(content, Unread):
             self.unfit = (content.status, content.reason, "")
             raise NotYet
-        kind = _whole_content_type(request)
+        kind = whole_content_type(request)
         try:
             self._body = body.read(content, *kind)
         except body.NotInspected:
@@ -330,7 +326,7 @@ class Bindings:
             return claims
         if opaque and not opaque.isdisjoint(keys):
             raise Unreadable
-        return _subset(claims, keys)
+        return subset(claims, keys)
 
 
 def _voucher(verified: Verified) -> tuple[str, str]:
@@ -349,95 +345,6 @@ def standing(certificate: Certificate, workload: Workload) -> Verified:
     return known
 
 
-def _subset(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    return {key: values[key] for key in keys if key in values}
-
-
-def _headers(request: Request, keys: frozenset[str] | None) -> dict[str, str]:
-    """Header names are lower case; a repeated header fails when read as one."""
-    found: dict[str, str] = {}
-    for raw, value in request.headers:
-        name = raw.decode("ascii")
-        if keys is not None and name not in keys:
-            continue
-        if name in found:
-            raise Unreadable
-        try:
-            found[name] = value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise Unreadable from None
-    return found
-
-
-def _query(request: Request, keys: frozenset[str] | None) -> dict[str, str]:
-    """`application/x-www-form-urlencoded` pairs; a repeated or badly encoded one fails."""
-    found: dict[str, str] = {}
-    for pair in (request.query or b"").split(b"&"):
-        if not pair:
-            continue
-        name, _, value = pair.partition(b"=")
-        key = _decoded(name)
-        if keys is not None and key not in keys:
-            continue
-        if key in found:
-            raise Unreadable
-        found[key] = _decoded(value)
-    return found
-
-
-def _decoded(part: bytes) -> str:
-    text = part.replace(b"+", b" ")
-    for place in range(len(text)):
-        if text[place] == 0x25 and not _is_hex(text[place + 1 : place + 3]):
-            raise Unreadable
-    try:
-        return unquote_to_bytes(text).decode("utf-8")
-    except UnicodeDecodeError:
-        raise Unreadable from None
-
-
-def _is_hex(digits: bytes) -> bool:
-    return len(digits) == 2 and all(digit in b"0123456789abcdefABCDEF" for digit in digits)
-
-
-def _size(request: Request, keys: frozenset[str] | None) -> int:
-    """Declared body size in bytes; 0 without a body, -1 where it is chunked."""
-    if request.values(b"transfer-encoding"):
-        return -1
-    lengths = request.values(b"content-length")
-    return int(lengths[0]) if lengths else 0
-
-
-def _whole_content_type(request: Request) -> tuple[str, list[bytes], bool]:
-    """Of a body: its type, its encodings, and whether its text is not UTF-8. Raises Unreadable."""
-    values = request.values(b"content-type")
-    charset = False
-    if values:
-        for parameter in values[0].split(b";")[1:]:
-            name, _, value = parameter.partition(b"=")
-            if name.strip().lower() == b"charset":
-                charset = charset or value.strip().strip(b'"').lower() not in (b"utf-8", b"utf8")
-    return _content_type(request, None), request.values(b"content-encoding"), charset
-
-
-def _content_type(request: Request, keys: frozenset[str] | None) -> str:
-    values = request.values(b"content-type")
-    if len(values) > 1:
-        raise Unreadable
-    return values[0].partition(b";")[0].strip().lower().decode("latin-1") if values else ""
-
-
-_READERS: Final[Mapping[str, Callable[[Request, frozenset[str] | None], Any]]] = {
-    "request.method": lambda request, _: request.method,
-    "request.path": lambda request, _: request.path,
-    "request.host": lambda request, _: request.host,
-    "request.scheme": lambda request, _: request.scheme,
-    "request.address": lambda request, _: request.address,
-    "request.headers": _headers,
-    "request.query": _query,
-    "request.size": _size,
-    "request.contentType": _content_type,
-}
 _OF_WORKLOAD: Final[Mapping[str, str]] = {
     "source.spiffe": "spiffe",
     "source.namespace": "namespace",

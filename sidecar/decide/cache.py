@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from sidecar.decide.bindings import Bindings, Footprint, Unreadable
+from sidecar.decide.bindings import Bindings, Footprint
 from sidecar.decide.enrichment import CompiledEnricher
+from sidecar.decide.readers import Unreadable
 from sidecar.decide.routes import ANY, Candidates, Pattern
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.decide.tokens import Verified

@@ -13,7 +13,7 @@ import orjson
 
 from sidecar.decide import challenge
 from sidecar.decide.api_keys import ISSUER as API_KEYS
-from sidecar.decide.bindings import UNKNOWN, Bindings, NotYet, Unreadable
+from sidecar.decide.bindings import UNKNOWN, Bindings, NotYet
 from sidecar.decide.caller import NOBODY, Caller, look
 from sidecar.decide.disclosed import Shown, is_secret
 from sidecar.decide.evaluate import (
@@ -37,6 +37,7 @@ from sidecar.decide.explanation import (
 from sidecar.decide.expressions import FAILED, Program
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.plan import cost_of
+from sidecar.decide.readers import Unreadable
 from sidecar.decide.routes import Pattern, host_matches
 from sidecar.decide.scenario import Decided
 from sidecar.decide.snapshot import CompiledRule, Snapshot

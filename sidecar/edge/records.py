@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 from sidecar.decide.api_keys import ISSUER as API_KEYS
-from sidecar.decide.bindings import Bindings, NotYet, Unreadable
+from sidecar.decide.bindings import Bindings, NotYet
 from sidecar.decide.caller import NOBODY, Caller, Evidence, look
 from sidecar.decide.disclosed import STANDARD, Shown
 from sidecar.decide.outcomes import Permit, Refuse
+from sidecar.decide.readers import Unreadable
 from sidecar.decide.recorded import MAPS, PLAIN, reads
 from sidecar.decide.request import Request
 from sidecar.decide.routes import ANY, Pattern
