@@ -56,7 +56,7 @@ def test_a_refusal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "   └─ The caller: a token with the scope x.",
     ):
         assert line in out, out
-    assert "lacks" not in out
+    assert "The record lacks" not in out
     assert "looked at with" not in out
 
 
