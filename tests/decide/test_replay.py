@@ -194,6 +194,20 @@ def test_without_inputs_only_what_needs_none_is_decided() -> None:
     assert replayed(policies(X + ", auth: none"), bare).unchanged == 1
 
 
+def test_a_credential_that_nobody_looked_at() -> None:
+    free = X.replace("name: x", "name: free") + ", auth: none, when: request.method == 'GET'"
+    unread = record(
+        rule="default/p/free", issuer="", subject="", input={"credential": "unread", "token": {}}
+    )
+    assert replayed(policies(free, X), unread).unchanged == 1
+    stricter = policies(free.replace("GET", "POST"), X)
+    assert replayed(stricter, unread).lacking == {"credential": 1}
+    # Whoever it is, no rule asks.
+    assert changes(replayed(policies("name: y, match: {paths: [/x/7]}, auth: none"), unread)) == {
+        "by another rule": 1
+    }
+
+
 def test_credentials_that_would_not_stand_any_more() -> None:
     text = HEAD.replace("audiences: [bank]", "audiences: [shop]").replace("partner-7", "partner-8")
     found, _ = parse([Source("f", text + f"  - {{{X}}}\n")])
