@@ -70,7 +70,7 @@ class DataPlane:
 
     async def start(self) -> None:
         settings = self.settings
-        await self.serving.load_tls()
+        await self.serving.load_files()
         warn_of_insecure(settings)
         await self.source.start()
         await self.keys.start()

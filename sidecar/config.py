@@ -81,6 +81,7 @@ class RunSettings:
     trust_bundles: tuple[str, ...] = ()
     client_cert_header: str = ""
     dpop_nonce_key: Path | None = None
+    subjects: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,10 @@ RUN: Final = (
     _Setting("workers", to_workers, "N", "processes that serve traffic", "1"),
     _Setting(
         "secrets", to_path, "DIR", "below which documents may name secrets", "/run/secrets"
+    ),
+    _Setting(
+        "subjects", to_file, "FILE",
+        "for development and tests: what is known of subjects, consents and profiles",
     ),
     _Setting("decision-log", str, "FILE", "stdout, off, or a file to append to", "stdout"),
     _Setting("drain", seconds, "TIME", "how long a stop waits for requests in flight", "20s"),
@@ -294,6 +299,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         trust_bundles=tuple(values.get("trust_bundle", ())),
         client_cert_header=values.get("client_cert_header", ""),
         dpop_nonce_key=values.get("dpop_nonce_key"),
+        subjects=values.get("subjects"),
     )
 
 

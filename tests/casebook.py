@@ -3,7 +3,9 @@
 A file holds `documents` (in which `$JWKS` stands for the test issuer's key set) and `cases`. A case
 names a request, a token (claims over defaults; times are seconds from now; `$JKT` in them stands for
 the thumbprint of a key), perhaps a `proof` by that key (claims over right ones) and the `scheme` that
-the token comes with, and what is expected.
+the token comes with, a `body` (text, or a value that is sent as JSON), what is known of the `subject`
+(`unavailable`: it cannot be had), what enrichers answer (`enriched`, by name; null: they do not), and
+what is expected.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,23 @@ import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from sidecar.decide.authorize import authorize
+from sidecar.decide.cache import ExpiringCache
+from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import validate
 from sidecar.decide.documents import Document
+from sidecar.decide.enrichment import Enriched
+from sidecar.decide.outcomes import Identity, Need, NeedBody, NeedEnrichment, Outcome, Unavailable
 from sidecar.decide.parse import Source, parse
-from sidecar.decide.request import Request, canonical_authority, canonical_target
+from sidecar.decide.request import TOO_LARGE, Request, canonical_authority, canonical_target
+from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.subjects import Subject
+from sidecar.edge.authorizer import ROUNDS
 from tests.proofs import Prover
 
 FOLDER = Path(__file__).parent / "cases"
 ISSUER = "https://idp.example"
-_TIMES = ("exp", "nbf", "iat")
+_TIMES = ("exp", "nbf", "iat", "auth_time")
 
 
 @functools.cache
@@ -96,6 +107,11 @@ class Case:
         """The request's headers, the credential among them."""
         request = self.spec.get("request", {})
         found = [(b"host", request.get("host", "bank.example").encode())]
+        if self.body():
+            found.append((b"content-length", b"%d" % len(self.body())))
+            kind = request.get("contentType", "application/json")
+            if kind:
+                found.append((b"content-type", kind.encode()))
         for name, value in request.get("headers", {}).items():
             values = value if isinstance(value, list) else [value]
             found += [(name.lower().encode(), self._fill(item, now).encode()) for item in values]
@@ -106,6 +122,17 @@ class Case:
             if "proof" in self.spec:
                 found.append((b"dpop", self._proof(text, now)))
         return found
+
+    def body(self) -> bytes:
+        """What is sent: text as it is (`$SPACES` stands for 70,000 of them), other values as JSON."""
+        body = self.spec.get("body", b"")
+        if isinstance(body, str):
+            return body.replace("$SPACES", " " * 70_000).encode("utf-8", "surrogateescape")
+        return json.dumps(body).encode() if body != b"" else b""
+
+    def known(self) -> Known:
+        """What is known beyond the request."""
+        return Known(self.spec.get("subject"), self.spec.get("enriched", {}))
 
     def _proof(self, text: str, now: float) -> bytes:
         request = self.spec.get("request", {})
@@ -133,6 +160,7 @@ class Case:
         return text
 
     def request(self, now: float) -> Request:
+        """As a door presents it; `with_body` where a decision needs that."""
         request = self.spec.get("request", {})
         path, segments, query = canonical_target(request.get("path", "/").encode())
         headers = self.headers(now)
@@ -141,6 +169,80 @@ class Case:
             request.get("method", "GET"), path, segments, query, authority, host, "http", headers,
             "127.0.0.1",
         )  # fmt: skip
+
+
+def evidence_of(case: Case) -> tuple[Evidence, Known]:
+    """What `decided` decides a case with."""
+    known = case.known()
+    return (
+        Evidence(
+            {}, ExpiringCache(100), ExpiringCache(100), subjects=known.get, enriched=known.answers
+        ),
+        known,
+    )
+
+
+def decided(
+    case: Case,
+    request: Request,
+    snapshot: Snapshot,
+    evidence: Evidence,
+    known: Known,
+    now: float,
+) -> tuple[Outcome, Request]:
+    """After fetching what is needed, in as many rounds as a door takes; and the request then."""
+    outcome: Outcome = Need(())
+    for _ in range(ROUNDS + 1):
+        outcome = authorize(request, snapshot, evidence, now)
+        if not isinstance(outcome, Need):
+            break
+        for want in outcome.wants:
+            if isinstance(want, NeedBody):
+                body = case.body()
+                request = request.with_body(TOO_LARGE if len(body) > want.limit else body)
+            else:
+                known.fetch_now(want)
+    return outcome, request
+
+
+class Known:
+    """Subjects and enrichments, as an authorizer is given them and as the core asks."""
+
+    def __init__(self, subject: Any, enriched: Mapping[str, Any]) -> None:
+        self.answers: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(100)
+        self._subject = subject
+        self._enriched = enriched
+        self._record: Subject | Unavailable | None = None
+        self.asked: list[str] = []
+
+    def get(self, identity: Identity, now: float) -> Subject | Unavailable | None:
+        return self._record
+
+    async def fetch(self, want: Any) -> None:
+        self.fetch_now(want)
+
+    def fetch_now(self, want: Any) -> None:
+        if isinstance(want, NeedEnrichment):
+            self.asked.append(want.enricher.name)
+            values = self._enriched.get(want.enricher.name)
+            self.answers.put(
+                want.key,
+                Unavailable("enricher_unavailable") if values is None else Enriched(values, inf),
+                inf,
+            )
+        else:
+            self.asked.append("subject")
+            if self._subject == "unavailable":
+                self._record = Unavailable("subject_unavailable")
+            else:
+                said = self._subject or {}
+                self._record = Subject(
+                    frozenset(said.get("consents", ())), said.get("profile", {}),
+                    frozenset(said.get("segments", ())), said.get("risk", 0),
+                )  # fmt: skip
+
+    def use(self, enrichers: Any) -> None:
+        """As enrichments have it."""
 
 
 def documents(text: str) -> list[Document]:

@@ -40,13 +40,13 @@ async def run(args: argparse.Namespace) -> int:
         try:
             console.print("Starting a demo issuer, a sample bank, a control plane and a sidecar.\n")
             await world.start()
-            console.print(f"[bold]    {'step':<52} {'outcome':<28} {'time':>11}  note[/]")
+            console.print(f"[bold]    {'step':<52} {'outcome':<37} {'time':>11}  note[/]")
             async with aiohttp.ClientSession(trust_env=False) as session:
                 async for step in Journey(world, session).steps():
                     mark = "[green]ok[/]" if step.ok else "[red]--[/]"
                     failed += not step.ok
                     console.print(
-                        f"{mark}  {step.title:<52} {step.found:<28} {step.milliseconds:>8.1f} ms"
+                        f"{mark}  {step.title:<52} {step.found:<37} {step.milliseconds:>8.1f} ms"
                         f"  [dim]{step.note[:72]}[/]",
                         soft_wrap=True,
                     )

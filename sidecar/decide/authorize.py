@@ -278,7 +278,8 @@ def _remember(
         workload = standing(certificate, certificate.workload)
     subject = None
     if about.reads.subject and verified is not None:
-        subject = bindings.subject()
+        # None where it was not fetched, since nothing that counted has read it.
+        subject = bindings.subject_if_known()
     request.memo = _Remembered(snapshot.mark, verified, workload, subject, permit, expires)
     return expires
 

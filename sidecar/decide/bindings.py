@@ -189,17 +189,24 @@ class Bindings:
 
     def subject(self) -> Subject:
         """What is known of the caller. Raises NotYet."""
-        if self.verified is None or self._known is None:
-            return NOT_KNOWN
-        identity = self.verified.identity
-        found = self._known.subjects(identity, self.now)
-        if found is None:
-            self.wants[NeedSubject(identity)] = None
-            raise NotYet
-        if isinstance(found, Unavailable):
+        found = self._record()
+        if found is None and self.verified is not None:
+            self.wants[NeedSubject(self.verified.identity)] = None
+        elif isinstance(found, Unavailable):
             self.unavailable = self.unavailable or found.reason
+        if not isinstance(found, Subject):
             raise NotYet
         return found
+
+    def subject_if_known(self) -> Subject | None:
+        """The same; None where it was not fetched, or cannot be had."""
+        found = self._record()
+        return found if isinstance(found, Subject) else None
+
+    def _record(self) -> Subject | Unavailable | None:
+        if self.verified is None or self._known is None:
+            return NOT_KNOWN
+        return self._known.subjects(self.verified.identity, self.now)
 
     def membership(self) -> Membership:
         """The segments that the caller is in by what documents say."""

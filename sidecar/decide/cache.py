@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from sidecar.decide.bindings import Bindings, Footprint, NotYet, Unreadable
+from sidecar.decide.bindings import Bindings, Footprint, Unreadable
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.routes import ANY, Candidates, Pattern
 from sidecar.decide.snapshot import CompiledRule
@@ -75,6 +75,11 @@ class ExpiringCache(Generic[K, V]):
         if entry is not None:
             self.weight -= entry[2]
 
+    def retain(self, keep: Callable[[K], bool]) -> None:
+        """Forget all entries but those whose key is to be kept."""
+        for key in [key for key in self._entries if not keep(key)]:
+            self.drop(key)
+
     def clear(self) -> None:
         """Forget all."""
         self._entries.clear()
@@ -125,9 +130,10 @@ class Reads:
         workload = bindings.standing()
         subject = None
         if self.subject:
-            try:
-                subject = bindings.subject()  # each reading of a record is an object of its own
-            except NotYet:
+            subject = (
+                bindings.subject_if_known()
+            )  # each reading of a record is an object of its own
+            if subject is None:
                 return None
         if not self._reads:
             return (candidates, verified, workload, subject)

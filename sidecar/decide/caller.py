@@ -13,10 +13,10 @@ from typing import final
 import msgspec
 
 from sidecar.decide import api_keys, introspection, proofs
+from sidecar.decide.bindings import ExpiringAnswers
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.credentials import Credential, find, same_origin
-from sidecar.decide.enrichment import Enriched
-from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof, Unavailable
+from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.revocations import Revocations
@@ -44,6 +44,16 @@ def _nothing_replayed(proof: RememberProof) -> bool:
     return False
 
 
+class _NoAnswers:
+    """Where no enricher is asked."""
+
+    def get(self, key: bytes, now: float) -> None:
+        return None
+
+
+NO_ANSWERS = _NoAnswers()
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
@@ -63,9 +73,7 @@ class Evidence:
     )
     asking: Callable[[str], bool] = _nobody_asks
     subjects: Subjects = nobody_known
-    enriched: ExpiringCache[bytes, Enriched | Unavailable] = field(
-        default_factory=lambda: ExpiringCache(1)
-    )
+    enriched: ExpiringAnswers = NO_ANSWERS
 
 
 @final

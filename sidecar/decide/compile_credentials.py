@@ -18,6 +18,7 @@ from sidecar.errors import Problem
 MAX_SKEW: Final = 600.0
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{4,64}")
 _KEY_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_ADDRESS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986: no space, quote, `<`, `\\` or `{`
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -138,7 +139,8 @@ def check_address(
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
-    if not host or port == 0 or parts.username is not None or parts.fragment:
+    written = _ADDRESS.fullmatch(address)
+    if not written or not host or port == 0 or parts.username is not None or parts.fragment:
         report(problems, document, pointer, f"{address!r} is not an https address{why}")
     elif parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
         report(

@@ -13,6 +13,7 @@ from sidecar.decide.compile_rule import compile_workloads, expression
 from sidecar.decide.documents import Document, Enricher, Segment, order_key, seconds, size
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
+from sidecar.decide.introspection import Secret
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.segments import CompiledSegment
 from sidecar.errors import Problem
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 MAX_ANSWER: Final = 1024 * 1024
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+# Headers that are the exchange's own.
+_OURS: Final = frozenset(
+    (
+        "accept", "accept-encoding", "connection", "content-encoding", "content-length",
+        "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade",
+    )
+)  # fmt: skip
 _IN_PATH: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What the credential alone settles, so that being in a segment lasts as long as it does.
 _OF_THE_CALLER: Final = frozenset(
@@ -136,12 +144,14 @@ def compile_enricher(
             report(problems, document, f"spec.{pointer}", f"{text} is not from {said}")
     if not 1 <= size(spec.max_size) <= MAX_ANSWER:
         report(problems, document, "spec.maxSize", f"{spec.max_size} is not from 1B to 1MiB")
-    headers = []
+    headers: list[tuple[str, Secret]] = []
     for name, wanted in spec.headers.items():
         pointer = f"spec.headers.{name}"
-        if not _HEADER.fullmatch(name) or name.lower() in ("host", "content-length", "connection"):
+        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
             report(problems, document, pointer, f"{name!r} is not a header to be sent here")
         secret = compile_secret(document, pointer, wanted, problems, files_only=False)
+        if any(name.lower() == other for other, _ in headers):
+            report(problems, document, pointer, f"{name} is sent twice")
         headers.append((name.lower(), secret))
     ca = compile_secret(document, "spec.ca", spec.ca, problems, files_only=True)
     return CompiledEnricher(

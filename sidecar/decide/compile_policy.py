@@ -50,10 +50,21 @@ class RoutedRule:
 
 
 def compile_policy(document: Document, problems: list[Problem]) -> list[RoutedRule]:
-    """The rules of a policy, in order; none for documents of other kinds."""
-    spec = document.spec
-    if not isinstance(spec, AccessPolicy):
+    """The rules of a policy, in order; none for documents of other kinds. Done once for a document:
+    it depends on nothing else."""
+    if not isinstance(document.spec, AccessPolicy):
         return []
+    known: tuple[list[RoutedRule], list[Problem]] | None = document.memo.get("policy")
+    if known is None:
+        found: list[Problem] = []
+        known = document.memo["policy"] = (_compile_policy(document, document.spec, found), found)
+    problems.extend(known[1])
+    return known[0]
+
+
+def _compile_policy(
+    document: Document, spec: AccessPolicy, problems: list[Problem]
+) -> list[RoutedRule]:
     names: set[str] = set()
     rules = []
     for place, rule in enumerate(spec.rules):

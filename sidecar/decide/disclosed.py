@@ -10,6 +10,8 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 LONGEST: Final = 256  # characters of one text
 MOST: Final = 64  # members of one map or list
 DEEPEST: Final = 4
@@ -43,6 +45,8 @@ class Shown:
             return value if len(value) <= LONGEST else self._left_out()
         if isinstance(value, datetime):
             return value.isoformat()
+        if isinstance(value, Timestamp):  # as enrichers' answers have times
+            return value.ToJsonString()
         if isinstance(value, Mapping):
             if depth >= DEEPEST or len(value) > MOST:
                 self.whole = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sidecar.decide.kinds.credentials import ApiKey, Introspection, JwksSource, TokenIssuer
 from sidecar.decide.kinds.facts import Enricher, Segment
@@ -107,7 +107,8 @@ class Document:
     """One document, checked for shape. `canonical` is its JSON form, sorted; `digest` its SHA-256.
 
     `marks` maps pointers (`spec.rules[0].when`) to places in `file`; it is empty for a document
-    that came over the wire.
+    that came over the wire. `memo` belongs to `compile`: what the document came to by itself, so
+    that who keeps those that did not change has only the others compiled.
     """
 
     kind: str
@@ -119,6 +120,7 @@ class Document:
     digest: str
     file: str = field(default="", compare=False)
     marks: Mapping[str, Mark] = field(default_factory=dict, compare=False)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ref(self) -> str:

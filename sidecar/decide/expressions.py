@@ -12,11 +12,12 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from cel.expr import checked_pb2, syntax_pb2
 from cel_expr_python import cel
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, timestamp_pb2
 
 _STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
 _DYNAMIC: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
@@ -125,6 +126,14 @@ class Program:
             return FAILED if result.type() == cel.Type.ERROR else result.plain_value()
         except Exception:  # noqa: BLE001  (likewise)
             return FAILED
+
+
+def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
+    """A time, with its zone, as the library takes it inside a map: there it refuses a datetime.
+    Raises ValueError and OverflowError for what is not from year 1 to 9999 in UTC."""
+    found = timestamp_pb2.Timestamp()
+    found.FromDatetime(moment.astimezone(UTC))
+    return found
 
 
 @functools.cache

@@ -125,6 +125,8 @@ class NodeReader:
                 return self._string(node, kind, pointer)
             case inspect.IntType():
                 return self._integer(node, kind, pointer)
+            case inspect.FloatType():
+                return self._number(node, kind, pointer)
             case inspect.BoolType():
                 return self._boolean(node, pointer)
             case inspect.Metadata():
@@ -226,6 +228,18 @@ class NodeReader:
         least, most = kind.ge, kind.le
         if (least is not None and found < least) or (most is not None and found > most):
             self.fail(node, pointer, f"{found} is not from {least} to {most}")
+            return None
+        return found
+
+    def _number(self, node: yaml.Node, kind: inspect.FloatType, pointer: str) -> float | None:
+        value = node.value if isinstance(node, yaml.ScalarNode) and not node.style else ""
+        if not re.fullmatch(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?", value):
+            self.fail(node, pointer, f"expected a number, found {kind_of(node)}")
+            return None
+        found = float(value)
+        least, most = kind.ge, kind.le
+        if (least is not None and found < least) or (most is not None and found > most):
+            self.fail(node, pointer, f"{value} is not from {least} to {most}")
             return None
         return found
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import orjson
 import yaml
 from msgspec import inspect
+from yaml._yaml import CParser
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from sidecar.decide.documents import KINDS, Document, Spec
 from sidecar.decide.nodes import (
@@ -41,6 +44,9 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
 }
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A text to parse and the name that its problems carry."""
@@ -51,25 +57,49 @@ class Source:
 
 def parse(sources: Iterable[Source]) -> tuple[list[Document], list[Problem]]:
     """All documents that are well-formed, and all problems of those that are not."""
+    return together(map(parse_one, sources))
+
+
+def parse_one(source: Source) -> tuple[list[Document], list[Problem]]:
+    """The same of one source, by itself."""
+    problems: list[Problem] = []
+    return list(_Parser(source, problems).documents()), problems
+
+
+def together(
+    parsed: Iterable[tuple[list[Document], list[Problem]]],
+) -> tuple[list[Document], list[Problem]]:
+    """What several sources hold: each document once, in order, and all problems."""
     documents: list[Document] = []
     problems: list[Problem] = []
     seen: dict[str, Document] = {}
-    for source in sources:
-        for document in _Parser(source, problems).documents():
+    for found, wrong in parsed:
+        problems += wrong
+        for document in found:
             first = seen.setdefault(document.ref, document)
-            if first is not document:
-                line, _ = first.marks.get("metadata.name", (0, 0))
-                problems.append(
-                    problem_at(
-                        document,
-                        "metadata.name",
-                        f"{document.ref} is already defined at {first.file}:{line}",
-                        hint="names are unique within kind and namespace",
-                    )
-                )
-            else:
+            if first is document:
                 documents.append(document)
+                continue
+            line, _ = first.marks.get("metadata.name", (0, 0))
+            problems.append(
+                problem_at(
+                    document,
+                    "metadata.name",
+                    f"{document.ref} is already defined at {first.file}:{line}",
+                    hint="names are unique within kind and namespace",
+                )
+            )
     return documents, problems
+
+
+class _Composer(Composer, CParser, Resolver):
+    """PyYAML's C parser with its Python composer: nearly as fast as with the one in C, which lets
+    no other thread go on before a whole document, however large, is composed."""
+
+    def __init__(self, text: str) -> None:
+        CParser.__init__(self, text)
+        Composer.__init__(self)
+        Resolver.__init__(self)
 
 
 def compose(source: Source) -> Iterator[yaml.Node]:
@@ -78,19 +108,19 @@ def compose(source: Source) -> Iterator[yaml.Node]:
     text = source.text.removeprefix("\ufeff")  # a mark of its encoding, not of its contents
     if len(text) > MAX_TEXT:
         raise DocumentsInvalid([Problem("file is larger than 64 MiB", file=source.name)])
-    if text.lstrip()[:1] == "{":
+    if text.lstrip()[:1] in ("{", "["):
         # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
         text = _SURROGATES.sub(_join_surrogates, text)
     try:
         bound_depth(text)
-        loader = yaml.CSafeLoader(text)
+        composer = _Composer(text)
         try:
-            while loader.check_node():
-                node = loader.get_node()
+            while composer.check_node():
+                node = composer.get_node()
                 if node is not None and not is_nothing(node):
                     yield node
         finally:
-            loader.dispose()
+            composer.dispose()
     except yaml.YAMLError as error:
         raise DocumentsInvalid([_syntax(source.name, error)]) from None
 
@@ -238,6 +268,22 @@ def with_spec(document: Document, spec: Mapping[str, Any]) -> Document:
     )
 
 
+def read_nodes(
+    source: Source, problems: list[Problem], read: Callable[[yaml.Node], T | None]
+) -> Iterator[T]:
+    """What `read` makes of the node of each YAML document in a text. What is no YAML, or too much
+    of it, is a problem; nothing is read after it."""
+    try:
+        for node in compose(source):
+            found = read(node)
+            if found is not None:
+                yield found
+    except DocumentsInvalid as error:
+        problems += error.problems
+    except TooMuch as error:
+        problems.append(_syntax(source.name, error))
+
+
 class _Parser:
     """One source. Problems are collected; a document with any is not returned."""
 
@@ -247,15 +293,7 @@ class _Parser:
         self._reader = NodeReader(source.name, len(source.text), problems)
 
     def documents(self) -> Iterator[Document]:
-        try:
-            for node in compose(self._source):
-                document = self._read(node)
-                if document is not None:
-                    yield document
-        except DocumentsInvalid as error:
-            self._problems += error.problems
-        except TooMuch as error:
-            self._problems.append(_syntax(self._source.name, error))
+        return read_nodes(self._source, self._problems, self._read)
 
     def _read(self, node: yaml.Node) -> Document | None:
         before = len(self._problems)

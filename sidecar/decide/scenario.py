@@ -175,7 +175,7 @@ def _answer(scenario: Scenario, enricher: CompiledEnricher) -> Enriched | Unavai
     if isinstance(values, Unavailable):
         return values
     try:
-        return Enriched(enrichment.answer(enricher, orjson.dumps(values)), inf)
+        return Enriched(enrichment.declared(enricher, values), inf)
     except ValueError as error:
         raise ScenarioInvalid(f"enriched.{enricher.name}", str(error)) from None
 

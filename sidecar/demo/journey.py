@@ -39,6 +39,8 @@ class Journey:
         self._session = session
         self._reader = world.issuer.token("alice", "accounts:read")
         self._payer = world.issuer.token("alice", "accounts:read transfers:write")
+        login = {"acr": "urn:mfa", "auth_time": int(time.time())}
+        self._strong = world.issuer.token("alice", "accounts:read transfers:write", login)
 
     async def steps(self) -> AsyncIterator[Step]:
         forged = self._world.issuer.token("alice", "accounts:read", forged=True)
@@ -54,6 +56,12 @@ class Journey:
         yield await self._request("a missing scope is challenged", "403 insufficient_scope",
                                   *transfer, token=self._reader)  # fmt: skip
         yield await self._request("with the scope it passes", "201", *transfer, token=self._payer)
+        yield await self._request("a large transfer asks for a second factor",
+                                  "401 insufficient_user_authentication", *transfer,
+                                  token=self._payer, amount=5000)  # fmt: skip
+        yield await self._request("with a second factor it passes", "201", *transfer,
+                                  token=self._strong, amount=5000)  # fmt: skip
+        yield await self._redacted(*account)
         yield await self._request("a forged token is refused", "401 invalid_token", *account,
                                   token=forged)  # fmt: skip
         yield await self._push("a policy is pushed: no transfers tonight", "403 denied",
@@ -71,9 +79,20 @@ class Journey:
                                   "401 authentication_required", *account)  # fmt: skip
         yield await self._back()
 
-    async def _ask(self, method: str, path: str, token: str) -> tuple[str, str]:
+    async def _redacted(self, method: str, path: str) -> Step:
+        """What the service says of the account, and what of it the caller gets to see."""
+        started = time.perf_counter()
+        headers = {"authorization": f"Bearer {self._reader}"}
+        async with self._session.get(self._world.address + path, headers=headers) as answer:
+            seen = sorted(await answer.json())
+        milliseconds = (time.perf_counter() - started) * 1e3
+        found = "cut" if "iban" not in seen and "balance" in seen else f"seen: {seen}"
+        note = f"left are {', '.join(seen)}"
+        return Step("its IBAN is cut out of the response", "cut", found, milliseconds, note)
+
+    async def _ask(self, method: str, path: str, token: str, amount: int = 25) -> tuple[str, str]:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        body = {"amount": 25, "to": "bob"} if method == "POST" else None
+        body = {"amount": amount, "to": "bob"} if method == "POST" else None
         async with self._session.request(
             method, self._world.address + path, headers=headers, json=body
         ) as answer:
@@ -84,10 +103,11 @@ class Journey:
         return f"{answer.status} {content['code']}", challenge
 
     async def _request(
-        self, title: str, expected: str, method: str, path: str, token: str = ""
-    ) -> Step:
+        self, title: str, expected: str, method: str, path: str, token: str = "",
+        amount: int = 25,
+    ) -> Step:  # fmt: skip
         started = time.perf_counter()
-        found, challenge = await self._ask(method, path, token)
+        found, challenge = await self._ask(method, path, token, amount)
         milliseconds = (time.perf_counter() - started) * 1e3
         return Step(f"{title}", expected, found, milliseconds, challenge or f"{method} {path}")
 

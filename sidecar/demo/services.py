@@ -84,6 +84,7 @@ class DemoBank:
         return web.json_response(
             {
                 "account": request.match_info["id"],
+                "iban": "DE02120300000000202051",
                 "balance": "1024.00",
                 "asked_by": request.headers.get("x-sidecar-subject", ""),
             }

@@ -22,6 +22,7 @@ from sidecar.errors import Problem
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 STDIN: Final = "-"
 MAX_JWKS: Final = 1024 * 1024  # bytes
+Stamp = tuple[tuple[str, int, int, int], ...]
 _PRIVATE_HINT: Final = "publish public keys only: whoever reads a private one can sign tokens"
 
 
@@ -101,6 +102,19 @@ def document_files(folder: str) -> list[str]:
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
     return found
+
+
+def stamp_of(names: Iterable[str]) -> Stamp:
+    """What another content of any of these files would change."""
+    stamp = []
+    for name in names:
+        try:
+            found = os.stat(name)
+        except (OSError, ValueError):  # a NUL in a path is a ValueError
+            stamp.append((name, 0, 0, 0))
+        else:
+            stamp.append((name, found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(stamp)
 
 
 def _first_time(folder: str, walked: set[tuple[int, int]]) -> bool:

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import logging
 import os
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +37,9 @@ from sidecar.decide.introspection import (
 from sidecar.decide.outcomes import NeedIntrospection
 from sidecar.decide.tokens import Rejected, Verified
 from sidecar.errors import FetchFailed
+from sidecar.facts.breaker import Breaker
+from sidecar.facts.client_tls import ClientTls
+from sidecar.facts.flights import Flights
 from sidecar.facts.http import HttpClient
 from sidecar.facts.secrets import Secrets
 
@@ -47,9 +49,6 @@ TIMEOUT: Final = 5.0  # seconds for one
 AT_ONCE: Final = 64  # questions to one issuer; the next wait
 WAITING: Final = 1024  # of them, at most
 PER_ADDRESS: Final = 16  # questions at a time for one client address
-BREAKS_AFTER: Final = 5  # failures in a row
-OPEN: Final = 2.0  # seconds that a broken server is left alone, the first time
-LONGEST_OPEN: Final = 60.0
 ASSERTION: Final = 60  # seconds that a client assertion is valid
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -57,56 +56,6 @@ _log: Final = logging.getLogger("sidecar.introspection")
 
 
 _OURS: Final = frozenset((401, 403, 404, 405, 408, 429))  # not about the token
-
-
-class Breaker:
-    """Whether a server is asked. Closed: it is. Open: it is not, until a time. Then one question
-    is let through, and what comes of it closes the breaker or opens it for twice as long.
-
-    Each question has a ticket. What becomes of one that was asked before the breaker opened or
-    closed says nothing of the state after: many that fail together are one reason to open it.
-    """
-
-    def __init__(self) -> None:
-        self.failures = 0  # in a row
-        self.open = False
-        self._until = 0.0
-        self._pause = OPEN
-        self._trying = False
-        self._ticket = 1
-
-    def admits(self, now: float) -> int:
-        """A ticket to ask with, for which `succeeded`, `failed` or `abandoned` must follow; 0: do
-        not ask."""
-        if self.open:
-            if self._trying or now < self._until:
-                return 0
-            self._trying = True
-        return self._ticket
-
-    def abandoned(self, ticket: int) -> None:
-        """Nothing was asked after all."""
-        if ticket == self._ticket:
-            self._trying = False
-
-    def succeeded(self, ticket: int) -> None:
-        if ticket != self._ticket:
-            return
-        self.failures = 0
-        self._pause = OPEN
-        if self.open:
-            self.open = self._trying = False
-            self._ticket += 1
-
-    def failed(self, ticket: int, now: float) -> None:
-        if ticket != self._ticket:
-            return
-        self.failures += 1
-        if self.failures >= BREAKS_AFTER:
-            self.open, self._trying = True, False
-            self._until = now + self._pause
-            self._pause = min(LONGEST_OPEN, self._pause * 2)
-            self._ticket += 1
 
 
 class _NotAsked(FetchFailed):
@@ -118,12 +67,11 @@ class _Server:
     """What goes with one introspector."""
 
     introspector: Introspector
+    tls: ClientTls
     breaker: Breaker = field(default_factory=Breaker)
     turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     waiting: int = 0
     last_error: str = ""
-    tls: ssl.SSLContext | None = None
-    tls_of: tuple[int, ...] = ()
     key: Any = None
     key_of: bytes = b""
 
@@ -145,7 +93,7 @@ class Introspections:
         self._clock = clock
         self._http = http or HttpClient(timeout=TIMEOUT, max_body=MAX_BODY)
         self._servers: dict[str, _Server] = {}
-        self._flights: dict[bytes, asyncio.Task[None]] = {}
+        self._flights = Flights()
         self._asking: Counter[str] = Counter()  # by client address
 
     def use(self, introspectors: Iterable[Introspector]) -> None:
@@ -157,7 +105,8 @@ class Introspections:
                 known.introspector = each
                 servers[each.issuer.issuer] = known
             else:
-                servers[each.issuer.issuer] = _Server(each)
+                tls = ClientTls(self._secrets, each.ca, each.certificate, each.secret)
+                servers[each.issuer.issuer] = _Server(each, tls)
         self._servers = servers
 
     def asks_too_much(self, address: str) -> bool:
@@ -166,22 +115,20 @@ class Introspections:
 
     async def fetch(self, want: NeedIntrospection) -> None:
         """Have an answer put into `answers`, or join a question under way."""
-        flight = self._flights.get(want.key)
-        if flight is None:
+        if want.key not in self._flights:
             if self.asks_too_much(want.address) and not want.reviewed:
                 return  # since it was decided to ask; the next round says so
-            self._asking[_network(want.address)] += (
-                1  # at once: many may be decided before any of them flies
-            )
-            flight = asyncio.create_task(self._fly(want), name=f"introspection by {want.issuer}")
-            self._flights[want.key] = flight
-        # Waited for, not awaited: a caller that hangs up must not take the answer from the others.
-        await asyncio.wait({flight})
+            network = _network(want.address)
+            # At once: many may be decided before any of them flies.
+            self._asking[network] += 1
+            self._flights.begin(
+                want.key, self._fly(want), f"introspection by {want.issuer}",
+                lambda: self._landed(network),
+            )  # fmt: skip
+        await self._flights.join(want.key)
 
     async def close(self) -> None:
-        for flight in self._flights.values():
-            flight.cancel()
-        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await self._flights.close()
         await self._http.close()
 
     def status(self) -> dict[str, dict[str, Any]]:
@@ -192,17 +139,15 @@ class Introspections:
         }
 
     async def _fly(self, want: NeedIntrospection) -> None:
-        try:
-            server = self._servers.get(want.issuer)
-            # Of another snapshot: the next round decides with the new one.
-            if server is not None and key_of(server.introspector, want.token) == want.key:
-                self._keep(want, server, await self._answer(want, server))
-        finally:
-            del self._flights[want.key]
-            network = _network(want.address)
-            self._asking[network] -= 1
-            if not self._asking[network]:
-                del self._asking[network]
+        server = self._servers.get(want.issuer)
+        # Of another snapshot: the next round decides with the new one.
+        if server is not None and key_of(server.introspector, want.token) == want.key:
+            self._keep(want, server, await self._answer(want, server))
+
+    def _landed(self, network: str) -> None:
+        self._asking[network] -= 1
+        if not self._asking[network]:
+            del self._asking[network]
 
     def _keep(self, want: NeedIntrospection, server: _Server, answer: Answer) -> None:
         now = self._clock()
@@ -271,17 +216,19 @@ class Introspections:
         except UnicodeDecodeError:
             return b'{"active": false}'  # no issuer has made it (RFC 6750 section 2.1)
         try:
-            headers = await asyncio.to_thread(self._authenticate, server, form)
+            headers, tls = await asyncio.to_thread(
+                lambda: (self._authenticate(server, form), server.tls.context())
+            )
         except FetchFailed as error:
             raise _NotAsked(str(error)) from None
-        return await self._http.post(introspector.endpoint, form, headers, server.tls)
+        return await self._http.post(introspector.endpoint, form, headers, tls)
 
     # Who we are (RFC 7662 section 2.1).
 
     def _authenticate(self, server: _Server, form: dict[str, str]) -> Mapping[str, str]:
-        """Puts what says who asks into the form, the headers or the TLS context. Reads files."""
+        """Puts what says who asks into the form or the headers, if TLS does not say it. Reads
+        files."""
         introspector = server.introspector
-        self._prepare_tls(server)
         match introspector.method:
             case "client_secret_basic":
                 secret = self._secrets.read(introspector.secret).decode("utf-8", "replace")
@@ -313,32 +260,6 @@ class Introspections:
         }
         headers = {"kid": introspector.key_id} if introspector.key_id else None
         return jwt.encode(claims, server.key, _algorithm(server.key), headers=headers)
-
-    def _prepare_tls(self, server: _Server) -> None:
-        """A context with the certificate and CAs of the moment; None where the usual one does."""
-        introspector = server.introspector
-        named = [introspector.ca, introspector.certificate]
-        if introspector.certificate.file:
-            named.append(introspector.secret)
-        paths = [self._secrets.path(each) for each in named if each.file]
-        if not paths:
-            return
-        try:
-            of = tuple(path.stat().st_mtime_ns for path in paths)
-            if server.tls is not None and server.tls_of == of:
-                return
-            ca = self._secrets.path(introspector.ca) if introspector.ca.file else None
-            context = ssl.create_default_context(cafile=str(ca) if ca else None)
-            if introspector.certificate.file:
-                context.load_cert_chain(
-                    self._secrets.path(introspector.certificate),
-                    self._secrets.path(introspector.secret),
-                )
-        except (OSError, ssl.SSLError) as error:
-            raise FetchFailed(
-                f"the certificate, its key or the CAs are of no use: {error}"
-            ) from None
-        server.tls, server.tls_of = context, of
 
 
 def _network(address: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Final
 
 from sidecar.decide.compile import validate
 from sidecar.decide.documents import PLATFORM, Document, TokenIssuer
-from sidecar.decide.parse import parse
+from sidecar.decide.parse import Source, parse_one, together
 from sidecar.errors import DocumentsInvalid, Problem
-from sidecar.facts.files import document_files, inline_keys, read_sources
+from sidecar.facts.beside import beside
+from sidecar.facts.files import Stamp, document_files, inline_keys, read_sources, stamp_of
 
 POLL: Final = 0.5  # seconds between looks; a change is enforced within 2 s
 SETTLE: Final = 0.25  # seconds that nothing may change before it is read
@@ -26,7 +26,6 @@ LOOKS: Final = 8
 _log: Final = logging.getLogger("sidecar.policies")
 
 Adopt = Callable[[Sequence[Document]], Awaitable[None]]
-Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class FilePolicies:
@@ -49,12 +48,13 @@ class FilePolicies:
         self._sleep = sleep
         self._stamp: Stamp = ()
         self._beside: set[str] = set()
+        self._parsed: dict[str, tuple[str, tuple[list[Document], list[Problem]]]] = {}
         self._full: set[str] = set()  # files that held documents when last adopted
 
     async def start(self) -> None:
         """Load for the first time. Raises DocumentsInvalid: there is nothing to fall back to."""
         self._stamp = await asyncio.to_thread(self._look)
-        read = await asyncio.to_thread(self._read)
+        read = await beside.run(self._read)
         await self._adopt(read.documents)
         await self._adopted(read)
 
@@ -71,9 +71,9 @@ class FilePolicies:
             if only_if_changed and stamp == self._stamp:
                 return
             self._stamp = stamp = await self._settled(stamp)
-            beside = self._beside  # reading may find others
-            read = await asyncio.to_thread(self._read)
-            if await asyncio.to_thread(self._look, beside) != stamp:
+            watched = self._beside  # reading may find others
+            read = await beside.run(self._read)
+            if await asyncio.to_thread(self._look, watched) != stamp:
                 self._stamp = ()  # changed while it was read: the next look reads it again
                 return
             await self._adopt(read.documents)
@@ -119,7 +119,8 @@ class FilePolicies:
 
     def _read(self) -> _Read:
         sources, problems = read_sources([str(self._path)], pipes=False)
-        parsed, found = parse(sources)
+        parsed, found = together([self._parsed_once(source) for source in sources])
+        self._parsed = {source.name: self._parsed[source.name] for source in sources}
         problems += found
         self._beside = _files_beside(parsed)
         full = {document.file for document in parsed}
@@ -146,6 +147,14 @@ class FilePolicies:
             raise DocumentsInvalid(errors)
         return _Read(documents, full)
 
+    def _parsed_once(self, source: Source) -> tuple[list[Document], list[Problem]]:
+        """What a file holds: the very same documents for as long as its text is the same, so that
+        what did not change is not compiled again."""
+        known = self._parsed.get(source.name)
+        if known is None or known[0] != source.text:
+            known = self._parsed[source.name] = (source.text, parse_one(source))
+        return known[1]
+
     def _nothing(self, documents: Sequence[Document]) -> Problem:
         namespaces = sorted({document.namespace for document in documents})
         where = f"they are in {', '.join(namespaces)}" if namespaces else "there are none"
@@ -154,11 +163,11 @@ class FilePolicies:
             str(self._path), 1, 1, hint="choose the namespace with --namespace",
         )  # fmt: skip
 
-    def _look(self, beside: Iterable[str] | None = None) -> Stamp:
+    def _look(self, watched: Iterable[str] | None = None) -> Stamp:
         """What a change in any of the files would change."""
         path = str(self._path)
         files = document_files(path) if self._path.is_dir() else [path]
-        return _stamp((*files, *sorted(self._beside if beside is None else beside)))
+        return stamp_of((*files, *sorted(self._beside if watched is None else watched)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +178,6 @@ class _Read:
 
 class _StillChanging(Exception):
     """No two looks agreed."""
-
-
-def _stamp(names: Iterable[str]) -> Stamp:
-    stamp = []
-    for name in names:
-        try:
-            found = os.stat(name)
-        except (OSError, ValueError):  # a NUL in a path is a ValueError
-            stamp.append((name, 0, 0, 0))
-        else:
-            stamp.append((name, found.st_mtime_ns, found.st_size, found.st_ino))
-    return tuple(stamp)
 
 
 def _files_beside(documents: Sequence[Document]) -> set[str]:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.facts.beside import beside
+
 YOUNG: Final = 10  # collections of the middle generation, each of about 7,000 more objects
 MANY: Final = 5 * YOUNG  # so many wait for no pause
 LONGEST: Final = 600.0  # seconds of uninterrupted traffic
@@ -37,12 +39,16 @@ class Garbage:
         self._busy = busy
         self._clock = clock
         self._due: float | None = None  # since when there is enough to collect
+        self._frozen = beside.frozen
         self._earliest = 0.0
 
     def sweep(self, now: float) -> None:
         """Collect, if that is due and disturbs nobody."""
+        if beside.working:
+            return
         count = gc.get_count()[2]
-        if count < YOUNG:
+        frozen = beside.frozen
+        if count < YOUNG and frozen == self._frozen:
             self._due = None
             return
         if self._due is None:
@@ -51,6 +57,12 @@ class Garbage:
             return
         if count >= MANY or now >= self._due + LONGEST or not self._busy():
             started = self._clock()
-            gc.collect()
+            if frozen == self._frozen:
+                gc.collect()
+            else:  # among what stays may be what nobody holds any more
+                self._frozen = frozen
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()
             self._due = None
             self._earliest = now + (self._clock() - started) / SHARE

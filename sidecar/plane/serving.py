@@ -39,10 +39,14 @@ from sidecar.edge.rotation import Rotation
 from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
+from sidecar.facts.beside import beside
+from sidecar.facts.enrich import Enrichments
 from sidecar.facts.introspection import Introspections
 from sidecar.facts.secrets import Secrets
+from sidecar.facts.subjects import SubjectsFile
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
+from sidecar.plane.fact_families import enrichment_families, subject_families
 from sidecar.plane.garbage import Garbage
 from sidecar.plane.shared import nonce_key
 from sidecar.plane.tasks import Tasks
@@ -53,7 +57,7 @@ _log: Final = logging.getLogger("sidecar")
 
 
 class Serving:
-    """`load_tls`, `adopt` and `listen`, then `stop`."""
+    """`load_files`, `adopt` and `listen`, then `stop`."""
 
     def __init__(
         self,
@@ -74,7 +78,10 @@ class Serving:
         raise_limit(settings.limits)
         self.metrics = Metrics()
         self.log = log
-        self.introspections = Introspections(Secrets(settings.secrets, variable))
+        secrets = Secrets(settings.secrets, variable)
+        self.introspections = Introspections(secrets)
+        self.enrichments = Enrichments(secrets)
+        self.subjects = SubjectsFile(settings.subjects) if settings.subjects is not None else None
         self.authorizer = Authorizer(
             keys,
             self.metrics,
@@ -84,7 +91,11 @@ class Serving:
             nonce_key=nonces or nonce_key(settings, secret),
             asserter=Asserter(secret),
             introspections=self.introspections,
+            enrichments=self.enrichments,
+            subjects=self.subjects,
         )
+        if self.subjects is not None:
+            self.subjects.changed = self.authorizer.forget
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
         self.tls = [rotation for rotation in (client, upstream) if rotation is not None]
         self._callers: Callers | None = None
@@ -107,22 +118,29 @@ class Serving:
         self.metrics.register(self._families)
         self._tasks = Tasks()
 
-    async def load_tls(self) -> None:
-        """Read the files and follow them. Raises Misuse with every mistake."""
+    async def load_files(self) -> None:
+        """Read what the settings name, certificates and subjects, and follow it. Raises Misuse with
+        every mistake."""
         await traffic_tls.load(self.tls)
+        if self.subjects is not None:
+            await self.subjects.load()
+            self._tasks.spawn(self.subjects.run())
         for rotation in self.tls:
             self._tasks.spawn(rotation.run())
 
     async def adopt(self, documents: Sequence[Document], version: str = "") -> Snapshot:
         """Compile off the loop, then swap one reference. Raises DocumentsInvalid."""
-        snapshot = await asyncio.to_thread(
+        snapshot = await beside.run(
             compile_snapshot,
             documents,
             namespace=self.settings.namespace,
             labels=self.settings.labels,
             version=version,
         )
+        before = self.authorizer.snapshot
         self.authorizer.adopt(snapshot)
+        # To let go of thousands of rules takes its time; whoever holds them last does it.
+        await asyncio.to_thread(lambda held: None, before)
         return snapshot
 
     async def listen(
@@ -135,8 +153,10 @@ class Serving:
             raise Misuse(f"--listen: {error}") from None
 
     async def reload(self) -> None:
-        """SIGHUP: read the TLS files again, go on in a new log file."""
+        """SIGHUP: read the TLS files and the subjects again, go on in a new log file."""
         self.log.reopen()
+        if self.subjects is not None:
+            await self.subjects.reload()
         for rotation in self.tls:
             await rotation.check(settled=True)
 
@@ -150,6 +170,7 @@ class Serving:
         """After `drain`: end what runs beside the traffic, write the last records."""
         await self._tasks.cancel()
         await self.introspections.close()
+        await self.enrichments.close()
         await asyncio.to_thread(self.log.close)
 
     def _vouched_anew(self) -> None:
@@ -167,6 +188,9 @@ class Serving:
         yield counter("sidecar_token_cache_evictions", "Dropped at the bound.", tokens.evictions)
         yield from _decision_cache(self.authorizer.evidence.decisions)
         yield from _introspections(self.introspections)
+        yield from enrichment_families(self.enrichments)
+        if self.subjects is not None:
+            yield from subject_families(self.subjects)
         yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
         yield counter(

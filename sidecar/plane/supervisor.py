@@ -22,7 +22,9 @@ from sidecar.decide.documents import Document
 from sidecar.decide.revocations import Revocation, Revocations, pack
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge import admin
+from sidecar.facts.beside import beside
 from sidecar.facts.jwks import KeyStore
+from sidecar.facts.subjects import SubjectsFile
 from sidecar.plane import inspection, messages, traffic_tls
 from sidecar.plane.crew import Crew
 from sidecar.plane.port import HeldPort
@@ -116,6 +118,8 @@ class Supervisor:
         settings = self.settings
         sides = (traffic_tls.client_side(settings), traffic_tls.upstream_side(settings))
         await traffic_tls.load(rotation for rotation in sides if rotation is not None)
+        if settings.subjects is not None:
+            await SubjectsFile(settings.subjects).load()
         traffic_tls.warn_of_insecure(settings)
         await asyncio.to_thread(DecisionLog(settings.decision_log).close)
 
@@ -128,7 +132,7 @@ class Supervisor:
         """Raises DocumentsInvalid, before any worker has heard of them."""
         async with self._adopting:
             began = time.perf_counter()
-            snapshot = await asyncio.to_thread(
+            snapshot = await beside.run(
                 compile_snapshot,
                 documents,
                 namespace=self.settings.namespace,

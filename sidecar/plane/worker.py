@@ -1,9 +1,9 @@
 """A worker: one process of several that serve traffic, led by a supervisor over a channel.
 
 It decides with what it is sent: settings, documents, keys. It never reads policy, fetches keys or
-holds a port of its own. When the channel ends, the supervisor has ended, and the worker drains as
-if told to. Signals from a terminal or a container reach it too and mean nothing to it: the
-supervisor gets them as well and says what to do.
+holds a port of its own; what one decision needs beyond that it fetches itself. When the channel
+ends, the supervisor has ended, and the worker drains as if told to. Signals from a terminal or a
+container reach it too and mean nothing to it: the supervisor gets them as well and says what to do.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from sidecar import __version__
 from sidecar.config import RunSettings
+from sidecar.decide.documents import Document
 from sidecar.decide.parse import from_canonical
 from sidecar.decide.revocations import unpack
 from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
+from sidecar.facts.beside import beside
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel
@@ -61,6 +63,7 @@ class Worker:
         self._settings = settings
         self._channel = channel
         self._tasks = Tasks()
+        self._compiled: dict[bytes, Document] = {}
         self._keys = RemoteKeys(lambda issuer: self._say(messages.NeedKeys(issuer)))
         self._serving = Serving(
             settings,
@@ -77,7 +80,7 @@ class Worker:
 
     async def run(self) -> int:
         """Until told to drain, or alone; the exit code. Raises Misuse."""
-        await self._serving.load_tls()
+        await self._serving.load_files()
         reading = self._tasks.spawn(self._obey())
         await self._ending.wait()
         await self._serving.drain()  # meanwhile keys may still come and numbers be asked for
@@ -126,12 +129,18 @@ class Worker:
         try:
             if len(texts) != order.documents:
                 raise ChannelBroken(f"{len(texts)} documents came, not {order.documents}")
-            documents = await asyncio.to_thread(lambda: [from_canonical(text) for text in texts])
+            documents = await beside.run(self._read_documents, texts)
             await self._serving.adopt(documents, order.version)
         except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor must know)
             await self._send(messages.Refused(order.release, f"{type(error).__name__}: {error}"))
         else:
             await self._send(messages.Adopted(order.release))
+
+    def _read_documents(self, texts: list[bytes]) -> list[Document]:
+        """The documents; those that did not change are the same objects, and so stay compiled."""
+        known = self._compiled
+        self._compiled = {text: known.get(text) or from_canonical(text) for text in texts}
+        return [self._compiled[text] for text in texts]
 
     async def _serve(self, port: int) -> None:
         if self._ending.is_set():

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 _GROWING: Final = frozenset(("counter", "histogram"))
 _NOT_SUMMED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_insecure_settings": max,
+    "sidecar_subjects": max,
     "sidecar_tls_certificate_expiry_timestamp_seconds": min,
 }
 

@@ -38,3 +38,12 @@ def test_bounds_hold_whatever_comes(puts: list[tuple[int, int, int]]) -> None:
         cache.get(b"%d" % (key // 2), 20.0)
         assert len(cache) <= 5
         assert cache.weight == sum(entry[2] for entry in cache._entries.values()) <= 100
+
+
+def test_what_is_not_retained_is_forgotten() -> None:
+    cache: ExpiringCache[str, int] = ExpiringCache(9)
+    for name, weight in (("a1", 10), ("b1", 20), ("a2", 5)):
+        cache.put(name, 1, 100, weight)
+    cache.retain(lambda key: key.startswith("a"))
+    assert (len(cache), cache.weight) == (2, 15)
+    assert cache.get("b1", 1) is None

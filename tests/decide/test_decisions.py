@@ -16,12 +16,14 @@ from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import LONGEST_VALUE, MOST_READS, ExpiringCache, Key
 from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.enrichment import Enriched
 from sidecar.decide.keys import KeySet, parse_jwks
-from sidecar.decide.outcomes import Outcome, Permit, Refuse
+from sidecar.decide.outcomes import Need, NeedBody, Outcome, Permit, Refuse, Unavailable
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Headers, Request, canonical_target
 from sidecar.decide.revocations import Revocation, Revocations, target
 from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.subjects import NOT_KNOWN, Subject, Subjects
 from sidecar.decide.tokens import KeyState, Verified
 from sidecar.decide.workloads import Certificate, workload
 from tests.casebook import ISSUER, jwks, token
@@ -35,9 +37,35 @@ metadata: {{name: corp}}
 spec: {{issuer: "{ISSUER}", audiences: [bank], clockSkew: 0s}}
 ---
 apiVersion: authz.sidecar/v1
+kind: Segment
+metadata: {{name: s}}
+spec: {{when: token.sub == 'alice'}}
+---
+apiVersion: authz.sidecar/v1
+kind: Segment
+metadata: {{name: w}}
+spec: {{namespaces: [pay]}}
+---
+apiVersion: authz.sidecar/v1
+kind: Enricher
+metadata: {{name: e}}
+spec:
+  url: https://e.example
+  parameters: {{who: subject.id, path: request.path, try: "request.headers[?'x-try'].orValue('')"}}
+  type: {{ok: boolean}}
+---
+apiVersion: authz.sidecar/v1
 kind: AccessPolicy
 metadata: {{name: p}}
 spec:
+  rules:
+"""
+SHADOW: Final = """---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {name: s}
+spec:
+  mode: shadow
   rules:
 """
 RULES: Final = (
@@ -62,6 +90,25 @@ RULES: Final = (
     "{name: proven, auth: either, require: {proof: [mtls]}}",
     "{name: keyed, require: {proof: [dpop, mtls]}}",
     "{name: not b, effect: deny, when: \"source.spiffe.endsWith('/b')\"}",
+    "{name: agreed, require: {consent: [c]}}",
+    "{name: calm, effect: deny, when: subject.risk > 50}",
+    "{name: recent, require: {stepUp: {maxAge: 10s}}}",
+    "{name: recently, effect: guard, require: {stepUp: {acr: [mfa], maxAge: 14s}}}",
+    "{name: looked up, auth: optional, when: enriched.e.ok}",
+    '{name: looked down, effect: deny, when: "!enriched.e.ok"}',
+    "{name: placed, require: {segments: [s, t]}}",
+    "{name: seen, auth: either, when: \"'w' in source.segments || 't' in subject.segments\"}",
+    "{name: cut, auth: optional, then: {redact: [{drop: [$.x], unless: \"'c' in subject.consents\"}]}}",
+    '{name: rated, auth: optional, limit: {rate: 1/s, per: "request.path + subject.id"}}',
+    '{name: said, auth: optional, when: "request.body.a == 1"}',
+    "{name: told, auth: optional, then: {setResponseHeaders: {x-k: \"subject.profile.?k.orValue('-')\"}}}",
+)
+SHADOWS: Final = (15, 20, 21, 24, 30)
+"""Rules that stand in a shadow policy, too."""
+RECORDS: Final = (
+    NOT_KNOWN,
+    Subject(frozenset("c"), {"k": "1"}, frozenset("t"), 10),
+    Subject(frozenset("c"), {"k": "2"}, frozenset(), 60),
 )
 PROVER: Final = Prover()
 SHOWN: Final[Mapping[str, Certificate | None]] = {
@@ -74,8 +121,10 @@ SHOWN: Final[Mapping[str, Certificate | None]] = {
 
 
 @functools.cache
-def snapshot(chosen: frozenset[int]) -> Snapshot:
+def snapshot(chosen: frozenset[int], shadow: int = 0) -> Snapshot:
     text = ISSUERS + "".join(f"  - {RULES[number]}\n" for number in sorted(chosen))
+    if shadow:
+        text += f"{SHADOW}  - {RULES[shadow]}\n"
     documents, problems = parse([Source("f", text)])
     assert not problems
     return compile_snapshot(documents, namespace="default", labels={})
@@ -91,6 +140,8 @@ def credential(name: str) -> str:
         "early": {"sub": "alice", "nbf": 15},
         "held": {"sub": "alice", "cnf": {"x5t#S256": "c" * 43}},
         "keyed": {"sub": "alice", "cnf": {"jkt": PROVER.thumbprint}},
+        "strong": {"sub": "alice", "scope": "read write", "acr": "mfa", "auth_time": 0},
+        "older": {"sub": "b", "acr": "mfa", "auth_time": -4},
     }
     return token(NOW, claims[name]) if name in claims else name
 
@@ -117,10 +168,16 @@ class Step:
     """A subject who is withdrawn from this step on."""
     shown: str = ""
     """The certificate that the caller shows."""
+    body: bytes = b""
+    record: int = 0
+    """What is known of the subject from this step on."""
 
     def request(self) -> Request:
         path, segments, query = canonical_target(self.target.encode())
         headers: Headers = [(name.encode(), value.encode()) for name, value in self.headers]
+        if self.body:
+            headers.append((b"content-type", b"application/json"))
+            headers.append((b"content-length", b"%d" % len(self.body)))
         if self.credential:
             text = credential(self.credential)
             scheme = "DPoP" if self.credential == "keyed" else "Bearer"
@@ -142,7 +199,7 @@ PARTS: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     ),
     "host": st.sampled_from(("h", "far")),
     "credential": st.sampled_from(
-        ("alice", "b", "", "short", "expired", "early", "junk", "held", "keyed")
+        ("alice", "b", "", "short", "expired", "early", "junk", "held", "keyed", "strong", "older")
     ),
     "headers": st.lists(st.sampled_from(HEADERS), max_size=2).map(tuple),
     "after": st.sampled_from((0.0, 5.0, 12.0, 25.0)),
@@ -150,7 +207,30 @@ PARTS: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "keys": st.integers(0, 1),
     "withdrawn": st.sampled_from(("", "", "alice", "b", "spiffe://prod/ns/pay/sa/billing")),
     "shown": st.sampled_from(tuple(SHOWN)),
+    "body": st.sampled_from((b"", b'{"a":1}', b'{"a":2}', b'{"a":1,"a":2}')),
+    "record": st.integers(0, len(RECORDS) - 1),
 }
+
+
+class Answers:
+    """What the enricher says: for ten seconds at a time, by its question and by the hour."""
+
+    def get(self, key: bytes, now: float) -> Enriched | Unavailable | None:
+        tens = int((now - NOW) // 10)
+        if (key[1] + tens) % 7 == 0:
+            return Unavailable("enricher_unavailable")
+        return Enriched({"ok": (key[0] + tens) % 4 > 0}, NOW + 10 * (tens + 1))
+
+
+def decided(
+    request: Request, step: Step, held: Snapshot, evidence: Evidence, now: float
+) -> Outcome:
+    """With the body, where it is asked for."""
+    outcome = authorize(request, held, evidence, now)
+    if isinstance(outcome, Need):
+        assert [type(want) for want in outcome.wants] == [NeedBody]
+        outcome = authorize(request.with_body(step.body), held, evidence, now)
+    return outcome
 
 
 @st.composite
@@ -169,29 +249,83 @@ def states(step: Step) -> Mapping[str, KeyState]:
     return {ISSUER: KeyState(keys(step.keys), NOW + 1000)}
 
 
-@settings(max_examples=1000, deadline=None)
+FACTS: Final = tuple(range(20, len(RULES)))
+"""The rules that facts beyond the request and its token count for, and how recent a login is."""
+
+
+@st.composite
+def series_of_facts(draw: st.DrawFn) -> list[Step]:
+    """The same request again and again, of one of few, while what is known changes."""
+    base = Step(
+        method="GET", target="/a/b", host="h", credential=draw(st.sampled_from(("strong", "alice"))),
+        headers=(), after=0.0, policy=0, keys=0, withdrawn="", record=1,
+    )  # fmt: skip
+    parts = ("after", "record", "headers", "target", "body", "credential")
+    steps = [
+        replace(base, **{name: draw(PARTS[name]) for name in names})
+        for names in draw(
+            st.lists(st.sets(st.sampled_from(parts), max_size=2), min_size=2, max_size=8)
+        )
+    ]
+    return sorted([base, *steps], key=lambda step: step.after)
+
+
+Policies = Sequence[frozenset[int]]
+
+
+def two(numbers: Sequence[int], least: int = 1) -> st.SearchStrategy[Policies]:
+    chosen = st.frozensets(st.sampled_from(numbers), min_size=least, max_size=2)
+    return st.tuples(chosen, chosen)
+
+
+@settings(max_examples=700, deadline=None)
 @given(
-    policies=st.tuples(
-        *(st.frozensets(st.integers(0, len(RULES) - 1), min_size=1, max_size=2),) * 2
-    ),
+    policies=two(range(len(RULES))),
     asked=series(),
     bound=st.sampled_from((1, 2, 100)),
+    shadow=st.sampled_from((0, 0, 0, *SHADOWS)),
 )
 def test_remembered_and_decided_anew_never_differ(
-    policies: Sequence[frozenset[int]], asked: list[Step], bound: int
+    policies: Policies, asked: list[Step], bound: int, shadow: int
 ) -> None:
+    never_differ(policies, asked, bound, shadow)
+
+
+@settings(max_examples=700, deadline=None)
+@given(policies=two(FACTS), asked=series_of_facts(), bound=st.sampled_from((2, 100)))
+def test_nor_do_they_when_only_facts_change(
+    policies: Policies, asked: list[Step], bound: int
+) -> None:
+    never_differ(policies, asked, bound, 0)
+
+
+def never_differ(policies: Policies, asked: list[Step], bound: int, shadow: int) -> None:
     tokens, decisions = ExpiringCache[bytes, Verified](100), ExpiringCache[Key, Permit](bound)
     revocations, names = Revocations(), set[str]()
+    requests: dict[Step, Request] = {}
     for step in asked:
-        held, now = snapshot(policies[step.policy]), NOW + step.after
+        held, now = snapshot(policies[step.policy], shadow), NOW + step.after
         if step.withdrawn and step.withdrawn not in names:
             names.add(step.withdrawn)
             revocations.add(withdrawals({step.withdrawn}))
-        kept = Evidence(states(step), tokens, decisions, revocations=revocations)
-        fresh = Evidence(states(step), ExpiringCache(1), ExpiringCache(1))
+        kept = Evidence(
+            states(step), tokens, decisions, revocations=revocations,
+            subjects=record(step), enriched=Answers(),
+        )  # fmt: skip
+        fresh = Evidence(
+            states(step), ExpiringCache(1), ExpiringCache(1),
+            subjects=record(step), enriched=Answers(),
+        )  # fmt: skip
         fresh.revocations.add(withdrawals(names))
-        anew = authorize(step.request(), held, fresh, now)
-        assert same(authorize(step.request(), held, kept, now), anew), step
+        # A door presents the very same object for a request that came again.
+        alike = replace(step, after=0.0, policy=0, keys=0, withdrawn="", record=0)
+        request = requests.setdefault(alike, step.request())
+        anew = decided(step.request(), step, held, fresh, now)
+        assert same(decided(request, step, held, kept, now), anew), step
+
+
+def record(step: Step) -> Subjects:
+    return lambda identity, now: RECORDS[step.record]
 
 
 def withdrawals(names: Iterable[str]) -> list[Revocation]:

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.decide.authorize import authorize
-from sidecar.decide.cache import ExpiringCache
-from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.outcomes import Code, Identity, Need, Permit, Refuse, Unavailable
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Unread
-from sidecar.decide.scenario import JUNK, Decided, Scenario, ScenarioInvalid, decide
+from sidecar.decide.scenario import JUNK, UNREACHED, Decided, Scenario, ScenarioInvalid, decide
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.subjects import Subject
 from sidecar.errors import BadRequest
-from tests.casebook import Case, cases, documents
+from tests.casebook import Case, cases, documents, evidence_of
+from tests.casebook import decided as made
 
 NOW = 1_800_000_000.0
 DOCUMENTS = """
@@ -204,7 +202,7 @@ def describable(case: Case) -> bool:
     """Not what is about signatures, headers of tokens and where they stand; nor what lacks the
     claims that a described token is given."""
     spec = case.spec
-    if spec["name"] == "a token type that is not admitted":
+    if spec["name"] in ("a token type that is not admitted", "no type at all"):
         return False
     if any(part in spec for part in ("header", "damage", "scheme", "proof")):
         return False
@@ -212,6 +210,16 @@ def describable(case: Case) -> bool:
         return False
     token = spec.get("token", {})
     return isinstance(token, str) or not ("cnf" in token or None in token.values())
+
+
+def subject_of(case: Case) -> Subject | Unavailable:
+    said = case.spec.get("subject", {})
+    if said == "unavailable":
+        return Unavailable("subject_unavailable")
+    return Subject(
+        frozenset(said.get("consents", ())), said.get("profile", {}),
+        frozenset(said.get("segments", ())), said.get("risk", 0),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -235,9 +243,16 @@ def test_it_is_what_authorize_makes_of_the_same_request(case: Case) -> None:
         headers=tuple(each for each in headers if each[0] not in ("host", "authorization")),
         claims=claims,
         bad=JUNK if isinstance(token, str) else None,
+        body=case.body(),
+        subject=subject_of(case),
+        enriched={
+            name: UNREACHED if values is None else values
+            for name, values in case.spec.get("enriched", {}).items()
+        },
         now=NOW,
     )
-    real = authorize(request, held, Evidence({}, ExpiringCache(9), ExpiringCache(9)), NOW)
+    evidence, known = evidence_of(case)
+    real, _ = made(case, request, held, evidence, known, NOW)
     found = decide(described, held).outcome
     assert type(real) is not Need
     assert (type(found), found.rule) == (type(real), real.rule)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
+from sidecar.decide.enrichment import Enriched
+from sidecar.decide.outcomes import Identity, Unavailable
+from sidecar.decide.subjects import Subject
 from sidecar.edge.address import Address
 from sidecar.edge.authorizer import Authorizer
 from sidecar.edge.limits import Limits, ProxyStats
@@ -20,7 +25,7 @@ from sidecar.edge.upstream import UpstreamPool
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics
-from tests.casebook import Case, cases, documents
+from tests.casebook import Case, Known, cases, documents
 
 
 class Door:
@@ -30,9 +35,27 @@ class Door:
         self.log = DecisionLog(str(log))
         self.keys = KeyStore()
         self.now = time.time()
-        self.authorizer = Authorizer(self.keys, Metrics(), self.log, clock=lambda: self.now)
+        self.known = Known(None, {})
+        self.answers: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(100)
+        self.authorizer = Authorizer(
+            self.keys, Metrics(), self.log, clock=lambda: self.now, subjects=self, enrichments=self
+        )
         self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.port = 0
+
+    # -- subjects and enrichments of the case at hand
+
+    def get(self, identity: Identity, now: float) -> Subject | Unavailable | None:
+        return self.known.get(identity, now)
+
+    def use(self, enrichers: object) -> None:
+        pass
+
+    async def fetch(self, want: object) -> None:
+        self.known.fetch_now(want)
+        for key, (expires, answer, _) in self.known.answers._entries.items():
+            self.answers.put(key, answer, expires)
 
     async def start(self) -> None:
         self._upstream = await asyncio.start_server(self._answer, "127.0.0.1", 0)
@@ -43,8 +66,14 @@ class Door:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
+            length = re.search(rb"content-length: (\d+)", head)
+            self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n"
+                b"connection: close\r\n\r\n{}"
+            )
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -65,7 +94,7 @@ class Door:
         lines += [name + b": " + value for name, value in case.headers(now)]
         lines += [b"x-sidecar-subject: mallory", b"X_Sidecar_Subject: mallory", b"x-tier: forged"]
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(b"\r\n".join(lines) + b"\r\nconnection: close\r\n\r\n")
+        writer.write(b"\r\n".join(lines) + b"\r\nconnection: close\r\n\r\n" + case.body())
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -97,6 +126,10 @@ async def test_every_case_through_the_proxy(door: Door, tmp_path: Path) -> None:
     for case in cases():
         door.authorizer.adopt(snapshots[case.documents])
         door.heads.clear()
+        door.bodies.clear()
+        door.known = case.known()
+        door.answers.clear()
+        door.authorizer.forget()  # enrichers answer otherwise than a moment ago
         status, headers, body = await door.ask(case, now)
         expect = case.spec["expect"]
         method = case.spec.get("request", {}).get("method", "GET")
@@ -104,23 +137,37 @@ async def test_every_case_through_the_proxy(door: Door, tmp_path: Path) -> None:
             assert status == 200, f"{case.id}: {status} {body!r}"
             [head] = door.heads
             check_forwarded(case, head.decode("latin-1"), expect)
+            assert door.bodies == [case.body()], case.id
+            for name, value in expect.get("responseHeaders", {}).items():
+                assert headers[name] == value, case.id
+            assert ("ratelimit" in headers) == ("limited" in expect), case.id
             expected.append(("permit", f"default/{expect['permit']}"))
         else:
             assert status == expect["refuse"], f"{case.id}: {status} {body!r}"
             assert door.heads == [], f"{case.id}: the upstream saw a refused request"
             assert "mallory" not in body.decode()
+            if status == 302:
+                id_ = headers["x-sidecar-decision"]
+                assert headers["location"] == expect["location"].replace("$ID", id_), case.id
+                expected.append(("refuse", expect.get("reason", "")))
+                continue
             if method != "HEAD":
                 assert json.loads(body)["code"] == expect["code"], case.id
             if "challenge" in expect:
                 assert headers["www-authenticate"] == expect["challenge"], case.id
             expected.append(("refuse", expect.get("reason", "")))
     door.log.close()
+    shadows = [case.spec["expect"].get("shadow") for case in cases()]
     records = [json.loads(line) for line in (tmp_path / "decisions.log").read_text().splitlines()]
     found = [
         (record["outcome"], record["rule"] if record["outcome"] == "permit" else record["reason"])
         for record in records
     ]
     assert len(found) == len(expected)
+    for record, shadow in zip(records, shadows, strict=True):
+        said = record.get("shadow")
+        if shadow is not None:
+            assert [said["outcome"], said.get("reason", "")] == shadow, record
     for one, other in zip(found, expected, strict=True):
         assert one == other or (other == ("refuse", "") and one[0] == "refuse")
 
@@ -140,5 +187,9 @@ def check_forwarded(case: Case, head: str, expect: dict[str, object]) -> None:
     assert isinstance(wanted, dict)
     for name, value in wanted.items():
         assert values[name] == value, case.id
+    removed = expect.get("removed", [])
+    assert isinstance(removed, list)
+    for name in removed:
+        assert name not in values, case.id
     assert len(values["x-sidecar-decision"]) == 32
     assert values["traceparent"].startswith("00-")

@@ -18,10 +18,11 @@ import pytest_asyncio
 import uvloop
 
 from sidecar.decide.challenge import Answer
-from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
-from sidecar.decide.request import Request
+from sidecar.decide.outcomes import Code, Identity, NeedBody, Permit, Refuse
+from sidecar.decide.request import Request, Unread
 from sidecar.edge.address import Address
 from sidecar.edge.decision import Decision
+from sidecar.edge.evidence import ReadBody
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.sweeper import Sweeper
@@ -53,7 +54,8 @@ def _decision(outcome: Permit | Refuse) -> Decision:
 
 
 class Authorizer:
-    """Refuses `/no…`, is slow with `/cold…`, fails at `/broken…`, permits the rest.
+    """Refuses `/no…`, is slow with `/cold…`, fails at `/broken…`, permits the rest; `/read…` once it
+    has read the body, of which `limit` bytes may come, into `bodies`, and refuses one with `no` in it.
 
     `expires` is when its permits do; `reviewed` is what it says on second thoughts, by path, where
     that is something else: None is said after `warm`.
@@ -71,10 +73,13 @@ class Authorizer:
         self.asserted = b""
         self.warm = asyncio.Event()
         self.cancelled = 0
+        self.limit = 64
+        self.optional = False
+        self.bodies: list[bytes | Unread] = []
 
     def decide(self, request: Request) -> Decision | None:
         self.decided.append(request)
-        if request.path.startswith(("/cold", "/broken")):
+        if request.path.startswith(("/cold", "/broken", "/read")):
             return None
         return self._decision(request)
 
@@ -87,7 +92,9 @@ class Authorizer:
     def preflight(self, request: Request) -> Answer | None:
         return None
 
-    async def resolve(self, request: Request, body: object = None) -> Decision:
+    async def resolve(self, request: Request, body: ReadBody) -> Decision:
+        if request.path.startswith("/read"):
+            return await self._read(request, body)
         try:
             await self.warm.wait()
         except asyncio.CancelledError:
@@ -95,6 +102,20 @@ class Authorizer:
             raise
         if request.path.startswith("/broken"):
             raise RuntimeError("a defect")
+        return self._decision(request)
+
+    async def _read(self, request: Request, body: ReadBody) -> Decision:
+        try:
+            read = await body(NeedBody(self.limit, self.optional))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        self.bodies.append(read)
+        if isinstance(read, Unread) and not self.optional:
+            code = {413: Code.TOO_LARGE, 503: Code.UNAVAILABLE}[read.status]
+            return _decision(Refuse(code, read.reason))
+        if isinstance(read, bytes) and b"no" in read:
+            return _decision(Refuse(Code.DENIED, "no"))
         return self._decision(request)
 
     def _decision(self, request: Request) -> Decision:

@@ -26,8 +26,9 @@ from sidecar.decide.outcomes import NeedIntrospection
 from sidecar.decide.tokens import Verified
 from sidecar.errors import FetchFailed
 from sidecar.facts import introspection
+from sidecar.facts.breaker import BREAKS_AFTER, OPEN
 from sidecar.facts.http import HttpClient
-from sidecar.facts.introspection import BREAKS_AFTER, OPEN, Breaker, Introspections
+from sidecar.facts.introspection import Introspections
 from sidecar.facts.secrets import Secrets
 from tests.decide.test_introspection import NOW, body, introspector
 
@@ -220,39 +221,6 @@ async def test_a_server_gets_so_many_at_once_and_the_queue_ends(
     await asyncio.gather(*flights)
     assert stage.asking.outcomes == {"active": 3, "spared": 1}
     assert not stage.asking.status()["https://idp.example"]["open"]
-
-
-def test_a_breaker_opens_tries_and_waits_longer_each_time() -> None:
-    breaker = Breaker()
-    for _ in range(BREAKS_AFTER):
-        breaker.failed(breaker.admits(NOW), NOW)
-    assert not breaker.admits(NOW + OPEN - 0.1)
-    ticket = breaker.admits(NOW + OPEN)
-    assert ticket
-    assert not breaker.admits(NOW + OPEN)  # one, and no other until it is known
-    breaker.failed(ticket, NOW + OPEN)
-    assert not breaker.admits(NOW + OPEN + 2 * OPEN - 0.1)
-    breaker.succeeded(breaker.admits(NOW + 3 * OPEN))
-    assert not breaker.open
-    for _ in range(BREAKS_AFTER):
-        breaker.failed(breaker.admits(NOW), NOW)
-    assert breaker.admits(NOW + OPEN)
-
-
-def test_many_that_fail_together_open_it_once() -> None:
-    breaker = Breaker()
-    tickets = [breaker.admits(NOW) for _ in range(introspection.AT_ONCE)]
-    for ticket in tickets[:-2]:
-        breaker.failed(ticket, NOW)
-    breaker.succeeded(tickets[-1])  # asked before it opened
-    assert breaker.open
-    assert not breaker.admits(NOW + OPEN - 0.1)
-    trial = breaker.admits(NOW + OPEN)
-    assert trial
-    breaker.failed(tickets[-2], NOW + OPEN)  # late, and not the one that is tried
-    assert not breaker.admits(NOW + OPEN)
-    breaker.succeeded(trial)
-    assert breaker.admits(NOW + OPEN)
 
 
 async def test_a_secret_of_ours_that_is_missing_is_not_the_servers_fault(stage: Stage) -> None:
