@@ -275,6 +275,8 @@ def _remember(
     certificate = request.certificate
     workload = None
     if certificate is not None and certificate.workload is not None:
+        if bindings.standing() is None:
+            return expires  # withdrawn: once that is forgotten, it counts again
         workload = standing(certificate, certificate.workload)
     subject = None
     if about.reads.subject and verified is not None:
