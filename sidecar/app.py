@@ -59,6 +59,7 @@ class DataPlane:
             settings, self._adopt, authorizer.evidence.revocations, self._withdraw
         )
         self._servers = inspection.Servers()
+        self._enforced = inspection.Enforced()
         self._listening: dict[str, str] = {}
         self._draining = False
         self._tasks = Tasks()
@@ -80,7 +81,7 @@ class DataPlane:
             "admin", settings.admin,
             admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
-                lambda: inspection.config_state(settings), self._decisions,
+                lambda: inspection.config_state(settings), self._decisions, self._enforced.page,
             ),
         )  # fmt: skip
         # Last: who hears that we are ready finds all the rest.
@@ -107,6 +108,7 @@ class DataPlane:
 
     async def _adopt(self, documents: Sequence[Document], version: str) -> None:
         snapshot = await self.serving.adopt(documents, version)
+        await self._enforced.keep(documents, snapshot)
         _log.info("enforcing %s: %d rules", snapshot.version, snapshot.rules)
 
     async def _withdraw(self, revocations: Sequence[Revocation]) -> None:

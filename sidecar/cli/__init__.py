@@ -26,6 +26,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "every mistake in documents, with file:line:column",
     "test": "cases against policies, with coverage of rules",
     "explain": "why a request is decided so, step by step",
+    "why": "why a live sidecar decided so, and what would mend it",
+    "replay": "what other policies would have made of logged decisions",
     "schema": "JSON Schema of the documents, for editors",
     "apply": "publish documents",
     "get": "what is published",

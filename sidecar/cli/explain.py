@@ -76,6 +76,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0: explained, however it is decided."""
     from sidecar.cli.explaining import show, tree_of
+    from sidecar.decide.advice import advice
     from sidecar.decide.explain import explain
     from sidecar.decide.scenario import ScenarioInvalid, decide
 
@@ -87,9 +88,15 @@ def run(args: argparse.Namespace) -> int:
     except BadRequest as error:
         raise Misuse(f"no sidecar lets this request in: {error.reason} ({error.status})") from None
     if args.output == "json":
-        print(json.dumps(seen.plain(), indent=2, default=str))
+        print(json.dumps({**seen.plain(), "advice": advice(seen)}, indent=2, default=str))
     else:
-        show(tree_of(seen))
+        tree = tree_of(seen)
+        mends = advice(seen)
+        if mends:
+            branch = tree.add("what would mend it", "bold")
+            for each in mends:
+                branch.add(each)
+        show(tree)
     return FINE
 
 

@@ -42,14 +42,14 @@ def show(tree: Branch) -> None:
 
 def lines(tree: Branch, stem: str = "", below: str = "") -> Iterator[tuple[str, str, str]]:
     """Each line as its stem, its text and the style of that."""
-    yield stem, _printable(tree.text), tree.style
+    yield stem, printable(tree.text), tree.style
     for place, branch in enumerate(tree.below):
         last = place == len(tree.below) - 1
         mark, further = ("└─ ", "   ") if last else ("├─ ", "│  ")
         yield from lines(branch, below + mark, below + further)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Values come from requests: nothing of them may move a terminal's cursor."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text

@@ -6,14 +6,14 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config_values import to_documents, to_label, to_name
-from sidecar.decide.compile import compile_snapshot, validate
-from sidecar.decide.documents import PLATFORM, Document
-from sidecar.decide.snapshot import Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
-from sidecar.facts.files import load
+
+if TYPE_CHECKING:
+    from sidecar.decide.documents import Document
+    from sidecar.decide.snapshot import Snapshot
 
 
 def add_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -47,6 +47,8 @@ def of(convert: Any) -> Any:
 def snapshot_at(path: Path, namespace: str, labels: Mapping[str, str]) -> Snapshot:
     """What a sidecar of that namespace with these labels would decide with. Raises
     DocumentsInvalid."""
+    from sidecar.facts.files import load
+
     documents, problems = load([os.fspath(path)])
     if any(not problem.warning for problem in problems):
         raise DocumentsInvalid([problem for problem in problems if not problem.warning])
@@ -61,6 +63,9 @@ def snapshot_of(
     version: str = "",
 ) -> Snapshot:
     """The same, of documents that are at hand."""
+    from sidecar.decide.compile import compile_snapshot, validate
+    from sidecar.decide.documents import PLATFORM
+
     seen = [each for each in documents if each.namespace in (PLATFORM, namespace)]
     problems = [problem for problem in validate(seen) if not problem.warning]
     if problems:
@@ -74,7 +79,7 @@ def snapshot_of(
 def _nothing(
     documents: Sequence[Document], namespace: str, labels: Mapping[str, str], where: str
 ) -> Problem:
-    namespaces = sorted({each.namespace for each in documents} - {PLATFORM})
+    namespaces = sorted({each.namespace for each in documents} - {"platform"})
     if namespaces and namespace not in namespaces:
         hint = f"they are in {', '.join(namespaces)}; choose with --namespace"
     else:

@@ -112,9 +112,9 @@ def read_files(paths: Sequence[str]) -> list[CaseFile]:
     found: list[CaseFile] = []
     problems: list[Problem] = []
     for path in paths:
+        before = len(found) + len(problems)
         sources, unread = read_sources([path])
         problems += [problem for problem in unread if not problem.warning]
-        before = len(found) + len(problems)
         for source in sources:
             try:
                 if not os.path.isdir(path) or has_cases(source):

@@ -252,7 +252,7 @@ class _About:
         self.shadow_looks = self.shadowed and credential_matters(candidates)
         self.reads = Reads(self.enforced, snapshot.enrichers)
         self.credential_matters = credential_matters(self.enforced)
-        self.without_caller = _first_without_caller(self.enforced)
+        self.without_caller = first_without_caller(self.enforced)
         self.logged: Any = None
 
 
@@ -275,6 +275,8 @@ def _remember(
     certificate = request.certificate
     workload = None
     if certificate is not None and certificate.workload is not None:
+        if bindings.standing() is None:
+            return expires  # withdrawn: once that is forgotten, it counts again
         workload = standing(certificate, certificate.workload)
     subject = None
     if about.reads.subject and verified is not None:
@@ -310,7 +312,7 @@ def credential_matters(candidates: Sequence[Candidate]) -> bool:
     return looked
 
 
-def _first_without_caller(candidates: Sequence[Candidate]) -> CompiledRule | None:
+def first_without_caller(candidates: Sequence[Candidate]) -> CompiledRule | None:
     """The `none` rule whose permit no credential could change, if its own condition holds."""
     first = None
     for rule, _ in candidates:

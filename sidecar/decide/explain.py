@@ -48,13 +48,14 @@ DECISION_ID: Final = "0" * 32
 """Stands for that of a request that was never made."""
 
 
-def explain(decided: Decided, snapshot: Snapshot) -> Explanation:
-    """Why a described request was decided so."""
-    return _Explainer(decided, snapshot).explanation()
+def explain(decided: Decided, snapshot: Snapshot, decision_id: str = DECISION_ID) -> Explanation:
+    """Why a described request was decided so. `decision_id` stands in the answer."""
+    return _Explainer(decided, snapshot, decision_id).explanation()
 
 
 class _Explainer:
-    def __init__(self, decided: Decided, snapshot: Snapshot) -> None:
+    def __init__(self, decided: Decided, snapshot: Snapshot, decision_id: str) -> None:
+        self._decision_id = decision_id
         self._decided = decided
         self._snapshot = snapshot
         request = decided.request
@@ -291,7 +292,7 @@ class _Explainer:
                 yield way
 
     def _answer(self, outcome: Refuse) -> Answered:
-        answer = challenge.refusal(outcome, self._decided.request, DECISION_ID)
+        answer = challenge.refusal(outcome, self._decided.request, self._decision_id)
         headers = dict(answer.headers)
         return Answered(
             answer.status,

@@ -16,7 +16,7 @@ import orjson
 from msgspec import UNSET, UnsetType
 
 from sidecar.decide.api_keys import ISSUER as API_KEYS
-from sidecar.decide.authorize import credential_matters
+from sidecar.decide.authorize import credential_matters, first_without_caller
 from sidecar.decide.cache import footprints
 from sidecar.decide.disclosed import STANDARD
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse, Unavailable
@@ -44,6 +44,7 @@ MAPS: Final = frozenset(
 NOT_RECORDED: Final = "not_recorded"
 _REMEMBERED: Final = 4096  # sets of rules
 _UNKNOWN: Final = Unavailable(NOT_RECORDED)
+_UNREAD: Final = Rejected(NOT_RECORDED, "What came is not in the record.")
 _NO_BODY: Final = Unread(503, NOT_RECORDED)
 
 
@@ -83,12 +84,14 @@ def _add(found: dict[str, set[str] | None], name: str, keys: frozenset[str] | No
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """The request of a record. `lacking` is what must be known at once and is not in it, `late`
-    what may have to be; `pattern` is that of the first rule that its path matches."""
+    what may have to be; `pattern` is that of the first rule that its path matches. `free`: the
+    credential is not known, and only if this rule permits does that not matter."""
 
     scenario: Scenario
     lacking: tuple[str, ...]
     late: tuple[str, ...]
     pattern: str
+    free: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Again:
 class _Needs:
     """What deciding by some rules takes."""
 
-    __slots__ = ("at_once", "body", "credential", "enriched", "pattern", "subject")
+    __slots__ = ("at_once", "body", "credential", "enriched", "free", "pattern", "subject")
 
     def __init__(self, found: Candidates[CompiledRule], snapshot: Snapshot, shadows: bool) -> None:
         rules: list[tuple[CompiledRule, Pattern]] = [
@@ -111,6 +114,9 @@ class _Needs:
         ]
         wanted = reads([rule for rule, _ in rules], snapshot)
         self.credential = credential_matters(rules)
+        first = first_without_caller([each for each in rules if not each[0].shadow])
+        self.free = "" if first is None else first.ref
+        """The rule that may permit whatever the credential is."""
         self.pattern = next((at.text for rule, at in rules if at.text != "/**"), "")
         self.body = wanted.pop("request.body", ())
         names = wanted.pop("enriched", ())
@@ -139,6 +145,8 @@ class Recorded:
             outcome = decide(rebuilt.scenario, self._snapshot, shadows=self._shadows).outcome
         except ScenarioInvalid as error:
             return Again(None, (error.where,), rebuilt.pattern)
+        if rebuilt.free and not (type(outcome) is Permit and outcome.rule == rebuilt.free):
+            return Again(None, ("credential",), rebuilt.pattern)
         if type(outcome) is Refuse and outcome.reason == NOT_RECORDED:
             return Again(None, rebuilt.late, rebuilt.pattern)
         shadow = outcome.shadow
@@ -181,6 +189,7 @@ class Recorded:
         return Rebuilt(
             _scenario(record, given, subject, enriched, body), tuple(lacking), tuple(late),
             needs.pattern or path_form(path),
+            needs.free if needs.credential and _unread(given) else "",
         )  # fmt: skip
 
 
@@ -238,6 +247,8 @@ def _scenario(
                 proof = tuple([kind for member, kind in _PROOFS if member in cnf])
     elif given.credential == "bad":
         bad = _rejected(record)
+    elif given.credential != "none":
+        bad = _UNREAD
     return Scenario(
         method=record.method,
         target=target,
@@ -274,7 +285,7 @@ def _rejected(record: Record) -> Rejected:
 def _at_once(needs: _Needs, given: Input) -> list[str]:
     """What must be known before anything can be decided, and is not there."""
     lacking: list[str] = []
-    if needs.credential and given.credential not in ("valid", "none", "bad"):
+    if needs.credential and not needs.free and _unread(given):
         lacking.append("credential")
     for name, keys in needs.at_once:
         if name == "token":
@@ -293,6 +304,11 @@ def _at_once(needs: _Needs, given: Input) -> list[str]:
         elif name == "request.contentType" and given.content_type is UNSET and needs.body == ():
             lacking.append(name)  # of a body that is not known, the type is nothing to know
     return lacking
+
+
+def _unread(given: Input) -> bool:
+    """Whether there may have been a credential of which nothing is known."""
+    return given.credential not in ("valid", "none", "bad")
 
 
 def _members(

@@ -95,7 +95,7 @@ class Replay:
         try:
             record = read_record(line)
             self._take(record)
-        except (ValueError, BadRequest):
+        except (ValueError, RecursionError, BadRequest):
             self.foreign += 1
 
     def _take(self, record: Record) -> None:

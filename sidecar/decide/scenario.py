@@ -132,7 +132,9 @@ def decide(scenario: Scenario, snapshot: Snapshot, *, shadows: bool = True) -> D
     found = _credential(scenario, snapshot)
     rejected = found if isinstance(found, Rejected) else None
     verified = found if isinstance(found, Verified) else None
-    request = _request(scenario, snapshot, verified, presented=found is not None)
+    cookies = any(place.cookie for place in snapshot.service.credentials)
+    presented = found is not None and (cookies or not scenario.cross_origin)
+    request = _request(scenario, snapshot, verified, presented=presented)
     tokens: ExpiringCache[bytes, Verified] = ExpiringCache(1)
     enriched: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(1000)
     evidence = Evidence(

@@ -18,6 +18,8 @@ Metrics = Callable[[], Awaitable[bytes]]
 """What Prometheus is to see."""
 State = Callable[[], Mapping[str, Any]]
 Decisions = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+Documents = Callable[[], Awaitable[bytes]]
+"""What is enforced, as JSON."""
 Ready = Callable[[], str]
 """Why the sidecar is not ready; empty when it is."""
 
@@ -41,18 +43,28 @@ def health_pages(metrics: Metrics, ready: Ready) -> Pages:
 
 
 def admin_pages(
-    metrics: Metrics, ready: Ready, snapshot: State, config: State, decisions: Decisions
+    metrics: Metrics,
+    ready: Ready,
+    snapshot: State,
+    config: State,
+    decisions: Decisions,
+    documents: Documents,
 ) -> Pages:
-    """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first)."""
+    """The same, and `/snapshot`, `/config`, `/decisions` (the most recent, oldest first) and
+    `/documents`: secrets are not in them, only where they are."""
 
     async def latest() -> Answer:
         return _json({"decisions": await decisions()})
+
+    async def in_force() -> Answer:
+        return _answer(200, b"application/json", await documents())
 
     return {
         **health_pages(metrics, ready),
         "/snapshot": _state(snapshot),
         "/config": _state(config),
         "/decisions": latest,
+        "/documents": in_force,
     }
 
 

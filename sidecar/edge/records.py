@@ -13,6 +13,7 @@ from typing import Any, Final
 from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.bindings import Bindings, NotYet
 from sidecar.decide.caller import NOBODY, Caller, Evidence, look
+from sidecar.decide.credentials import find
 from sidecar.decide.disclosed import STANDARD, Shown
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.readers import Unreadable
@@ -72,18 +73,28 @@ def inputs(
     verified = None
     credential = "none"
     read: dict[str, Any] = {}
+    found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
+    about = found.about
     if type(refuse) is Refuse and refuse.presented and refuse.identity is None:
         credential = "bad"  # or not looked at; a signature is not to be checked again for a log
+    elif (
+        refuse is None
+        and about is not None
+        and about.without_caller is not None
+        and outcome.rule == about.without_caller.ref
+    ):
+        # Nobody looked, and nobody is to for a log: strangers could have signatures checked.
+        if find(request, snapshot.service.credentials) is not None:
+            credential = "unread"
     else:
         caller = look(request, snapshot, evidence, now, reviewed=True)
         if type(caller) is not Caller:
-            credential = "unread"  # no rule asked for it, and to check it would cost
+            credential = "unread"
         else:
             verified = caller.verified
             credential = "none" if caller == NOBODY else "bad" if verified is None else "valid"
             if caller.cross_origin:
                 read["crossOrigin"] = True
-    found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
     bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
     read["credential"] = credential
     read["request.scheme"] = request.scheme
@@ -93,7 +104,6 @@ def inputs(
     partial: list[str] = []
     if verified is not None:
         read.update(_of_caller(verified, outcome, partial))
-    about = found.about
     logged: _Logged | None = None if about is None else about.logged
     if logged is None:
         logged = _Logged(found.rules, snapshot)
@@ -151,7 +161,8 @@ def _of_caller(verified: Verified, outcome: Permit | Refuse, partial: list[str])
     found: dict[str, Any] = {"token": token, "scopes": sorted(identity.scopes)}
     if identity.issuer == API_KEYS:
         found["apiKey"] = verified.key_id
-    if outcome.identity is None or outcome.identity.subject != identity.subject:
+    said = outcome.identity
+    if said is None or (said.issuer, said.subject) != (identity.issuer, identity.subject):
         found["identity"] = {"issuer": identity.issuer, "subject": identity.subject}
     return found
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import orjson
 from prometheus_client.core import Metric
 
 from sidecar import __version__
 from sidecar.config import Address, RunSettings
+from sidecar.decide.documents import PLATFORM, Document
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.pages import Pages, PageServer
 from sidecar.errors import Misuse
@@ -39,6 +43,31 @@ class Servers:
     async def close(self) -> None:
         for server in self._running:
             await server.close()
+
+
+class Enforced:
+    """The documents that are enforced, packed: they are looked at once in a blue moon."""
+
+    def __init__(self) -> None:
+        self._packed = zlib.compress(b"")
+        self._about: dict[str, Any] = {"version": None}
+
+    async def keep(self, documents: Sequence[Document], snapshot: Snapshot) -> None:
+        """These are, from now on."""
+        seen = (PLATFORM, snapshot.namespace)
+        texts = [each.canonical for each in documents if each.namespace in seen]
+        self._packed = await asyncio.to_thread(lambda: zlib.compress(b",".join(texts)))
+        self._about = {
+            "version": snapshot.version,
+            "namespace": snapshot.namespace,
+            "labels": dict(snapshot.labels),
+        }
+
+    async def page(self) -> bytes:
+        """As JSON, each document in its canonical form."""
+        about = orjson.dumps(self._about)
+        texts = await asyncio.to_thread(zlib.decompress, self._packed)
+        return about[:-1] + b',"documents":[' + texts + b"]}\n"
 
 
 def snapshot_state(snapshot: Snapshot | None, adopted: float) -> dict[str, Any] | None:

@@ -68,6 +68,7 @@ class Supervisor:
         self._adopting = asyncio.Lock()
         self._port: HeldPort | None = None
         self._servers = inspection.Servers()
+        self._enforced = inspection.Enforced()
         self._draining = False
         self._tasks = Tasks()
 
@@ -89,7 +90,7 @@ class Supervisor:
             "admin", settings.admin,
             admin.admin_pages(
                 self._page, self._ready, self._snapshot_state,
-                lambda: inspection.config_state(settings), self.crew.decisions,
+                lambda: inspection.config_state(settings), self.crew.decisions, self._enforced.page,
             ),
         )  # fmt: skip
         # Last: who hears that we are ready finds all the rest.
@@ -151,6 +152,7 @@ class Supervisor:
                 )
             )
             self.snapshot, self.adopted = snapshot, time.time()
+            await self._enforced.keep(documents, snapshot)
             _log.info("enforcing %s: %d rules", snapshot.version, snapshot.rules)
 
     async def _withdraw(self, revocations: Sequence[Revocation]) -> None:

@@ -42,11 +42,12 @@ def test_the_tree(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "│  │  │  └─ request.body.amount = 500",
         "│  │  └─ no  login with acr mfa",
         "│  └─ 3 more are about other paths",
-        "└─ refused by default/p/large: insufficient_user_authentication, step_up_required",
-        "   │  └─ default/p/pay: 5 for login with acr mfa  <- the cheapest",
-        '   ├─ asked for: step_up {"acr_values": ["mfa"]}',
-        "   └─ answered with 401",
-        '      ├─ WWW-Authenticate: Bearer realm="sidecar", error="insufficient_user_authentication"',
+        "├─ refused by default/p/large: insufficient_user_authentication, step_up_required",
+        "│  │  └─ default/p/pay: 5 for login with acr mfa  <- the cheapest",
+        '│  ├─ asked for: step_up {"acr_values": ["mfa"]}',
+        "│  └─ answered with 401",
+        '│     ├─ WWW-Authenticate: Bearer realm="sidecar", error="insufficient_user_authentication"',
+        "   └─ The caller: a login with acr mfa.",
     ):
         assert line in out, out
     assert "\x1b" not in out  # colour only on a terminal

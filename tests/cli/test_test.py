@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +11,8 @@ import pytest
 
 import sidecar
 from sidecar.cli import run
+from sidecar.decide.cases import read_cases
+from sidecar.decide.parse import Source
 
 DEMO = Path(sidecar.__file__).parent / "demo" / "cases"
 POLICIES = """
@@ -194,3 +197,9 @@ def test_no_cases_is_misuse(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["test", str(folder / "policies")]) == 2
     assert "no file in it has cases:" in capsys.readouterr().err
     assert run(["test", str(folder / "policies" / "bank.yaml")]) == 1
+
+
+def test_the_cases_that_the_docs_show_can_be_read() -> None:
+    page = (Path(sidecar.__file__).parent.parent / "docs" / "testing.md").read_text()
+    [text] = [each for each in re.findall(r"```yaml\n(.*?)```", page, re.S) if "cases:" in each]
+    assert len(read_cases(Source("docs", text)).cases) == 3

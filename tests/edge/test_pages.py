@@ -27,7 +27,7 @@ class Served:
             {
                 **admin.admin_pages(
                     self.metrics, lambda: self.why_not, lambda: {"a": 1}, lambda: {"b": 2},
-                    self.decisions,
+                    self.decisions, self.documents,
                 ),
                 "/slow": self.slow, "/broken": self.broken, "/large": self.large,
             }
@@ -40,6 +40,9 @@ class Served:
 
     async def decisions(self) -> list[dict[str, int]]:
         return [{"n": 1}]
+
+    async def documents(self) -> bytes:
+        return b'{"documents":[]}'
 
     async def slow(self) -> Answer:
         await self.go.wait()
@@ -93,6 +96,7 @@ async def test_what_there_is(served: Served) -> None:
     assert await served.status(get("/readyz")) == (200, b"ready\n")
     assert await served.status(get("/metrics")) == (200, b"a_total 1\n")
     assert await served.status(get("/snapshot?x=1")) == (200, b'{\n  "a": 1\n}\n')
+    assert await served.status(get("/documents")) == (200, b'{"documents":[]}')
     assert await served.status(get("/config")) == (200, b'{\n  "b": 2\n}\n')
     assert (await served.status(get("/decisions")))[0] == 200
 

@@ -57,6 +57,9 @@ spec:
   rules:
   - {name: open, match: {paths: [/open]}, auth: none}
   - {name: any, match: {paths: [/any]}}
+  - {name: free, match: {paths: [/free]}, auth: none, when: "request.method == 'GET'"}
+  - {name: not so free, match: {paths: [/free]}}
+  - {name: inside, match: {paths: [/inside]}, auth: workload}
   - {name: claims, match: {paths: [/claims]}, when: "token.?group.orValue('') != 'x' && !has(token.api_key) && !has(token.long) && !has(token.deep)"}
   - {name: whole, match: {paths: [/whole]}, when: "token.exists(k, k == 'sub') || true"}
   - {name: heads, match: {paths: [/heads]}, when: "request.headers['x-a'] == '1' && !has(request.headers.x_b) && !('x-key' in request.headers)"}
@@ -96,11 +99,11 @@ def test_whose_credential_it_is(held: Snapshot) -> None:
     assert recorded(held, "/any", claims=None, bad=JUNK)["credential"] == "bad"
     assert recorded(held, "/any", claims=None, api_key="partner-7")["apiKey"] == "partner-7"
     assert recorded(held, "/any", method="POST", cross_origin=True)["crossOrigin"] is True
-    # Of whom a rule does not ask, the outcome says nothing.
-    assert recorded(held, "/open")["identity"] == {
-        "issuer": "https://idp.example",
-        "subject": "alice",
-    }
+    # Nobody looks for a log at what no rule asks for.
+    assert recorded(held, "/open") == {"credential": "unread", "request.scheme": "https"}
+    # Who stands beside whom the outcome names.
+    inside = recorded(held, "/inside", workload="spiffe://prod/a")
+    assert inside["identity"] == {"issuer": "https://idp.example", "subject": "alice"}
 
 
 def test_what_was_looked_for_and_not_there_is_null(held: Snapshot) -> None:
@@ -160,6 +163,11 @@ SAME: list[tuple[str, dict[str, Any]]] = [
     ("/open", {"claims": None}),
     ("/any", {}),
     ("/any", {"claims": None}),
+    ("/free", {}),
+    ("/free", {"claims": None, "bad": JUNK}),
+    ("/free", {"method": "POST"}),
+    ("/inside", {"workload": "spiffe://prod/a"}),
+    ("/inside", {"workload": "spiffe://prod/a", "claims": None}),
     ("/any", {"claims": {"exp": -60}}),
     ("/any", {"claims": None, "bad": JUNK}),
     ("/any", {"claims": None, "api_key": "partner-7"}),
