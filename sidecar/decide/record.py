@@ -43,6 +43,7 @@ class Input(msgspec.Struct, rename="camel", frozen=True):
     workload: str = ""
     whole: list[str] = []
     partial: list[str] = []
+    nulls: list[str] = []
     token: dict[str, Any] = {}
     enriched: dict[str, dict[str, Any] | None] = {}
     scheme: str = msgspec.field(default="", name="request.scheme")

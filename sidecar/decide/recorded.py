@@ -241,7 +241,7 @@ def _scenario(
             api_key = given.api_key
         else:
             identity = Identity(issuer, subject_id, frozenset(given.scopes))
-            claims = {name: value for name, value in given.token.items() if value is not None}
+            claims = _there("token", given.token, given)
             cnf = claims.get("cnf")
             if isinstance(cnf, dict):
                 proof = tuple([kind for member, kind in _PROOFS if member in cnf])
@@ -334,6 +334,15 @@ def _members(
     return lacking
 
 
+def _there(name: str, members: Mapping[str, Any], given: Input) -> dict[str, Any]:
+    """The members that there were: a null that was not one stands for what was not there."""
+    return {
+        key: item
+        for key, item in members.items()
+        if item is not None or f"{name}.{key}" in given.nulls
+    }
+
+
 def _of_subject(wanted: Mapping[str, Iterable[str] | None], given: Input) -> list[str]:
     lacking: list[str] = []
     for name, keys in wanted.items():
@@ -370,7 +379,7 @@ def _body(given: Input) -> bytes:
     """The same value, as the same kind of text."""
     value = given.body
     if isinstance(value, dict):
-        value = {name: item for name, item in value.items() if item is not None}
+        value = _there("request.body", value, given)
         if not value:
             return b""
         if given.content_type == "application/x-www-form-urlencoded":

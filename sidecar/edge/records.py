@@ -66,8 +66,9 @@ def inputs(
     """What the rules that could apply have read, by the name of each variable.
 
     What could not be read, because it failed or was not fetched, is not there; a null was looked
-    for and not found. `whole` are the variables of which nothing is missing, `partial` those (or
-    their members) of which something is: it was too much, or might be a secret.
+    for and not found, unless it is among `nulls`: then that is what there was. `whole` are the
+    variables of which nothing is missing, `partial` those (or their members) of which something
+    is: it was too much, or might be a secret.
     """
     refuse = outcome.observed if type(outcome) is Permit else outcome
     verified = None
@@ -111,6 +112,7 @@ def inputs(
             about.logged = logged
     hidden = logged.hidden
     whole: list[str] = []
+    nulls: list[str] = []
     for name, wanted, pattern in logged.reads:
         value, keys = _read(bindings, name, wanted, pattern)
         if value is _NOTHING:
@@ -118,6 +120,7 @@ def inputs(
         shown = Shown(value, hidden)
         if isinstance(value, Mapping):
             kept = shown.value
+            nulls += [f"{name}.{key}" for key, item in kept.items() if item is None]
             for key, item in kept.items():
                 if isinstance(item, dict | list) and not Shown(value[key]).whole:
                     partial.append(f"{name}.{key}")
@@ -138,6 +141,8 @@ def inputs(
         read["whole"] = whole
     if partial:
         read["partial"] = partial
+    if nulls:
+        read["nulls"] = nulls
     return read
 
 
