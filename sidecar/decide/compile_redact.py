@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sidecar.decide.documents import Document
 from sidecar.decide.expressions import Program
 from sidecar.decide.kinds.policy import Redact
 from sidecar.decide.parse import report
-from sidecar.decide.queries import Query, parse_query
 from sidecar.decide.redact import Redaction
 from sidecar.decide.snapshot import RedactRule
 from sidecar.errors import Problem
+
+if TYPE_CHECKING:
+    from sidecar.decide.queries import Query
 
 
 def compile_redact(
@@ -45,6 +48,8 @@ def compile_redact(
 def _queries(
     document: Document, sources: Sequence[str], pointer: str, problems: list[Problem]
 ) -> tuple[Query, ...]:
+    from sidecar.decide.queries import parse_query  # JSONPath: 5 MiB that few rules need
+
     found: list[Query] = []
     for place, source in enumerate(sources):
         try:

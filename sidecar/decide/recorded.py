@@ -17,8 +17,8 @@ from msgspec import UNSET, UnsetType
 
 from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.authorize import credential_matters, first_without_caller
-from sidecar.decide.cache import footprints
 from sidecar.decide.disclosed import STANDARD
+from sidecar.decide.logged import PLAIN, reads
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse, Unavailable
 from sidecar.decide.record import Input, Record, Verdict
 from sidecar.decide.request import Unread, canonical_target
@@ -28,57 +28,11 @@ from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.subjects import Subject
 from sidecar.decide.tokens import Rejected
 
-PLAIN: Final = frozenset(
-    (
-        "request.method", "request.host", "request.path", "request.address", "request.params",
-        "request.time", "subject.id", "subject.anonymous", "source.spiffe", "source.namespace",
-        "source.serviceAccount", "source.segments",
-    )
-)  # fmt: skip
-"""What a record says anyway, or what follows from it."""
-MAPS: Final = frozenset(
-    (
-        "request.headers", "request.query", "request.body", "token", "subject.profile", "enriched",
-    )
-)  # fmt: skip
 NOT_RECORDED: Final = "not_recorded"
 _REMEMBERED: Final = 4096  # sets of rules
 _UNKNOWN: Final = Unavailable(NOT_RECORDED)
 _UNREAD: Final = Rejected(NOT_RECORDED, "What came is not in the record.")
 _NO_BODY: Final = Unread(503, NOT_RECORDED)
-
-
-def reads(rules: Iterable[CompiledRule], snapshot: Snapshot) -> dict[str, set[str] | None]:
-    """All that a decision by these rules may read: variable to keys, None is the whole of it."""
-    found: dict[str, set[str] | None] = {}
-    segments = False
-    for rule in rules:
-        for footprint in footprints(rule, snapshot.enrichers):
-            for name, keys in footprint.items():
-                _add(found, name, keys)
-        require = rule.require
-        if require.consent:
-            _add(found, "subject.consents", None)
-        if require.profile:
-            _add(found, "subject.profile", frozenset(require.profile))
-        segments = segments or bool(require.segments)
-    if segments or "subject.segments" in found or "source.segments" in found:
-        _add(found, "subject.segments", None)
-        for segment in snapshot.segments.values():
-            if segment.when is not None:
-                for name, keys in segment.when.footprint.items():
-                    _add(found, name, keys)
-    if "request.body" in found:
-        _add(found, "request.contentType", None)
-    return found
-
-
-def _add(found: dict[str, set[str] | None], name: str, keys: frozenset[str] | None) -> None:
-    known = found.setdefault(name, set())
-    if keys is None:
-        found[name] = None
-    elif known is not None:
-        known |= keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sidecar.decide.queries import Query, parse_query
 from sidecar.decide.spans import UNCUT, Array, Object, Text
+
+if TYPE_CHECKING:
+    from sidecar.decide.queries import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ def parse_redaction(drop: Sequence[str] = (), keep: Sequence[str] = ()) -> Redac
     """Exactly one of both says something. Raises ValueError for a bad query."""
     if bool(drop) is bool(keep):
         raise ValueError("exactly one of drop and keep must be given")
+    from sidecar.decide.queries import parse_query  # JSONPath: 5 MiB that few rules need
+
     queries = tuple(parse_query(source) for source in (drop or keep))
     return Redaction(bool(keep), tuple(query.source for query in queries), queries)
 

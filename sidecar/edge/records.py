@@ -15,9 +15,9 @@ from sidecar.decide.bindings import Bindings, NotYet
 from sidecar.decide.caller import NOBODY, Caller, Evidence, look
 from sidecar.decide.credentials import find
 from sidecar.decide.disclosed import STANDARD, Shown
+from sidecar.decide.logged import MAPS, PLAIN, reads
 from sidecar.decide.outcomes import Permit, Refuse
 from sidecar.decide.readers import Unreadable
-from sidecar.decide.recorded import MAPS, PLAIN, reads
 from sidecar.decide.request import Request
 from sidecar.decide.routes import ANY, Pattern
 from sidecar.decide.snapshot import CompiledRule, Snapshot
