@@ -146,7 +146,13 @@ def _syntax(file: str, error: yaml.YAMLError) -> Problem:
 
 
 def problem_at(
-    document: Document, pointer: str, message: str, *, hint: str = "", warning: bool = False
+    document: Document,
+    pointer: str,
+    message: str,
+    *,
+    hint: str = "",
+    warning: bool = False,
+    code: str = "",
 ) -> Problem:
     """A problem at `pointer` of a document, or at the nearest enclosing place that is known."""
     place = pointer
@@ -162,6 +168,7 @@ def problem_at(
         pointer=pointer,
         hint=hint,
         warning=warning,
+        code=code,
     )
 
 
