@@ -156,7 +156,10 @@ def _patterns(
         try:
             patterns.append(parse_pattern(text))
         except ValueError as error:
-            report(problems, document, f"{pointer}.match.paths[{place}]", str(error))
+            report(
+                problems, document, f"{pointer}.match.paths[{place}]", str(error),
+                hint="" if text.startswith("/") else f"write /{text}",
+            )  # fmt: skip
     return tuple(patterns) or (ANY,)
 
 

@@ -30,6 +30,7 @@ from sidecar.decide.nodes import (
     is_nothing,
     kind_of,
 )
+from sidecar.decide.yaml_traps import trap
 from sidecar.errors import DocumentsInvalid, Problem
 
 API_VERSION: Final = "authz.sidecar/v1"
@@ -42,7 +43,8 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     for kind, spec in KINDS.items()
     if isinstance(info := inspect.type_info(spec), inspect.StructType)
 }
-
+_NOT_YAML: Final = "not valid YAML"
+_AGAIN: Final = 20  # how often a text is read on after what is no YAML
 
 T = TypeVar("T")
 
@@ -122,22 +124,31 @@ def compose(source: Source) -> Iterator[yaml.Node]:
         finally:
             composer.dispose()
     except yaml.YAMLError as error:
-        raise DocumentsInvalid([_syntax(source.name, error)]) from None
+        raise DocumentsInvalid([_syntax(source.name, error, text)]) from None
 
 
-def _syntax(file: str, error: yaml.YAMLError) -> Problem:
+def _syntax(file: str, error: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     if isinstance(error, TooMuch):
         return Problem(str(error), file, line, column)
     what = str(getattr(error, "problem", None) or error).splitlines()[0]
-    context = getattr(error, "context", None)
+    context = getattr(error, "context", None) or ""
     hint = (
         "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
         "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
     )
+    opened = getattr(error, "context_mark", None)
+    row = "".join(text.splitlines()[line - 1 : line])
+    if opened and context == "while scanning a quoted scalar":
+        line, column = opened.line + 1, opened.column + 1
+        hint = "the quote that begins here is never closed"
+    elif opened and opened.line < line - 1 and "flow" in context and not row[: column - 1].strip():
+        hint = f"the bracket opened at {opened.line + 1}:{opened.column + 1} is not closed before"
+    elif found := trap(row, column, what):
+        column, hint = found.column, found.hint
     return Problem(
-        message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
+        message=f"{_NOT_YAML}: {what}" + (f" ({context})" if context else ""),
         file=file,
         line=line,
         column=column,
@@ -278,17 +289,30 @@ def with_spec(document: Document, spec: Mapping[str, Any]) -> Document:
 def read_nodes(
     source: Source, problems: list[Problem], read: Callable[[yaml.Node], T | None]
 ) -> Iterator[T]:
-    """What `read` makes of the node of each YAML document in a text. What is no YAML, or too much
-    of it, is a problem; nothing is read after it."""
-    try:
-        for node in compose(source):
-            found = read(node)
-            if found is not None:
-                yield found
-    except DocumentsInvalid as error:
-        problems += error.problems
-    except TooMuch as error:
-        problems.append(_syntax(source.name, error))
+    """What `read` makes of the node of each YAML document in a text. What is no YAML is a problem,
+    and is read again from the next `---`; what is too much is one, and nothing is read after it."""
+    begin = 0  # the line that reading begins with; those before it are left empty
+    for _ in range(_AGAIN):
+        try:
+            for node in compose(source):
+                found = read(node)
+                if found is not None:
+                    yield found
+            return
+        except DocumentsInvalid as error:
+            problems += error.problems
+            stumbled = error.problems[0]
+        except TooMuch as error:
+            problems.append(_syntax(source.name, error, source.text))
+            return
+        if not stumbled.message.startswith(_NOT_YAML):
+            return
+        lines = source.text.splitlines(keepends=True)
+        following = range(max(stumbled.line - 1, begin + 1), len(lines))
+        begin = next((each for each in following if lines[each].startswith("---")), 0)
+        if not begin:
+            return
+        source = Source(source.name, "\n" * begin + "".join(lines[begin:]))
 
 
 class _Parser:
@@ -297,7 +321,7 @@ class _Parser:
     def __init__(self, source: Source, problems: list[Problem]) -> None:
         self._source = source
         self._problems = problems
-        self._reader = NodeReader(source.name, len(source.text), problems)
+        self._reader = NodeReader(source.name, source.text, problems)
 
     def documents(self) -> Iterator[Document]:
         return read_nodes(self._source, self._problems, self._read)
