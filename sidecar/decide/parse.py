@@ -30,7 +30,7 @@ from sidecar.decide.nodes import (
     is_nothing,
     kind_of,
 )
-from sidecar.decide.yaml_traps import trap
+from sidecar.decide.syntax import NOT_YAML, no_yaml
 from sidecar.errors import DocumentsInvalid, Problem
 
 API_VERSION: Final = "authz.sidecar/v1"
@@ -43,7 +43,6 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     for kind, spec in KINDS.items()
     if isinstance(info := inspect.type_info(spec), inspect.StructType)
 }
-_NOT_YAML: Final = "not valid YAML"
 _AGAIN: Final = 20  # how often a text is read on after what is no YAML
 
 T = TypeVar("T")
@@ -124,36 +123,7 @@ def compose(source: Source) -> Iterator[yaml.Node]:
         finally:
             composer.dispose()
     except yaml.YAMLError as error:
-        raise DocumentsInvalid([_syntax(source.name, error, text)]) from None
-
-
-def _syntax(file: str, error: yaml.YAMLError, text: str) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if isinstance(error, TooMuch):
-        return Problem(str(error), file, line, column)
-    what = str(getattr(error, "problem", None) or error).splitlines()[0]
-    context = getattr(error, "context", None) or ""
-    hint = (
-        "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
-        "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
-    )
-    opened = getattr(error, "context_mark", None)
-    row = "".join(text.splitlines()[line - 1 : line])
-    if opened and context == "while scanning a quoted scalar":
-        line, column = opened.line + 1, opened.column + 1
-        hint = "the quote that begins here is never closed"
-    elif opened and opened.line < line - 1 and "flow" in context and not row[: column - 1].strip():
-        hint = f"the bracket opened at {opened.line + 1}:{opened.column + 1} is not closed before"
-    elif found := trap(row, column, what):
-        column, hint = found.column, found.hint
-    return Problem(
-        message=f"{_NOT_YAML}: {what}" + (f" ({context})" if context else ""),
-        file=file,
-        line=line,
-        column=column,
-        hint=hint,
-    )
+        raise DocumentsInvalid([no_yaml(source.name, error, text)]) from None
 
 
 def problem_at(
@@ -303,9 +273,9 @@ def read_nodes(
             problems += error.problems
             stumbled = error.problems[0]
         except TooMuch as error:
-            problems.append(_syntax(source.name, error, source.text))
+            problems.append(no_yaml(source.name, error, source.text))
             return
-        if not stumbled.message.startswith(_NOT_YAML):
+        if not stumbled.message.startswith(NOT_YAML):
             return
         lines = source.text.splitlines(keepends=True)
         following = range(max(stumbled.line - 1, begin + 1), len(lines))
