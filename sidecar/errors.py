@@ -41,7 +41,8 @@ class Problem:
     """One mistake in a document, or one thing in it worth a warning.
 
     `pointer` is the place inside the document (`spec.rules[2].when`); `document` is
-    `Kind/namespace/name` once it is known. `line` and `column` count from 1; 0 is unknown.
+    `Kind/namespace/name` once it is known. `line` and `column` count from 1; 0 is unknown. `code`
+    names the kind of warning, for programs; it never changes.
     """
 
     message: str
@@ -52,13 +53,15 @@ class Problem:
     pointer: str = ""
     hint: str = ""
     warning: bool = False
+    code: str = ""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.file else self.document
         level = "warning" if self.warning else "error"
+        code = f" [{self.code}]" if self.code else ""
         where = f" ({self.pointer})" if self.pointer else ""
         hint = f"\n    hint: {self.hint}" if self.hint else ""
-        return f"{place}: {level}: {self.message}{where}{hint}"
+        return f"{place}: {level}: {self.message}{where}{code}{hint}"
 
 
 class DocumentsInvalid(SidecarError):

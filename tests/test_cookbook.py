@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.decide.cases import read_cases
-from sidecar.decide.compile import compile_snapshot, validate
+from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
+from sidecar.decide.lint import review
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.trial import Coverage, check, run
 from sidecar.errors import Problem
@@ -47,7 +48,7 @@ def documents(recipe: Recipe) -> list[Document]:
     found, problems = parse([Source("policy", recipe.policy)])
     kinds = {document.kind for document in found}
     every = [document for document in common if document.kind not in kinds] + found
-    problems += [problem for problem in validate(every) if not problem.warning]
+    problems += review(every)  # nor anything that `check` warns of
     assert not problems + wrong, "\n".join(map(str, problems))
     return every
 

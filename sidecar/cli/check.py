@@ -26,32 +26,51 @@ def register(commands: Any) -> None:
         epilog="example: sidecar check policies/",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+    parser.add_argument("--strict", action="store_true", help="warnings are mistakes too: exit 1")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     parser.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from sidecar.decide.compile import validate
-    from sidecar.decide.documents import PLATFORM
     from sidecar.facts.files import load
 
     documents, problems = load([str(path) for path in args.paths])
     if all(problem.warning for problem in problems):
         problems += _empty(args.paths, documents)
-    if all(problem.warning for problem in problems):
-        found: dict[Problem, None] = {}
-        for namespace in sorted({document.namespace for document in documents}):
-            seen = [d for d in documents if d.namespace in (PLATFORM, namespace)]
-            found.update(dict.fromkeys(validate(seen)))
-        problems += found
+    problems = sorted(
+        [*problems, *_of_documents(documents, problems)],
+        key=lambda each: (each.file, each.line, each.column, each.warning),
+    )
     errors = sum(not problem.warning for problem in problems)
     if args.output == "json":
-        print(json.dumps([asdict(problem) for problem in problems], indent=2))
+        print(json.dumps([_body(problem) for problem in problems], indent=2))
     else:
         for problem in problems:
             print(problem, file=sys.stderr)
         print(f"{len(documents)} documents, {errors} errors, {len(problems) - errors} warnings")
-    return FOUND_PROBLEMS if errors else FINE
+    return FOUND_PROBLEMS if errors or (args.strict and problems) else FINE
+
+
+def _of_documents(
+    documents: Sequence[Document], problems: Sequence[Problem]
+) -> dict[Problem, None]:
+    """What is wrong in them and between them; of each by itself only where some could not be read,
+    since those would be missed."""
+    from sidecar.decide.compile import check_each
+    from sidecar.decide.documents import PLATFORM
+    from sidecar.decide.lint import review
+
+    if not all(problem.warning for problem in problems):
+        return dict.fromkeys(check_each(documents))
+    found: dict[Problem, None] = {}
+    for namespace in sorted({document.namespace for document in documents}):
+        seen = [d for d in documents if d.namespace in (PLATFORM, namespace)]
+        found.update(dict.fromkeys(review(seen)))
+    return found
+
+
+def _body(problem: Problem) -> dict[str, Any]:
+    return {"severity": "warning" if problem.warning else "error", **asdict(problem)}
 
 
 def _empty(paths: Sequence[Path], documents: Sequence[Document]) -> list[Problem]:

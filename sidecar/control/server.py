@@ -30,7 +30,7 @@ from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
 from sidecar.control.withdraw import Withdrawer
-from sidecar.decide import compile as documents_compiler
+from sidecar.decide import lint
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.signing import is_loopback, public_key_pem
@@ -74,7 +74,7 @@ class ControlPlane:
     def __init__(
         self,
         *,
-        validate: Validate = documents_compiler.validate,
+        validate: Validate = lint.review,
         max_streams: int = MAX_STREAMS,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -79,7 +79,7 @@ def has_cases(source: Source) -> bool:
 def read_cases(source: Source) -> CaseFile:
     """Raises DocumentsInvalid with every mistake."""
     problems: list[Problem] = []
-    reader = NodeReader(source.name, len(source.text), problems)
+    reader = NodeReader(source.name, source.text, problems)
     nodes = list(compose(source))
     if len(nodes) != 1:
         raise DocumentsInvalid([Problem(f"expected one file of cases, found {len(nodes)}",

@@ -48,7 +48,6 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     """Problems and warnings of one namespace's documents (with `platform`'s) as a whole."""
     problems: list[Problem] = []
     policies = [(document, _check_alone(document, problems)) for document in documents]
-    _warn_of_headers_set_by_rules(policies, problems)
     issuers = _of(documents, TokenIssuer)
     services = _of(documents, ProtectedService)
     keys = _of(documents, ApiKey)
@@ -58,6 +57,14 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     _check_audiences(issuers, services, problems)
     _check_services([document for document, _ in services], problems)
     compile_facts(documents, [(each, rules) for each, rules in policies if rules], problems)
+    return problems
+
+
+def check_each(documents: Sequence[Document]) -> list[Problem]:
+    """Problems of documents by themselves, whatever others there are."""
+    problems: list[Problem] = []
+    for document in documents:
+        _check_alone(document, problems)
     return problems
 
 
@@ -213,29 +220,6 @@ def _check_audiences(
             )  # fmt: skip
 
 
-def _warn_of_headers_set_by_rules(
-    policies: Sequence[tuple[Document, list[RoutedRule]]], problems: list[Problem]
-) -> None:
-    """Such a header is never forwarded as the caller sent it, and yet a rule would go by that."""
-    set_by_rules = {
-        name for _, rules in policies for at in rules for name, _ in at.rule.set_headers
-    }
-    for document, rules in policies:
-        for place, at in enumerate(rules):
-            pause()
-            reads = at.rule.when.footprint.get("request.headers") if at.rule.when else None
-            problems.extend(
-                problem_at(
-                    document,
-                    f"spec.rules[{place}].when",
-                    f"request.headers[{name!r}] is set by a rule: this reads what callers claim",
-                    hint="decide on what the setting rule decided on",
-                    warning=True,
-                )
-                for name in sorted((reads or frozenset()) & set_by_rules)
-            )
-
-
 def _check_services(services: Sequence[Document], problems: list[Problem]) -> None:
     ordered = sorted(services, key=order_key)
     for place, document in enumerate(ordered):
@@ -248,6 +232,7 @@ def _check_services(services: Sequence[Document], problems: list[Problem]) -> No
                         f"{earlier.ref} comes first for sidecars that both select",
                         hint="make the selectors disjoint",
                         warning=True,
+                        code="second-service",
                     )
                 )
                 break

@@ -182,6 +182,7 @@ def _check_uses(
                 problem_at(
                     document, f"{pointer}.require.segments", f"there is no Segment {name!r}",
                     hint="only a subject's record can put a caller into it", warning=True,
+                    code="unknown-segment",
                 )
                 for name in sorted(routed.rule.require.segments - segments.keys())
             )  # fmt: skip

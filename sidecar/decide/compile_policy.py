@@ -19,9 +19,8 @@ from sidecar.decide.compile_rule import (
     compile_require,
 )
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
-from sidecar.decide.expressions import Program
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import problem_at, report
+from sidecar.decide.parse import report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
 from sidecar.decide.snapshot import CompiledRule
@@ -98,8 +97,6 @@ def _compile_rule(
     when = None
     if rule.when is not None:
         when = here.expression(rule.when, f"{pointer}.when", "boolean")
-        if when is not None and rule.effect != "allow":
-            _warn_unguarded(document, when, f"{pointer}.when", rule.effect, problems)
     require = compile_require(document, rule.require, f"{pointer}.require", problems)
     then = f"{pointer}.then"
     compiled = CompiledRule(
@@ -161,7 +158,10 @@ def _patterns(
         try:
             patterns.append(parse_pattern(text))
         except ValueError as error:
-            report(problems, document, f"{pointer}.match.paths[{place}]", str(error))
+            report(
+                problems, document, f"{pointer}.match.paths[{place}]", str(error),
+                hint="" if text.startswith("/") else f"write /{text}",
+            )  # fmt: skip
     return tuple(patterns) or (ANY,)
 
 
@@ -212,21 +212,3 @@ def _check_effect(document: Document, rule: Rule, pointer: str, problems: list[P
             problems, document, f"{pointer}.require", "with auth: none nothing can be required",
             hint="no credential is looked at; use auth: optional or token, or a guard",
         )  # fmt: skip
-
-
-def _warn_unguarded(
-    document: Document, program: Program, pointer: str, effect: str, problems: list[Problem]
-) -> None:
-    reads = program.footprint.get("token") or frozenset()
-    guarded = program.guarded.get("token") or frozenset()
-    does = "fires" if effect == "deny" else "is selected"
-    problems.extend(
-        problem_at(
-            document,
-            pointer,
-            f"token.{name} is read unguarded: without that claim the {effect} {does}",
-            hint=f"token.?{name}.orValue('') or has(token.{name}) if that is not meant",
-            warning=True,
-        )
-        for name in sorted(reads - guarded)
-    )

@@ -84,7 +84,7 @@ def expression(
 
 def _expression_problem(document: Document, pointer: str, error: ExpressionInvalid) -> Problem:
     """The place inside the expression, counted from where its text begins."""
-    found = problem_at(document, pointer, error.message)
+    found = problem_at(document, pointer, error.message, hint=error.hint)
     line, column = document.marks.get(pointer + TEXT, (found.line, found.column))
     if not line:
         return found

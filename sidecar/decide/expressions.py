@@ -19,6 +19,8 @@ from cel.expr import checked_pb2, syntax_pb2
 from cel_expr_python import cel
 from google.protobuf import any_pb2, timestamp_pb2
 
+from sidecar.decide.expression_hints import hint
+
 _STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
 _DYNAMIC: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
 _LIST: Final = cel.Type.List(cel.Type.STRING)
@@ -71,11 +73,12 @@ Truth = bool | _Failed
 class ExpressionInvalid(ValueError):
     """Found at compile time. `line` and `column` are within the expression, from 1."""
 
-    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+    def __init__(self, message: str, line: int = 1, column: int = 1, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.line = line
         self.column = column
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +199,21 @@ def _compiled(source: str) -> tuple[Any, Any]:
     try:
         return _environment(2), _environment(2).compile(source)
     except Exception as error:  # noqa: BLE001  (mapped here, once)
-        raise _invalid(error) from None
+        raise _invalid(error, source) from None
 
 
-def _invalid(error: Exception) -> ExpressionInvalid:
+def _invalid(error: Exception, source: str) -> ExpressionInvalid:
     match = _ERROR.search(str(error))
     if not match:
         return ExpressionInvalid(str(error).splitlines()[0])
     message = match.group(3).replace(" (in container '')", "")
-    return ExpressionInvalid(message, int(match.group(1)), int(match.group(2)))
+    line, column = int(match.group(1)), int(match.group(2))
+    return ExpressionInvalid(message, line, column, hint(source, message, line, column, VARIABLES))
+
+
+def checked(program: Program) -> syntax_pb2.Expr:
+    """The tree of a compiled expression; names of variables are those of VARIABLES."""
+    return _checked(program._expression.serialize()).expr
 
 
 def _checked(serialized: bytes) -> checked_pb2.CheckedExpr:

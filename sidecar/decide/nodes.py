@@ -17,6 +17,7 @@ from msgspec import inspect
 
 from sidecar.decide.documents import Duration, Mark, Rate, Size
 from sidecar.decide.pace import pause
+from sidecar.decide.yaml_traps import as_text
 from sidecar.errors import Problem
 
 ALIASED: Final = 10_000  # nodes that aliases may add, beyond four for each character of the text
@@ -77,13 +78,15 @@ def _too_deep(mark: Any) -> TooMuch:
 class NodeReader:
     """Reads the nodes of one source. `begin` starts a document, whose `marks` are kept."""
 
-    def __init__(self, file: str, length: int, problems: list[Problem]) -> None:
+    def __init__(self, file: str, text: str, problems: list[Problem]) -> None:
         self.problems = problems
         self.marks: dict[str, Mark] = {}
         self.document = ""
         self._file = file
+        self._text = text
+        self._rows: list[str] | None = None  # its lines, once there is a mistake to be shown
         # Without aliases a text has fewer nodes than characters: no "billion laughs".
-        self._left = ALIASED + 4 * length
+        self._left = ALIASED + 4 * len(text)
 
     def begin(self, node: yaml.Node) -> None:
         """What follows belongs to the document of this node."""
@@ -143,8 +146,9 @@ class NodeReader:
         known = {field.encode_name: field for field in kind.fields}
         if not isinstance(node, yaml.MappingNode):
             self.fail(
-                node, pointer, f"expected fields, found {kind_of(node)}", f"known: {_join(known)}"
-            )
+                node, pointer, f"expected fields, found {kind_of(node)}",
+                _spaced(node, known) or f"known: {_join(known)}",
+            )  # fmt: skip
             return None
         members = dict(self.members(node, pointer))
         self.reject_unknown(members, tuple(known), pointer)
@@ -160,7 +164,9 @@ class NodeReader:
         self, node: yaml.Node, kind: inspect.ListType, pointer: str, depth: int
     ) -> list[Any] | None:
         if not isinstance(node, yaml.SequenceNode):
-            hint = f"write [{node.value}]" if isinstance(node, yaml.ScalarNode) else ""
+            hint = "write at least one entry, or leave the field out" if is_nothing(node) else ""
+            if isinstance(node, yaml.ScalarNode) and not hint:
+                hint = f"write [{node.value}]"
             self.fail(node, pointer, f"expected a list, found {kind_of(node)}", hint)
             return None
         if kind.min_length and len(node.value) < kind.min_length:
@@ -198,7 +204,7 @@ class NodeReader:
                 node,
                 pointer,
                 f"expected text, found {kind_of(node)}",
-                "text that starts with [ or { must be quoted",
+                self._quote_it(node) or "text that starts with [ or { must be quoted",
             )
             return None
         value: str = node.value
@@ -208,8 +214,10 @@ class NodeReader:
             self.marks[pointer + TEXT] = (line, column + 1) if quoted else (line + 1, 1)
         if node.tag != _TAG + "str":
             self.fail(
-                node, pointer, f"expected text, found {kind_of(node)}", f'quote it: "{value}"'
-            )
+                node, pointer, f"expected text, found {kind_of(node)}",
+                "write a value, or leave the field out" if not value and is_nothing(node)
+                else self._quote_it(node) or f'quote it: "{value}"',
+            )  # fmt: skip
             return None
         if kind.min_length and len(value) < kind.min_length:
             self.fail(node, pointer, "must not be empty")
@@ -249,7 +257,10 @@ class NodeReader:
     def _boolean(self, node: yaml.Node, pointer: str) -> bool | None:
         if node.tag == _TAG + "bool" and node.value in ("true", "false"):
             return bool(node.value == "true")
-        self.fail(node, pointer, f"expected true or false, found {kind_of(node)}")
+        hint = ""
+        if node.tag == _TAG + "bool":  # YAML 1.1 has eleven spellings of each
+            hint = f"write {str(node.value.lower() in ('true', 'yes', 'on', 'y')).lower()}"
+        self.fail(node, pointer, f"expected true or false, found {kind_of(node)}", hint)
         return None
 
     def _any(self, node: yaml.Node, pointer: str, depth: int) -> Any:
@@ -298,6 +309,13 @@ class NodeReader:
                     closest(name, list(known)) or f"known: {_join(known)}",
                 )  # fmt: skip
 
+    def _quote_it(self, node: yaml.Node) -> str:
+        line, column = _mark(node)
+        if self._rows is None:
+            self._rows = self._text.splitlines()
+        written = as_text(self._rows[line - 1], column) if line <= len(self._rows) else ""
+        return f"quote it: {written}" if written else ""
+
     def fail(self, node: yaml.Node, pointer: str, message: str, hint: str = "") -> None:
         line, column = _mark(node)
         self.problems.append(
@@ -337,6 +355,14 @@ def kind_of(node: yaml.Node) -> str:
     tag: str = node.tag.removeprefix(_TAG)
     names = {"null": "nothing", "str": "text", "int": "a number", "float": "a number"}
     return names.get(tag, f"a {tag}")
+
+
+def _spaced(node: yaml.Node, known: Iterable[str]) -> str:
+    """For `name:x`, which to YAML is all text."""
+    if not isinstance(node, yaml.ScalarNode):
+        return ""
+    name, colon, rest = node.value.partition(":")
+    return f"a space belongs after the colon: {name}: {rest}" if colon and name in known else ""
 
 
 def closest(word: str, choices: list[str]) -> str:

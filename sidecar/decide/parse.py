@@ -31,6 +31,7 @@ from sidecar.decide.nodes import (
     kind_of,
 )
 from sidecar.decide.pace import pause
+from sidecar.decide.syntax import NOT_YAML, no_yaml
 from sidecar.errors import DocumentsInvalid, Problem
 
 API_VERSION: Final = "authz.sidecar/v1"
@@ -43,7 +44,7 @@ _SPEC_TYPES: Final[Mapping[str, inspect.StructType]] = {
     for kind, spec in KINDS.items()
     if isinstance(info := inspect.type_info(spec), inspect.StructType)
 }
-
+_AGAIN: Final = 20  # how often a text is read on after what is no YAML
 
 T = TypeVar("T")
 
@@ -127,31 +128,17 @@ def compose(source: Source) -> Iterator[yaml.Node]:
         finally:
             composer.dispose()
     except yaml.YAMLError as error:
-        raise DocumentsInvalid([_syntax(source.name, error)]) from None
-
-
-def _syntax(file: str, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if isinstance(error, TooMuch):
-        return Problem(str(error), file, line, column)
-    what = str(getattr(error, "problem", None) or error).splitlines()[0]
-    context = getattr(error, "context", None)
-    hint = (
-        "quote the whole value if it starts with one of ' \" [ ] { } & * ! | > % @ ` "
-        "or holds ': ' or ' #', as in when: \"'admin' in token.groups\""
-    )
-    return Problem(
-        message=f"not valid YAML: {what}" + (f" ({context})" if context else ""),
-        file=file,
-        line=line,
-        column=column,
-        hint=hint,
-    )
+        raise DocumentsInvalid([no_yaml(source.name, error, text)]) from None
 
 
 def problem_at(
-    document: Document, pointer: str, message: str, *, hint: str = "", warning: bool = False
+    document: Document,
+    pointer: str,
+    message: str,
+    *,
+    hint: str = "",
+    warning: bool = False,
+    code: str = "",
 ) -> Problem:
     """A problem at `pointer` of a document, or at the nearest enclosing place that is known."""
     place = pointer
@@ -167,6 +154,7 @@ def problem_at(
         pointer=pointer,
         hint=hint,
         warning=warning,
+        code=code,
     )
 
 
@@ -276,17 +264,30 @@ def with_spec(document: Document, spec: Mapping[str, Any]) -> Document:
 def read_nodes(
     source: Source, problems: list[Problem], read: Callable[[yaml.Node], T | None]
 ) -> Iterator[T]:
-    """What `read` makes of the node of each YAML document in a text. What is no YAML, or too much
-    of it, is a problem; nothing is read after it."""
-    try:
-        for node in compose(source):
-            found = read(node)
-            if found is not None:
-                yield found
-    except DocumentsInvalid as error:
-        problems += error.problems
-    except TooMuch as error:
-        problems.append(_syntax(source.name, error))
+    """What `read` makes of the node of each YAML document in a text. What is no YAML is a problem,
+    and is read again from the next `---`; what is too much is one, and nothing is read after it."""
+    begin = 0  # the line that reading begins with; those before it are left empty
+    for _ in range(_AGAIN):
+        try:
+            for node in compose(source):
+                found = read(node)
+                if found is not None:
+                    yield found
+            return
+        except DocumentsInvalid as error:
+            problems += error.problems
+            stumbled = error.problems[0]
+        except TooMuch as error:
+            problems.append(no_yaml(source.name, error, source.text))
+            return
+        if not stumbled.message.startswith(NOT_YAML):
+            return
+        lines = source.text.splitlines(keepends=True)
+        following = range(max(stumbled.line - 1, begin + 1), len(lines))
+        begin = next((each for each in following if lines[each].startswith("---")), 0)
+        if not begin:
+            return
+        source = Source(source.name, "\n" * begin + "".join(lines[begin:]))
 
 
 class _Parser:
@@ -295,7 +296,7 @@ class _Parser:
     def __init__(self, source: Source, problems: list[Problem]) -> None:
         self._source = source
         self._problems = problems
-        self._reader = NodeReader(source.name, len(source.text), problems)
+        self._reader = NodeReader(source.name, source.text, problems)
 
     def documents(self) -> Iterator[Document]:
         return read_nodes(self._source, self._problems, self._read)

@@ -8,7 +8,7 @@ only walks, then filters by method and host.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -105,6 +105,17 @@ class _Node(Generic[T]):
         self.rest: _Node[T] | None = None  # reached without a segment
         self.loops = loops  # a ** node: takes any segment and stays
         self.ends: list[tuple[int, T, Pattern]] = []
+
+    def following(self, part: str) -> Iterator[_Node[T]]:
+        """Where a segment leads that a pattern's part takes."""
+        if self.loops:
+            yield self
+        if part in (ONE, REST):
+            yield from [each for text, each in self.literals.items() if text or part == REST]
+        elif part in self.literals:
+            yield self.literals[part]
+        if self.one is not None and part:
+            yield self.one
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +265,29 @@ class RouteIndex(Generic[T]):
                 return []
             states = following
         return states
+
+    def meeting(self, parts: Sequence[str]) -> Iterator[T | None]:
+        """The rules with a pattern that has some path in common with the pattern of these parts,
+        whatever their methods and hosts; one may come again. None for each step in between, so that
+        who asks can give up."""
+        states = [(self._root, 0)]
+        seen: set[tuple[int, int]] = set()
+        while states:
+            node, place = states.pop()
+            if (id(node), place) in seen:
+                continue
+            seen.add((id(node), place))
+            yield None
+            if node is not self._root and place == len(parts):
+                yield from [route.rule for _, route, _ in node.ends]
+            if node.rest is not None:
+                states.append((node.rest, place))
+            if place == len(parts):
+                continue
+            part = parts[place]
+            if part == REST:
+                states.append((node, place + 1))
+            states += [(each, place + (part != REST)) for each in node.following(part)]
 
 
 def _first(route: Route[T], pattern: Pattern, states: list[_Node[Route[T]]], order: int) -> Pattern:

@@ -179,7 +179,7 @@ class _Reader:
     def __init__(self, source: Source, problems: list[Problem]) -> None:
         self._file = source.name
         self._problems = problems
-        self._nodes = NodeReader(source.name, len(source.text), problems)
+        self._nodes = NodeReader(source.name, source.text, problems)
         self._lines: dict[tuple[Any, Any], int] = {}  # by issuer and subject
 
     def values(self, node: yaml.Node) -> list[Any] | None:

@@ -108,6 +108,15 @@ async def test_the_servers_problems_are_said_with_their_places(
     assert capsys.readouterr().out == ""
 
 
+async def test_warnings_are_said_with_their_places_and_stop_nothing(
+    server: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await cli("apply", "-f", str(folder), "--server", server) == FINE
+    said = capsys.readouterr()
+    assert f"{folder}/b.yaml:6:5: warning: says the same as default/a/r" in said.err
+    assert "published default@1" in said.out
+
+
 async def test_a_dry_run_publishes_nothing(
     server: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,44 @@ def test_check_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run(["check", str(tmp_path / "none")]) == 1
 
 
+def test_warnings_count_where_they_shall(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "apiVersion: authz.sidecar/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+        "  - {name: a}\n  - {name: b, match: {paths: [/b]}, require: {scopes: [x]}}\n"
+        "  - {name: c, auth: none}\n"
+    )
+    assert run(["check", str(file)]) == 0
+    said = capsys.readouterr().err
+    assert "(spec.rules[1].require) [narrowed-by-allow]\n    hint: " in said
+    assert said.index(":7:") < said.index(":8:")
+    assert run(["check", "--strict", str(file)]) == 1
+    capsys.readouterr()
+    assert run(["check", "--strict", "--output", "json", str(file)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["severity"], each["code"]) for each in found] == [
+        ("warning", "narrowed-by-allow"), ("warning", "open"),
+    ]  # fmt: skip
+
+
+def test_mistakes_of_what_can_be_read_come_with_those_of_what_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = (
+        "apiVersion: authz.sidecar/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+    )
+    (tmp_path / "b.yaml").write_text(head + "  - {name: a, when: 'a' in b}\n")
+    (tmp_path / "a.yaml").write_text(head + "  - {name: a, when: foo}\n")
+    assert run(["check", "--output", "json", str(tmp_path)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(Path(each["file"]).name, each["line"]) for each in found] == [
+        ("a.yaml", 6),
+        ("b.yaml", 6),
+    ]
+
+
 def test_check_says_where_there_are_no_documents(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +111,10 @@ def test_check_says_where_there_are_no_documents(
         assert run(["check", *(str(tmp_path / path) for path in paths)]) == 1
         assert f"{tmp_path / paths[-1]}:1:1: error: no documents found" in capsys.readouterr().err
     assert run(["check", "--output", "json", str(tmp_path / "empty")]) == 1
-    assert json.loads(capsys.readouterr().out)[-1]["message"] == "no documents found"
+    found = json.loads(capsys.readouterr().out)
+    assert [each["message"] for each in found if each["severity"] == "error"] == [
+        "no documents found"
+    ]
     both = [str(tmp_path / "policies"), str(tmp_path / "policies" / "issuer.yaml")]
     assert run(["check", *both]) == 0
 

@@ -95,7 +95,7 @@ cases:
         ("cases: [{name: x, proof: [dpop], expect: {permit: true}}]", ["1:26: error: dpop is shown with a token (cases[0].proof) | add token: {}"]),
         ("cases: [{name: x, proof: [dpob], expect: {permit: true}}]", ["1:27: error: 'dpob' is not one of dpop, mtls (cases[0].proof[0]) | did you mean dpop?"]),
         ("cases: [{name: x, token: good, expect: {permit: true}}]", ["1:26: error: 'good' is not one of bad (cases[0].token)"]),
-        ("cases: [{name: x, token: [], expect: {permit: true}}]", ["1:26: error: expected text, found a list (cases[0].token) | text that starts with [ or { must be quoted"]),
+        ("cases: [{name: x, token: [], expect: {permit: true}}]", ["1:26: error: expected text, found a list (cases[0].token) | quote it: token: \"[]\""]),
         ("cases: [{name: x, time: soon, expect: {permit: true}}]", ["1:25: error: 'soon' is not a time (cases[0].time) | write 2027-01-15T12:00:00Z, in quotes"]),
         ("cases: [{name: x, request: {headers: {Authorization: x}}, expect: {permit: true}}]", ["1:54: error: a credential is not written here (cases[0].request.headers.Authorization) | say token: {...claims}, token: bad or apiKey: ID"]),
         ("cases: [{name: x, request: {headers: {X-A: 5}}, expect: {permit: true}}]", ["1:44: error: expected text or a list of texts (cases[0].request.headers.X-A)"]),

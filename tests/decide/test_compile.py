@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.decide.compile import compile_snapshot, validate
+from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
+from sidecar.decide.lint import review as validate
 from sidecar.decide.parse import Source, from_canonical, parse
 from sidecar.errors import DocumentsInvalid, Problem
 from tests.casebook import documents
