@@ -232,7 +232,7 @@ class Bench:
     def figures(self) -> dict[str, float]:
         plain, anonymous = request("/plain/x", self.credential), request("/plain/x")
         conditional = request("/accounts/7/balance", self.credential)
-        large = snapshot(10_000)
+        few, large = snapshot(10), snapshot(10_000)
 
         def again() -> None:
             assert type(authorize(plain, self.small, self.evidence, NOW)) is Permit
@@ -250,6 +250,7 @@ class Bench:
             self.WARM_P50: spread[len(spread) // 2],
             self.WARM_P99: spread[len(spread) * 99 // 100],
             "warm, one expression": timed(self.permitted(conditional, self.small), 10_000),
+            "warm, scopes only, 10 more rules": timed(self.permitted(plain, few), 10_000),
             "warm, scopes only, 10,000 more rules": timed(self.permitted(plain, large), 10_000),
             "the same request again": timed(again, 10_000),
             "refused, anonymous": timed(refused, 10_000),
