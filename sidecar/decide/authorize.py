@@ -130,7 +130,9 @@ def _enforced(
         if permit is not None:
             if caller.dpop:
                 return _proven(permit, caller)
-            _remember(request, snapshot, verified, permit, permit.expires, bindings, about)
+            # Not `permit.expires`, which says nothing of what enrichers answered.
+            until = evidence.decisions.until(key)
+            _remember(request, snapshot, verified, permit, until, bindings, about)
             return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
     if verdict.pending:
