@@ -94,7 +94,7 @@ class Uploading(Lifetime):
         return True
 
     def _release(self) -> None:
-        """What was held is passed on, or dropped."""
+        """What was held is the upstream's now, who answers, or dropped."""
         self._proxy.stats.bodies_held -= self._held
         self._held = 0
 
