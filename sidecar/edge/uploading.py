@@ -62,6 +62,9 @@ class Uploading(Lifetime):
             return TOO_LARGE
         if body is None:
             return payload
+        if want.optional and not isinstance(body, LengthBody):
+            # It may not end before its service answers, and no shadow may keep it from that.
+            return TOO_LARGE
         if isinstance(body, LengthBody) and body.left + len(payload) > want.limit:
             return TOO_LARGE
         if not self._hold(len(payload)):

@@ -157,6 +157,20 @@ async def test_what_only_a_shadow_reads_goes_on_whatever_its_size(rig: Rig) -> N
     await settled(rig)
 
 
+async def test_a_stream_is_not_kept_from_its_service_for_a_shadow(rig: Rig) -> None:
+    rig.authorizer.optional = True
+    client = await rig.client(post(b"/read", b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n"))
+    upstream = await rig.upstream.accept()  # though more may come
+    await upstream.head()
+    assert await upstream.until(b"hi\r\n") == b"2\r\nhi\r\n"
+    upstream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n")
+    assert await client.until(b"yes\r\n")
+    client.send(b"0\r\n\r\n")
+    upstream.send(b"0\r\n\r\n")
+    assert await client.until(b"0\r\n\r\n")
+    await settled(rig)
+
+
 async def test_a_long_one_with_its_length_too(rig: Rig) -> None:
     rig.authorizer.optional = True
     body = b"x" * 5000
