@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sidecar import __version__
+from sidecar.cli.printable import printable_lines
 from sidecar.errors import DocumentsInvalid, Misuse, SidecarError
 
 FINE: Final = 0
@@ -48,14 +49,14 @@ def run(argv: Sequence[str]) -> int:
         return int(asyncio.run(result) if inspect.iscoroutine(result) else result)
     except Misuse as error:
         for mistake in error.mistakes:
-            print(f"sidecar {args.command}: {mistake}", file=sys.stderr)
+            print(f"sidecar {args.command}: {printable_lines(mistake)}", file=sys.stderr)
         return MISUSE
     except DocumentsInvalid as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(printable_lines(problem), file=sys.stderr)
         return FOUND_PROBLEMS
     except SidecarError as error:
-        print(f"sidecar {args.command}: {error}", file=sys.stderr)
+        print(f"sidecar {args.command}: {printable_lines(error)}", file=sys.stderr)
         return FOUND_PROBLEMS
     except KeyboardInterrupt:
         return 130

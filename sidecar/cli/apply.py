@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import printable_lines
 from sidecar.cli.server import add_flags, live
 from sidecar.decide.documents import Document
 from sidecar.decide.parse import problem_at
@@ -122,7 +123,7 @@ async def _watch(
         for reach in reaches:
             print(live(reach))
             for refusal in reach.errors:
-                print(f"  refused by {refusal}", file=sys.stderr)
+                print(f"  refused by {printable_lines(refusal)}", file=sys.stderr)
     return reaches
 
 
@@ -159,7 +160,7 @@ def _print_problems(problems: Sequence[Problem], args: argparse.Namespace) -> No
         return
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for problem in problems:
-        console.print(str(problem), style="yellow" if problem.warning else "red")
+        console.print(printable_lines(problem), style="yellow" if problem.warning else "red")
 
 
 def _print_response(response: pb.ApplyResponse) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import printable_lines
 
 if TYPE_CHECKING:
     from sidecar.decide.documents import Document
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([_body(problem) for problem in problems], indent=2))
     else:
         for problem in problems:
-            print(problem, file=sys.stderr)
+            print(printable_lines(problem), file=sys.stderr)
         print(f"{len(documents)} documents, {errors} errors, {len(problems) - errors} warnings")
     return FOUND_PROBLEMS if errors or (args.strict and problems) else FINE
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from sidecar.cli.printable import printable
 from sidecar.decide.disclosed import LONGEST
 from sidecar.decide.explanation import Explanation, RuleSeen, Way, Who
 
@@ -47,13 +48,6 @@ def lines(tree: Branch, stem: str = "", below: str = "") -> Iterator[tuple[str, 
         last = place == len(tree.below) - 1
         mark, further = ("└─ ", "   ") if last else ("├─ ", "│  ")
         yield from lines(branch, below + mark, below + further)
-
-
-def printable(text: str) -> str:
-    """Values come from requests: nothing of them may move a terminal's cursor."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def tree_of(seen: Explanation) -> Branch:

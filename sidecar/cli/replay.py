@@ -222,7 +222,7 @@ def _print(replay: Replay, damaged: list[str]) -> None:
     span = f", {_time(replay.first)} to {_time(replay.last)}" if replay.records else ""
     console.print(f"{replay.lines} lines, {replay.records} records{span}", style="bold")
     for each in damaged:
-        console.print(f"  damaged: {each}", style="red")
+        console.print(f"  damaged: {_plain(each)}", style="red")
     if replay.foreign:
         console.print(f"  {replay.foreign} lines are no records of decisions", style="yellow")
     if replay.not_by_rules:
@@ -231,7 +231,7 @@ def _print(replay: Replay, damaged: list[str]) -> None:
         style = "yellow"
         console.print(f"  {replay.lacked} lack what the new rules read, of", style=style)
         for name, count in replay.lacking.most_common(20):
-            console.print(f"    {name}: {count}", style=style)
+            console.print(f"    {_plain(name)}: {count}", style=style)
     console.print(f"{replay.decided} decided again, {replay.unchanged} unchanged", style="bold")
     styles = {NEWLY_REFUSED: "red", NEWLY_PERMITTED: "yellow"}
     for change in CHANGES:
@@ -246,11 +246,14 @@ def _print(replay: Replay, damaged: list[str]) -> None:
         return
     console.print("\nby rule", style="bold")
     for (change, before, after), row in replay.by_rule.sorted():
-        console.print(f"  {change}: {before} -> {after}", style=styles.get(change, ""))
+        console.print(
+            f"  {change}: {_plain(before)} -> {_plain(after)}", style=styles.get(change, "")
+        )
         console.print(f"    {_counted(row)}")
         for sample in row.samples:
             console.print(
-                f"    {sample['decision_id']}  {_time(sample['time'])}  {sample['method']} "
+                f"    {_plain(sample['decision_id'])}  {_time(sample['time'])}  "
+                f"{_plain(sample['method'])} "
                 f"{_plain(sample['path'])}  {_plain(sample['subject']) or 'anonymous'}",
                 style="dim",
             )
@@ -271,6 +274,6 @@ def _time(moment: float) -> str:
 
 
 def _plain(text: str) -> str:
-    from sidecar.cli.explaining import printable
+    from sidecar.cli.printable import printable
 
     return printable(text)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import printable_lines
 from sidecar.cli.server import add_flags
 from sidecar.decide.documents import seconds
 from sidecar.decide.strict import base64url, json_object
@@ -182,7 +183,7 @@ def _print(withdrawal: pb.Withdrawal, number: int, reach: pb.Progress.Reach | No
         return
     print(f"refused on {reach.live} of {reach.sidecars} sidecars")
     for error in reach.errors:
-        print(f"  not on {error}", file=sys.stderr)
+        print(f"  not on {printable_lines(error)}", file=sys.stderr)
     if reach.live < reach.sidecars:
         print("the others refuse it as soon as they have heard of it", file=sys.stderr)
 

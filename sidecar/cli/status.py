@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import printable
 from sidecar.cli.server import add_flags, live
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
@@ -110,7 +111,8 @@ def _print(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> None:
     for place, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         current = place == 0 or status.sidecars[place - 1].current
-        console.print("  ".join((*cells, row[-1])), style=None if current else "yellow")
+        line = printable("  ".join((*cells, row[-1])))  # sidecars say their names and errors
+        console.print(line, style=None if current else "yellow")
 
 
 def _json(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> dict[str, Any]:

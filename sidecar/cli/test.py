@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import printable
 from sidecar.errors import DocumentsInvalid, Misuse, Problem
 
 if TYPE_CHECKING:
@@ -194,18 +195,19 @@ def _print(ran: Sequence[_Ran], coverage: Coverage, args: argparse.Namespace) ->
             console.print(f"{file}: {count} cases")
         if each.passed:
             if args.verbose:
-                console.print(f"  ok    {each.name}", style="green")
+                console.print(f"  ok    {printable(each.name)}", style="green")
             continue
-        console.print(f"  FAIL  {each.name}", style="bold red")
+        console.print(f"  FAIL  {printable(each.name)}", style="bold red")
         for line in failure(each.result):
-            console.print(f"        {line}")
+            console.print(f"        {printable(line)}")
     failed = sum(not each.passed for each in ran)
     style = "bold red" if failed else "bold green"
     console.print(f"{len(ran)} cases, {failed} failed", style=style)
     console.print(
         f"{coverage.covered} of {len(coverage.rules)} rules covered ({coverage.percent:.1f} %)"
     )
-    for name, tried in coverage.rules.items():
+    for rule, tried in coverage.rules.items():
+        name = printable(rule)
         if not tried.covered:
             console.print(f"  not covered: {tried.effect} {name}", style="yellow")
         elif tried.half:

@@ -130,7 +130,9 @@ def _enforced(
         if permit is not None:
             if caller.dpop:
                 return _proven(permit, caller)
-            _remember(request, snapshot, verified, permit, permit.expires, bindings, about)
+            # Not `permit.expires`, which says nothing of what enrichers answered.
+            until = evidence.decisions.until(key)
+            _remember(request, snapshot, verified, permit, until, bindings, about)
             return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
     if verdict.pending:
@@ -139,7 +141,7 @@ def _enforced(
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return refuse(snapshot, caller, verdict, bindings.workload())
-        outcome = _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
+        outcome = _permit(snapshot, verdict.satisfied, candidates, verdict, bindings, caller)
         if type(outcome) is Permit and not bad and about.reads.settled and not about.shadowed:
             holds = min(outcome.expires, bindings.fresh)
             if caller.dpop:
@@ -224,7 +226,7 @@ def _with_shadows(
     if verdict.pending:
         return _missing(snapshot, caller, verdict, bindings)
     if verdict.satisfied is not None and not caller.unavailable:
-        return _permit(snapshot, verdict.satisfied, verdict, bindings, caller)
+        return _permit(snapshot, verdict.satisfied, about.rules, verdict, bindings, caller)
     return refuse(snapshot, caller, verdict, bindings.workload())
 
 
@@ -334,7 +336,7 @@ def _without_caller(
     verdict = evaluate(candidates, bindings, None)
     if verdict.satisfied is None or verdict.satisfied[0] is not first:
         return None
-    permit = _obliged(verdict.satisfied, verdict, bindings, None)
+    permit = _obliged(verdict.satisfied, candidates, verdict, bindings, None)
     if type(permit) is not Permit:
         return None
     return msgspec.structs.replace(permit, expires=inf, beside=None)  # nobody stands behind it
@@ -343,11 +345,12 @@ def _without_caller(
 def _permit(
     snapshot: Snapshot,
     satisfied: Candidate,
+    candidates: Sequence[Candidate],
     verdict: Verdict,
     bindings: Bindings,
     caller: Caller,
 ) -> Outcome:
-    permit = _obliged(satisfied, verdict, bindings, caller.verified)
+    permit = _obliged(satisfied, candidates, verdict, bindings, caller.verified)
     if type(permit) is Permit:
         return permit
     if permit is None:
@@ -359,7 +362,11 @@ def _permit(
 
 
 def _obliged(
-    satisfied: Candidate, verdict: Verdict, bindings: Bindings, verified: Verified | None
+    satisfied: Candidate,
+    candidates: Sequence[Candidate],
+    verdict: Verdict,
+    bindings: Bindings,
+    verified: Verified | None,
 ) -> Permit | CompiledRule | None:
     """The permit with its obligations, the rule that has an expression which failed, or None: facts
     are missing."""
@@ -374,6 +381,9 @@ def _obliged(
         if source.require.step_up is not None and verified is not None:
             until = min(until, source.require.step_up.until(verified.claims))
     if obliges:
+        if len(asked) > 1:  # in the order of rules, so that no team overrides what platform says
+            among = {id(source) for source, _ in asked}
+            asked = [each for each in candidates if id(each[0]) in among]
         found = oblige(asked, bindings)
         if type(found) is not Obliged:
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, Protocol
@@ -130,9 +131,17 @@ class Bindings:
         except Unreadable:
             return None
         except NotYet:
+            self._want(program, pattern)
             return UNKNOWN
         except Exception:  # noqa: BLE001  (the CEL library raises bare errors on odd values)
             return None
+
+    def _want(self, program: Program, pattern: Pattern) -> None:
+        """Let all that is missing be fetched together; the body is not, for what waits anyway."""
+        for name, keys in program.footprint.items():
+            if name != "request.body":
+                with suppress(Unreadable, NotYet):
+                    self.read(name, keys, pattern)
 
     def read(self, name: str, keys: frozenset[str] | None, pattern: Pattern) -> Any:
         """What `name` of a footprint is; of a map the `keys` that are there, None: all of them.

@@ -17,7 +17,9 @@ from sidecar.errors import SidecarError
 MAX_DEPTH: Final = 32  # lists and objects inside one another
 LONGEST_NUMBER: Final = 64  # characters
 
-_BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+# A string that does not end reaches to the end: to look for its end once more from each quotation
+# mark inside takes the square of its length.
+_BRACKETS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -106,7 +108,11 @@ def _decimal(digits: str) -> float:
     if len(digits) > LONGEST_NUMBER:
         raise BadBody("the body holds a number that is too long")
     value = float(digits)
-    if value - value != 0 or Decimal(digits) != Decimal(repr(value)):
+    try:
+        exact = value - value == 0 and Decimal(digits) == Decimal(repr(value))
+    except ArithmeticError:  # an exponent beyond those of decimals, too
+        exact = False
+    if not exact:
         raise BadBody("the body holds a number that cannot be represented exactly")
     return value
 

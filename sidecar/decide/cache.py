@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from math import inf
 from typing import Any, Final, Generic, TypeVar
 
 from sidecar.decide.bindings import Bindings, Footprint
@@ -58,6 +59,11 @@ class ExpiringCache(Generic[K, V]):
             self.drop(key)
         self.misses += 1
         return None
+
+    def until(self, key: K) -> float:
+        """When what `get` found expires."""
+        entry = self._entries.get(key)
+        return -inf if entry is None else entry[0]
 
     def put(self, key: K, value: V, expires: float, weight: int = 0) -> None:
         """Remember until `expires`; what alone outweighs the bound is not remembered."""

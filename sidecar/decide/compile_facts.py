@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 from sidecar.decide.compile_credentials import check_address
 from sidecar.decide.compile_introspection import compile_secret
 from sidecar.decide.compile_rule import compile_workloads, expression
-from sidecar.decide.documents import Document, Enricher, Segment, order_key, seconds, size
+from sidecar.decide.documents import (
+    PLATFORM,
+    Document,
+    Enricher,
+    Segment,
+    order_key,
+    seconds,
+    size,
+)
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Secret
@@ -32,6 +40,7 @@ _OURS: Final = frozenset(
         "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade",
     )
 )  # fmt: skip
+_SEGMENTS: Final = frozenset(("subject.segments", "source.segments"))
 _IN_PATH: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What the credential alone settles, so that being in a segment lasts as long as it does.
 _OF_THE_CALLER: Final = frozenset(
@@ -72,7 +81,9 @@ def compile_facts(
             segments[document.name] = compile_segment(document, document.spec, problems)
         else:
             enrichers[document.name] = compile_enricher(document, document.spec, problems)
+    policies = list(policies)
     _check_uses(policies, enrichers, segments, problems)
+    _check_reserved(policies, [first["Segment", name] for name in segments], problems)
     return Facts(segments, enrichers)
 
 
@@ -186,6 +197,36 @@ def _check_uses(
                 )
                 for name in sorted(routed.rule.require.segments - segments.keys())
             )  # fmt: skip
+
+
+def _check_reserved(
+    policies: Sequence[tuple[Document, list[RoutedRule]]],
+    segments: Sequence[Document],
+    problems: list[Problem],
+) -> None:
+    """A team says nothing of who is in a segment that `platform` asks for: it could put anybody
+    into one that only subjects' records should."""
+    others = [segment for segment in segments if segment.namespace != PLATFORM]
+    for document, rules in policies if others else ():
+        if document.namespace != PLATFORM:
+            continue
+        for routed in rules:
+            pause()
+            sources = [
+                program.source
+                for program in routed.rule.programs()
+                if not _SEGMENTS.isdisjoint(program.footprint)
+            ]
+            for segment in others:
+                name = segment.name
+                if name in routed.rule.require.segments or any(
+                    f"'{name}'" in text or f'"{name}"' in text for text in sources
+                ):
+                    report(
+                        problems, segment, "metadata.name",
+                        f"{document.ref} asks who is in this segment, so only platform says it",
+                        hint="choose another name",
+                    )  # fmt: skip
 
 
 def _check_enriched(

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 LONGEST: Final = 256  # characters of one text
 MOST: Final = 64  # members of one map or list
 DEEPEST: Final = 4
+LARGEST: Final = 1024  # texts, numbers, maps and lists in one value
 # Names under which credentials travel, whatever their owners call them.
 SECRET: Final = re.compile(
     r"auth|cookie|token|secret|passw|passphrase|credential|api.?key|session|signature|otp|\bpin\b|"
@@ -34,15 +35,17 @@ def is_secret(name: str, hidden: Set[str] = _NOTHING_HIDDEN) -> bool:
 class Shown:
     """A value as it may be written down. `whole`: nothing of it was left out."""
 
-    __slots__ = ("value", "whole")
+    __slots__ = ("_room", "value", "whole")
 
     def __init__(self, value: Any, hidden: Set[str] = _NOTHING_HIDDEN) -> None:
         self.whole = True
+        self._room = LARGEST
         self.value = self._bounded(value, 0, hidden)
 
     def _bounded(self, value: Any, depth: int, hidden: Set[str]) -> Any:
-        if isinstance(value, str):
-            return value if len(value) <= LONGEST else self._left_out()
+        self._room -= 1
+        if self._room < 0 or _unbearable(value):
+            return self._left_out()
         if isinstance(value, datetime):
             return value.isoformat()
         if isinstance(value, Timestamp):  # as enrichers' answers have times
@@ -54,8 +57,8 @@ class Shown:
                 return None
             found = {}
             for key, item in list(value.items())[:MOST]:
-                # Too long is as absent: a null would say that there is none.
-                if is_secret(key, hidden) or (isinstance(item, str) and len(item) > LONGEST):
+                # Too much is as absent: a null would say that there is none.
+                if self._room <= 0 or is_secret(key, hidden) or _unbearable(item):
                     self.whole = False
                 else:
                     found[key] = self._bounded(item, depth + 1, _NOTHING_HIDDEN)
@@ -70,3 +73,10 @@ class Shown:
 
     def _left_out(self) -> None:
         self.whole = False
+
+
+def _unbearable(value: Any) -> bool:
+    """A text that is too long, or a number that records cannot hold."""
+    if isinstance(value, str):
+        return len(value) > LONGEST
+    return isinstance(value, int) and not -(2**63) <= value < 2**64

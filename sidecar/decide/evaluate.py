@@ -141,12 +141,14 @@ def _look_further(
     verified: Verified | None,
 ) -> None:
     """The second stage: what depends on facts, for a credential that would do."""
-    pending = guarded = False
+    pending = guarded = possible = denying = False
+    nobody = verified is None and bindings.workload() is None
     for place, candidate in late:
         rule, pattern = candidate
         selected = True if rule.when is None else bindings.truth(rule.when, pattern)
         if selected is UNKNOWN:
             pending = True
+            denying = denying or rule.effect == "deny"
             continue
         if selected is False:
             continue
@@ -159,7 +161,9 @@ def _look_further(
         at = sum([each < place for each in places])
         verdict.guards.insert(at, (candidate, unmet))
         places.insert(at, place)
-    if guarded:  # by what the token lacks: that comes first, whatever else is missing
+    # By what the token lacks: that comes first, whatever else is missing. But not before a deny:
+    # or else what the caller is told would hang on what happened to be known.
+    if guarded and (nobody or not denying):
         verdict.open = [
             (rule, _before(rule) if unmet is None else unmet) for (rule, _), unmet in weighed
         ]
@@ -188,12 +192,14 @@ def _look_further(
             continue
         missing = of_subject(rule, bindings) if rule.asks_subject else None
         if matched is UNKNOWN or isinstance(missing, _Unknown):
-            pending = True
+            pending = possible = True
             continue
         if missing is None and not guarded:
             verdict.satisfied = candidate
             break
         verdict.open.append((rule, NOTHING if missing is None else missing))
+    if pending and (guarded or not (possible or verdict.satisfied is not None)):
+        pending = not nobody  # whatever is fetched, it is a refusal, and always the same to them
     verdict.pending = pending
     if pending:
         verdict.satisfied = None

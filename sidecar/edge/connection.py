@@ -306,7 +306,6 @@ class ClientConnection(Uploading):
             exchange = Exchange(self, proxy.pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
-            self._release()
             exchange.start(
                 outcome,
                 proxy.names(outcome),
@@ -370,8 +369,10 @@ class ClientConnection(Uploading):
         return request_done and self._head.block.keep_alive and not self._proxy.draining
 
     def persist(self, keep_alive: bool) -> None:
-        """What the response's head told the client."""
+        """What the response's head told the client; nothing of the request is sent once more."""
         self._persist = keep_alive
+        if self._held:
+            self._release()
 
     def finished(
         self, request: Request, decision: Decision, status: int, upstream_seconds: float

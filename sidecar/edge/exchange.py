@@ -230,13 +230,13 @@ class Exchange:
     def upstream_interim(self, head: ResponseHead) -> None:
         # 100 answers an expectation that we met ourselves (RFC 9110 section 15.2.1).
         if head.status != 100 and self._head.version == 1:
-            self._client.write(interim_head(head))
+            self._client.write(interim_head(head, self._decision.edits.left_out))
 
     def upstream_switched(self, head: ResponseHead, rest: bytes) -> None:
         handshake, upstream = self._head.handshake, self._upstream
         if handshake is None or upstream is None:
             raise BadResponse("101 to a request that asked for no upgrade")
-        switching = switching_head(head, handshake)
+        switching = switching_head(head, handshake, self._decision.edits)
         self._seconds = time.perf_counter() - self._sent_at
         self._upstream = None
         self._over = True
@@ -320,7 +320,7 @@ class Exchange:
         trailers = self._upstream.trailers() if self._upstream is not None else NO_HEADERS
         if not trailers or not self._head.block.wants_trailers():
             return LAST_CHUNK
-        return last_chunk(response_trailers(trailers))
+        return last_chunk(response_trailers(trailers, self._decision.edits.left_out))
 
     def _repeatable(self, upstream: UpstreamConnection) -> bool:
         """Whether sending it all again can neither do harm nor lack a piece.

@@ -23,7 +23,7 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     )
     yield gauge("sidecar_requests_in_flight", "Not answered yet.", stats.in_flight)
     yield counter("sidecar_requests_shed", "Answered 503: too many in flight.", stats.shed)
-    yield gauge("sidecar_bodies_held_bytes", "Being decided on.", stats.bodies_held)
+    yield gauge("sidecar_bodies_held_bytes", "Decided on, not answered yet.", stats.bodies_held)
     yield counter("sidecar_bodies_refused", "Answered 503: too many held.", stats.bodies_refused)
     yield counter("sidecar_client_aborts", "Clients gone before the end.", stats.client_aborts)
     yield counter("sidecar_received_bytes", "From clients.", stats.bytes_received)

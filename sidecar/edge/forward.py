@@ -283,15 +283,15 @@ def _persistence(version: int, keep_alive: bool) -> bytes:
     return b"\r\n" if version == 1 else b"connection: keep-alive\r\n\r\n"
 
 
-def response_trailers(trailers: Headers) -> bytes:
+def response_trailers(trailers: Headers, left_out: frozenset[bytes] = _NONE) -> bytes:
     """The lines that may follow a response's body, without the blank one."""
-    return late_response_lines(trailers, _RESPONSE_NAMES)
+    return late_response_lines(trailers, _RESPONSE_NAMES, left_out)
 
 
-def interim_head(head: ResponseHead) -> bytes:
+def interim_head(head: ResponseHead, left_out: frozenset[bytes] = _NONE) -> bytes:
     """A 1xx response on its way to an HTTP/1.1 client."""
     names = _RESPONSE_NAMES
-    away = named_away(head.options) | CORS
+    away = named_away(head.options) | CORS | left_out
     lines = [b"HTTP/1.1 " + head.line]
     lines += [
         prefix + value
@@ -301,7 +301,7 @@ def interim_head(head: ResponseHead) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def switching_head(head: ResponseHead, handshake: Handshake) -> bytes:
+def switching_head(head: ResponseHead, handshake: Handshake, edits: Edits = NO_EDITS) -> bytes:
     """A 101 on its way to the client that asked for it. Raises BadResponse for an incorrect one."""
     away = named_away(head.options) - {b"upgrade"}
     headers = [field for field in head.headers if field[0] not in away]
@@ -309,7 +309,13 @@ def switching_head(head: ResponseHead, handshake: Handshake) -> bytes:
         raise BadResponse("101 in HTTP/1.0")
     handshake.check(headers, head.options)
     names = _RESPONSE_NAMES
-    lines = [prefix + value + b"\r\n" for name, value in headers if (prefix := names[name])]
+    lines = [
+        prefix + value + b"\r\n"
+        for name, value in headers
+        if (prefix := names[name])
+        and (name not in edits.left_out or name.startswith(b"sec-websocket-"))
+    ]
+    lines.append(edits.lines)
     return b"".join((b"HTTP/1.1 ", head.line, b"\r\n", *lines, _UPGRADE_LINES, b"\r\n"))
 
 

@@ -33,7 +33,7 @@ class Limits:
     idle: float = 75.0
     body_rate: int = 500
     body_window: float = 10.0
-    bodies_held: int = 64 * 1024 * 1024  # bytes of all bodies that are being decided on
+    bodies_held: int = 64 * 1024 * 1024  # bytes of all bodies decided on, until they are answered
     total: float = 0.0  # of one exchange, from its head to its end; 0: streams may last for ever
     in_flight: int = 4096  # requests being decided or answered; the next are shed (503)
     send: float = 60.0  # without one byte taken by the client

@@ -201,14 +201,17 @@ def late_request_lines(trailers: Headers, names: RequestNames) -> bytes:
     )
 
 
-def late_response_lines(trailers: Headers, names: ResponseNames) -> bytes:
-    """The same for what follows a response's body."""
+def late_response_lines(
+    trailers: Headers, names: ResponseNames, left_out: frozenset[bytes]
+) -> bytes:
+    """The same for what follows a response's body; nothing of what is `left_out` of its head."""
     return b"".join(
         [
             prefix + value + b"\r\n"
             for name, value in trailers
             if name not in _NEVER_LATE
             and not name.startswith(b"access-control-")
+            and name not in left_out
             and (prefix := names[name])
         ]
     )

@@ -62,6 +62,9 @@ class Uploading(Lifetime):
             return TOO_LARGE
         if body is None:
             return payload
+        if want.optional and not isinstance(body, LengthBody):
+            # It may not end before its service answers, and no shadow may keep it from that.
+            return TOO_LARGE
         if isinstance(body, LengthBody) and body.left + len(payload) > want.limit:
             return TOO_LARGE
         if not self._hold(len(payload)):
@@ -94,7 +97,7 @@ class Uploading(Lifetime):
         return True
 
     def _release(self) -> None:
-        """What was held is passed on, or dropped."""
+        """What was held is the upstream's now, who answers, or dropped."""
         self._proxy.stats.bodies_held -= self._held
         self._held = 0
 

@@ -23,6 +23,7 @@ import orjson
 from sidecar.errors import Misuse
 
 BOUND: Final = 20_000  # records waiting
+HEAVIEST: Final = 64 * 1024 * 1024  # bytes of them
 RECENT: Final = 200  # records kept for inspection
 INTERVAL: Final = 0.1  # seconds between writes
 CLOSE: Final = 5.0  # seconds that a stop waits for the last write
@@ -37,12 +38,19 @@ class DecisionLog:
     """
 
     def __init__(
-        self, target: str, bound: int = BOUND, turn: AbstractContextManager[Any] | None = None
+        self,
+        target: str,
+        bound: int = BOUND,
+        turn: AbstractContextManager[Any] | None = None,
+        heaviest: int = HEAVIEST,
     ) -> None:
         self.written = 0
         self.dropped = 0
         self.error = ""
         self._bound = bound
+        self._heaviest = heaviest
+        self._came = 0  # bytes, counted by who puts
+        self._went = 0  # bytes, counted by the writer
         self._turn = turn if turn is not None else nullcontext()
         self._recent: deque[bytes] = deque(maxlen=RECENT)
         self._waiting: deque[bytes] = deque()
@@ -65,9 +73,10 @@ class DecisionLog:
         self._recent.append(line)
         if self._file is None:
             return
-        if len(self._waiting) >= self._bound:
+        if len(self._waiting) >= self._bound or self._came - self._went > self._heaviest:
             self.dropped += 1
             return
+        self._came += len(line)
         self._waiting.append(line)
 
     @property
@@ -117,6 +126,7 @@ class DecisionLog:
         if not records or self._file is None:
             return
         lines = b"\n".join(records) + b"\n"
+        self._went += len(lines) - len(records)
         try:
             with self._turn:
                 self._write(self._file, lines)

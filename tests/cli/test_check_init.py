@@ -46,6 +46,24 @@ def test_init_refuses_what_no_document_could_hold(
     assert ".yaml" not in said
 
 
+def test_nothing_of_a_document_reaches_the_terminal_as_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    head = (
+        "apiVersion: authz.sidecar/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+    )
+    rule = "  - {name: b, effect: deny, when: \"token['\\e[2J'] == 1\"}\n"
+    file.write_text(head + rule)
+    assert run(["check", str(file)]) == 0
+    file.write_text(head + '  - {name: b, "a\\e[2Jb": 1}\n')
+    assert run(["check", str(file)]) == 1
+    assert run(["explain", "--request", "GET /", "--policies", str(file)]) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "\n    hint: known: " in said.err
+
+
 def test_check_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(

@@ -65,6 +65,20 @@ def test_thresholds(folder: Path, flags: list[str], code: int) -> None:
     assert replay(folder, "strict.yaml", *flags) == code
 
 
+def test_nothing_of_a_log_reaches_the_terminal_as_a_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J\n"
+    odd = record(
+        decision_id=evil, method=f"GET{evil}", rule=evil, subject=evil, input={"scopes": []}
+    )
+    (folder / "odd").write_text(json.dumps(odd) + "\n")
+    replay(folder, "strict.yaml", log="odd")
+    said = capsys.readouterr()
+    assert "newly refused: permitted by" in said.out
+    assert "\x1b" not in said.out + said.err
+
+
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(folder, "strict.yaml", "--output", "json") == 1
     report: dict[str, Any] = json.loads(capsys.readouterr().out)

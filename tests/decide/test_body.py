@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -56,6 +57,20 @@ def test_read(content: bytes, value: Any) -> None:
 def test_refused(content: bytes) -> None:
     with pytest.raises(BadBody):
         of(content)
+
+
+@pytest.mark.parametrize("number", [b"0e99999999999999999999", b"1e-99999999999999999999"])
+def test_exponents_beyond_all_decimals(number: bytes) -> None:
+    with pytest.raises(BadBody, match="represented exactly"):
+        of(number)
+
+
+@pytest.mark.parametrize("text", [b'"\\' * 40_000, b'"' + b"\\" * 80_001, b'["a",' * 16_000])
+def test_strings_that_never_end_are_looked_at_once(text: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(BadBody):
+        of(text)
+    assert time.process_time() - started < 1  # 12 s where each quotation mark begins anew
 
 
 def test_nested_as_deep_as_may_be() -> None:

@@ -230,3 +230,21 @@ def test_invalid_documents_do_not_compile() -> None:
     found: list[Any] = loaded(policy("  - {name: a, when: foo}\n"))
     with pytest.raises(DocumentsInvalid, match="undeclared reference"):
         compile_snapshot(found, namespace="default", labels={})
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        "require: {segments: [staff]}",
+        "when: \"!('staff' in subject.segments)\"",
+        "then: {setHeaders: {x-a: \"'staff' in source.segments ? 'a' : 'b'\"}}",
+    ],
+)
+def test_no_team_says_who_is_in_a_segment_that_platform_asks_for(asks: str) -> None:
+    team = HEAD.format("Segment", "staff") + "  when: '!subject.anonymous'\n"
+    plain = policy(f"  - {{name: a, effect: guard, {asks}}}\n")
+    guard = plain.replace("{name: p}", "{name: p, namespace: platform}")
+    said = "AccessPolicy/platform/p asks who is in this segment, so only platform says it"
+    assert [p.message for p in problems(f"{team}---\n{guard}") if not p.warning] == [said]
+    for own in (plain, guard.replace("staff", "crew")):
+        assert not [p for p in problems(f"{team}---\n{own}") if not p.warning]

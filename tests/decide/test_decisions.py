@@ -412,6 +412,27 @@ def test_a_permit_is_remembered_no_longer_than_its_token_lasts() -> None:
     assert isinstance(authorize(step(name="short"), held, evidence, NOW + 20), Refuse)
 
 
+def test_nor_longer_than_an_enrichers_answer_by_a_request_that_only_asks_for_the_same() -> None:
+    rule = RULES.index("{name: looked up, auth: optional, when: enriched.e.ok}")
+    held = snapshot(frozenset((rule,)))
+    evidence = replace(known(), enriched=Once(NOW + 5))
+    first, alike = step(name=""), step("/a/x", "", ("x-other", "1"))
+    permit = authorize(first, held, evidence, NOW)
+    assert isinstance(permit, Permit)
+    assert authorize(alike, held, evidence, NOW + 1) is permit
+    assert isinstance(authorize(alike, held, evidence, NOW + 6), Need)
+
+
+class Once:
+    """An enricher that says yes until then."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    def get(self, key: bytes, now: float) -> Enriched | None:
+        return Enriched({"ok": True}, self._until) if now < self._until else None
+
+
 def test_a_remembered_permit_weighs_what_it_keeps_alive() -> None:
     held, evidence = snapshot(frozenset((0, 4))), known()
     bare = authorize(step(), held, evidence, NOW)

@@ -386,6 +386,15 @@ def test_what_never_comes_late(name: bytes) -> None:
     assert late(name) == []
 
 
+def test_what_rules_take_from_a_response_comes_neither_early_nor_late() -> None:
+    left_out = frozenset((b"x-internal",))
+    trailers = [(b"x-internal", b"1"), (b"x-sum", b"2")]
+    assert forward.response_trailers(trailers, left_out) == b"x-sum: 2\r\n"
+    head = parse_response_head(b"HTTP/1.1 103 Early\r\nX-Internal: 1\r\nLink: </a>\r\n\r\n", "GET")
+    lines = forward.interim_head(head, left_out)
+    assert lines == b"HTTP/1.1 103 Early\r\nlink: </a>\r\n\r\n"
+
+
 def test_response_trailers() -> None:
     lines = forward.response_trailers([
         (b"x-sum", b"1"), (b"set-cookie", b"a=b"), (b"content-length", b"5"), (b"x-sidecar-x", b"1"),

@@ -67,6 +67,22 @@ async def test_chunks_are_read_as_one_and_go_on_with_their_trailers(rig: Rig) ->
     assert rig.authorizer.bodies == [JSON]
 
 
+async def test_it_is_held_until_nobody_needs_it_any_more(rig: Rig) -> None:
+    request = upload(JSON)
+    client = await rig.client(request[:-3])
+    await rig.becomes(lambda: rig.stats.bodies_held > 0)
+    client.send(request[-3:])
+    upstream = await rig.upstream.accept()
+    await upstream.head()
+    assert await upstream.exactly(len(JSON)) == JSON
+    assert rig.stats.bodies_held == len(JSON)  # it may have to be sent again
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+    await client.head()
+    assert rig.stats.bodies_held == 0
+    upstream.send(b"ok")
+    await settled(rig)
+
+
 async def test_no_body_at_all(rig: Rig) -> None:
     client = await rig.client(post(b"/read"))
     upstream = await rig.upstream.accept()
@@ -138,6 +154,20 @@ async def test_what_only_a_shadow_reads_goes_on_whatever_its_size(rig: Rig) -> N
     upstream.send(OK)
     assert await client.response() == (200, b"ok")
     assert rig.authorizer.bodies == [TOO_LARGE]
+    await settled(rig)
+
+
+async def test_a_stream_is_not_kept_from_its_service_for_a_shadow(rig: Rig) -> None:
+    rig.authorizer.optional = True
+    client = await rig.client(post(b"/read", b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n"))
+    upstream = await rig.upstream.accept()  # though more may come
+    await upstream.head()
+    assert await upstream.until(b"hi\r\n") == b"2\r\nhi\r\n"
+    upstream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n")
+    assert await client.until(b"yes\r\n")
+    client.send(b"0\r\n\r\n")
+    upstream.send(b"0\r\n\r\n")
+    assert await client.until(b"0\r\n\r\n")
     await settled(rig)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
+from sidecar.edge.decision import Edits
 from sidecar.edge.forward import switching_head
 from sidecar.edge.http1 import parse_request_head
 from sidecar.edge.response_head import parse_response_head
@@ -178,6 +179,17 @@ def test_a_correct_101_goes_to_the_client() -> None:
         b"HTTP/1.1 101 Switching\r\nsec-websocket-accept: " + ACCEPT + b"\r\n"
         b"sec-websocket-protocol: b\r\nset-cookie: a=b\r\n"
         b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
+
+
+def test_as_rules_say() -> None:
+    found = asked()
+    assert found is not None
+    said = Edits(b"x-mine: 1\r\n", frozenset((b"x-mine", b"x-internal", b"sec-websocket-accept")))
+    response = answered(b"X-Internal: 1", b"X-Mine: 0")
+    assert switching_head(parse_response_head(response, "GET"), found, said) == (
+        b"HTTP/1.1 101 Switching\r\nsec-websocket-accept: " + ACCEPT + b"\r\n"
+        b"x-mine: 1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     )
 
 

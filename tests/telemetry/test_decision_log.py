@@ -57,6 +57,18 @@ def test_a_reader_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_what_waits_is_bounded_in_bytes_too(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    log = DecisionLog(str(fifo), heaviest=1_000_000)
+    for _ in range(100):
+        log.put_line(b"x" * 100_000)
+    assert log.dropped >= 100 - 2 * 10  # what is being written has left the queue
+    os.close(reader)
+    log.close(0)
+
+
 def test_the_bound_counts_what_it_drops(tmp_path: Path) -> None:
     log = DecisionLog("off", bound=10)
     log.put({"n": 0})
