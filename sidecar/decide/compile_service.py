@@ -9,6 +9,7 @@ from sidecar.decide.compile_credentials import check_address
 from sidecar.decide.cors import ANY, Cors
 from sidecar.decide.credentials import Location
 from sidecar.decide.documents import (
+    PLATFORM,
     Assertion,
     Document,
     Interaction,
@@ -25,7 +26,7 @@ from sidecar.decide.rates import Rate
 from sidecar.decide.snapshot import NO_DPOP, AssertionTerms, Friction, Service
 from sidecar.errors import Problem
 
-MAX_BODY: Final = 16 * 1024 * 1024
+MAX_BODY: Final = 1024 * 1024  # what is read of it is read in one go, while others wait
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _ORIGIN: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
@@ -59,10 +60,11 @@ def compile_service(document: Document, spec: ProtectedService, problems: list[P
     limits = spec.limits
     body = size(limits.body)
     if not 1 <= body <= MAX_BODY:
-        report(problems, document, "spec.limits.body", f"{limits.body} is not from 1B to 16MiB")
+        report(problems, document, "spec.limits.body", f"{limits.body} is not from 1B to 1MiB")
     return Service(
         name=document.name,
         observe=spec.mode == "observe",
+        observes_platform=document.namespace == PLATFORM,
         credentials=tuple(locations),
         cors=_cors(document, spec.cors, problems) if spec.cors is not None else None,
         per_address=Rate.parse(limits.per_address) if limits.per_address is not None else None,

@@ -126,6 +126,8 @@ class Service:
 
     name: str = "sidecar"
     observe: bool = False
+    observes_platform: bool = False
+    """Whether mode `observe` holds for what rules of `platform` refuse, too."""
     credentials: tuple[Location, ...] = (Location(b"authorization"),)
     cors: Cors | None = None
     per_address: Rate | None = None

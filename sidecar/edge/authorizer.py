@@ -23,6 +23,7 @@ from sidecar.decide.caller import Evidence
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
+from sidecar.decide.documents import PLATFORM
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
@@ -307,8 +308,12 @@ class Authorizer:
         return self._enforced(outcome) if type(outcome) is Refuse else outcome
 
     def _enforced(self, refuse: Refuse) -> Permit | Refuse:
-        """In mode `observe` a refusal is only logged."""
-        if self.snapshot is not None and self.snapshot.service.observe:
+        """In mode `observe` a refusal is only logged; but no team can so lift a guard of another's
+        (DESIGN section 5)."""
+        service = self.snapshot.service if self.snapshot is not None else NO_SERVICE
+        if service.observe and (
+            service.observes_platform or not refuse.rule.startswith(_OF_PLATFORM)
+        ):
             return Permit("", refuse.identity, observed=refuse, shadow=refuse.shadow)
         return refuse
 
@@ -425,6 +430,7 @@ class Authorizer:
         return record
 
 
+_OF_PLATFORM: Final = f"{PLATFORM}/"
 _PERMITTED: Final = ("permit", "")
 _ANONYMOUS: Final = ("none",)
 _VALID: Final = ("valid",)

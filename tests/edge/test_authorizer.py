@@ -321,3 +321,45 @@ def test_without_cors_an_options_request_is_decided(make: Make) -> None:
     asking = request("/", origin="https://a", **{"access-control-request-method": "GET"})
     asking.method = "OPTIONS"
     assert make(adopt=snapshot()).preflight(asking) is None
+
+
+OBSERVED = """
+apiVersion: authz.sidecar/v1
+kind: ProtectedService
+metadata: {{name: bank, namespace: {namespace}}}
+spec: {{mode: observe, audiences: [bank]}}
+---
+apiVersion: authz.sidecar/v1
+kind: TokenIssuer
+metadata: {{name: corp}}
+spec: {{issuer: "https://idp.example", audiences: [bank]}}
+---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {{name: p}}
+spec:
+  rules:
+  - {{name: all, auth: none}}
+  - {{name: ours, effect: deny, match: {{paths: [/ours]}}}}
+---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {{name: all, namespace: platform}}
+spec: {{rules: [{{name: never, effect: deny, match: {{paths: [/never]}}}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "path", "permitted"),
+    [
+        ("default", "/ours", True),
+        ("default", "/never", False),  # no team lifts what platform refuses
+        ("platform", "/ours", True),
+        ("platform", "/never", True),
+    ],
+)
+def test_who_observes_what(make: Make, namespace: str, path: str, permitted: bool) -> None:
+    authorizer = make(adopt=snapshot(OBSERVED.format(namespace=namespace)))
+    decision = authorizer.decide(request(path))
+    assert decision is not None
+    assert isinstance(decision.outcome, Permit if permitted else Refuse)

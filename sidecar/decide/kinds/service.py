@@ -72,7 +72,7 @@ class ServiceLimits(Part, frozen=True):
 
     body: Annotated[
         Size,
-        Meta(description="Of a request's body that rules read; at most 16MiB; beyond it 413."),
+        Meta(description="Of a request's body that rules read; at most 1MiB; beyond it 413."),
     ] = "64KiB"
 
 
@@ -162,7 +162,10 @@ class ProtectedService(Part, frozen=True):
     ] = []
     mode: Annotated[
         Literal["enforce", "observe"],
-        Meta(description="`observe` decides, logs, counts and forwards; for adoption."),
+        Meta(
+            description="`observe` decides, logs, counts and forwards; for adoption. What rules of "
+            "`platform` refuse is refused all the same, unless the document is `platform`'s."
+        ),
     ] = "enforce"
     credentials: Annotated[
         list[CredentialLocation],
