@@ -138,10 +138,10 @@ class Serving:
             version=version,
             hurry=self.authorizer.snapshot is None,
         )
-        before = self.authorizer.snapshot
+        before = [self.authorizer.snapshot]
         self.authorizer.adopt(snapshot)
         # To let go of thousands of rules takes its time; whoever holds them last does it.
-        await asyncio.to_thread(lambda held: None, before)
+        await asyncio.to_thread(before.clear)
         return snapshot
 
     async def listen(

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sidecar.facts.beside import beside
 from sidecar.plane import garbage
-from sidecar.plane.garbage import LONGEST, MANY, SHARE, YOUNG, Garbage, settle
+from sidecar.plane.garbage import FROZEN, LONGEST, MANY, QUIET, SHARE, YOUNG, Garbage, settle
 
 
 @pytest.fixture
@@ -108,3 +109,45 @@ def test_settling_leaves_full_collections_to_the_sweeper(full: list[int]) -> Non
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def test_what_was_frozen_is_looked_through_seldom_and_in_silence(
+    full: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [True]
+    sweeper = Garbage(lambda: busy[0])
+    gc.collect()
+    full.clear()
+    monkeypatch.setattr(beside, "frozen", beside.frozen + FROZEN - 1)
+    busy[0] = False
+    for tick in range(2 * QUIET):
+        sweeper.sweep(float(tick))
+    assert full == []  # not often enough
+    monkeypatch.setattr(beside, "frozen", beside.frozen + 1)
+    busy[0] = True
+    sweeper.sweep(20.0)
+    busy[0] = False
+    for tick in range(QUIET - 1):
+        sweeper.sweep(21.0 + tick)
+    assert full == []  # not quiet for long enough
+    try:
+        sweeper.sweep(30.0)
+        assert full == [2]
+        sweeper.sweep(31.0)
+        assert full == [2]
+    finally:
+        gc.unfreeze()
+
+
+def test_nothing_is_collected_while_work_goes_on_beside(
+    full: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = Garbage(lambda: False)
+    _age()
+    full.clear()
+    monkeypatch.setattr(beside, "working", 1)
+    sweeper.sweep(1.0)
+    assert full == []
+    monkeypatch.setattr(beside, "working", 0)
+    sweeper.sweep(2.0)
+    assert full == [2]
