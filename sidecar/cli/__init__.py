@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import importlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,8 +38,37 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
+_UNWRITABLE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code: 0 fine, 1 found problems, 2 misuse."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # What its encoding cannot say (a tree's lines, a file's name) is spelled out.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(argv)
+        finally:  # not left to the interpreter, which would complain in words of its own
+            print(end="", flush=True)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again while closing it.
+        _give_up_output()
+        return FOUND_PROBLEMS
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _give_up_output()
+        print(f"sidecar: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return FOUND_PROBLEMS
+
+
+def _give_up_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv[0] if argv else "")
     args = parser.parse_args(argv)
     if not getattr(args, "handler", None):
@@ -59,10 +90,6 @@ def run(argv: Sequence[str]) -> int:
         return FOUND_PROBLEMS
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FOUND_PROBLEMS
 
 
 def _parser(asked: str) -> argparse.ArgumentParser:
