@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cli import COMMANDS as COMMANDS_OF_SIDECAR
+from sidecar.cli import run
+
 COMMANDS = (["--version"], ["check", "--help"], ["check", "POLICIES"], ["schema"])
 
 
@@ -55,3 +58,12 @@ def test_an_encoding_that_cannot_say_it(policies: Path) -> None:
     done = sidecar(argv, policies, subprocess.PIPE, PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u251c\\u2500 caller: anonymous" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_SIDECAR)
+def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    example = capsys.readouterr().out.rpartition("example: ")[2]
+    assert example.startswith(f"sidecar {command}"), example
+    assert "%%" not in example
