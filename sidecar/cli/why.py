@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import http.client
 import json
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -208,8 +210,10 @@ def _in_log(path: Path, id_: str) -> bytes | None:
             for line in file:
                 if mark in line and _is_of(line, id_):
                     return line
-    except EOFError:
-        return None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        print(
+            f"sidecar why: {path} is damaged, and was not read to its end: {error}", file=sys.stderr
+        )
     except OSError as error:
         raise Misuse(f"--log: {path} cannot be read: {error.strerror or error}") from None
     return None
@@ -225,7 +229,7 @@ def _is_of(line: bytes, id_: str) -> bool:
 
 def _in_admin(args: argparse.Namespace) -> bytes | None:
     for record in _page(args, "/decisions").get("decisions", ()):
-        if record.get("decision_id") == args.id:
+        if isinstance(record, dict) and record.get("decision_id") == args.id:
             return json.dumps(record).encode()
     return None
 
@@ -275,7 +279,10 @@ def _page(args: argparse.Namespace, path: str) -> dict[str, Any]:
             found = json.load(answer)
     except urllib.error.HTTPError as error:
         raise FetchFailed(f"{address}{path} answered {error.code}: not an admin port") from None
-    except (OSError, ValueError) as error:
+    except (http.client.HTTPException, ValueError) as error:
+        what = f"{type(error).__name__}: {error}".strip()
+        raise FetchFailed(f"{address}{path} is not the page of a sidecar ({what})") from None
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise FetchFailed(
             f"nobody answers at the admin port {address} ({reason}); say --admin HOST:PORT, or "

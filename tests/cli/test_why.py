@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +118,43 @@ def test_not_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "which policies?" in capsys.readouterr().err
     assert why(folder, {"decision_id": ID}) == 1
     assert "cannot be read: Object missing required field" in capsys.readouterr().err
+
+
+def test_a_damaged_log(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = gzip.compress(b"".join(b"%d %s\n" % (n, os.urandom(40)) for n in range(1000)))
+    torn = bytearray(packed)
+    torn[2000:2100] = bytes(100)
+    for data in (packed[: len(packed) // 2], bytes(torn)):
+        (folder / "log.gz").write_bytes(data)
+        flags = ["--log", str(folder / "log.gz"), "--policies", str(folder)]
+        assert run(["why", ID, *flags]) == 1
+        said = capsys.readouterr().err
+        assert "is damaged, and was not read to its end" in said
+        assert "is not in" in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\nhi",
+    ],
+)
+def test_somebody_else_answers(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert run(["why", ID, "--admin", f"127.0.0.1:{server.getsockname()[1]}"]) == 1
+        thread.join()
+    assert "is not the page of a sidecar" in capsys.readouterr().err
 
 
 class Admin:
