@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +77,14 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sidecar why: the record of {args.id} cannot be read: {error}", file=sys.stderr)
         return FOUND_PROBLEMS
-    snapshot = _snapshot(args)
+    try:
+        snapshot = _snapshot(args)
+    except FetchFailed as error:
+        if record.reason != "no_snapshot":
+            raise
+        raise FetchFailed(
+            f"{args.id} was refused for want of a policy (503), and {error}"
+        ) from None
     found = _Found(record, snapshot)
     if args.output == "json":
         print(json.dumps(found.plain(), indent=2, default=str))
@@ -89,9 +97,9 @@ class _Found:
     """A record with what can be made of it now."""
 
     def __init__(self, record: Record, snapshot: Snapshot) -> None:
-        from sidecar.decide.advice import advice
+        from sidecar.decide.advice import advice, in_general
         from sidecar.decide.explain import explain
-        from sidecar.decide.recorded import Recorded
+        from sidecar.decide.recorded import NOT_RECORDED, Recorded
         from sidecar.decide.scenario import ScenarioInvalid, decide
 
         self._record = record
@@ -106,11 +114,17 @@ class _Found:
             if not rebuilt.lacking:
                 decided = decide(rebuilt.scenario, snapshot)
                 self.seen = explain(decided, snapshot, record.decision_id)
+                if self.seen.reason == NOT_RECORDED:  # nobody was answered so
+                    self.seen = replace(
+                        self.seen, outcome="undecided", code="", reason="", answer=None, shadow=None
+                    )
         except (BadRequest, ScenarioInvalid) as error:
             self.notes.append(f"It cannot be decided again: {error}.")
         self._notes(lacking)
         if self.seen is not None and self._same():
             self.advice = advice(self.seen)
+        if not self.advice and record.outcome != "permit":
+            self.advice = in_general(record.code, record.reason)
 
     def _same(self) -> bool:
         then, seen = self._record.verdict, self.seen
@@ -133,7 +147,13 @@ class _Found:
                 f"It was not up to rules ({record.code}, {record.reason}): what follows is what "
                 "they say of it."
             )
-        if record.input is None:
+        if record.outcome == "permit" and record.status >= 500:
+            self.notes.append(
+                f"It was permitted, and then answered with {record.status}: by the service, or for "
+                "want of an answer that could go on (sidecar_upstream_errors_total, "
+                "sidecar_responses_withheld_total)."
+            )
+        if record.input is None and record.version:
             self.notes.append(
                 "The record holds no inputs: decisionLog.inputs of the ProtectedService is none."
             )
