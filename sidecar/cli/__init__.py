@@ -8,13 +8,15 @@ import errno
 import importlib
 import inspect
 import io
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
 from sidecar import __version__
-from sidecar.errors import DocumentsInvalid, Misuse, SidecarError
+from sidecar.errors import DocumentsInvalid, Misuse, Problem, SidecarError
 
 FINE: Final = 0
 FOUND_PROBLEMS: Final = 1
@@ -64,6 +66,11 @@ def run(argv: Sequence[str]) -> int:
         return FOUND_PROBLEMS
 
 
+def plain(problem: Problem) -> dict[str, Any]:
+    """A problem as each command's JSON has it."""
+    return {"severity": "warning" if problem.warning else "error", **asdict(problem)}
+
+
 def _give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -82,8 +89,11 @@ def _run(argv: Sequence[str]) -> int:
             print(f"sidecar {args.command}: {mistake}", file=sys.stderr)
         return MISUSE
     except DocumentsInvalid as error:
-        for problem in error.problems:
+        problems = sorted(error.problems, key=lambda each: (each.file, each.line, each.column))
+        for problem in problems:
             print(problem, file=sys.stderr)
+        if getattr(args, "output", "") == "json":
+            print(json.dumps({"problems": [plain(problem) for problem in problems]}, indent=2))
         return FOUND_PROBLEMS
     except SidecarError as error:
         print(f"sidecar {args.command}: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -67,3 +68,36 @@ def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[s
     example = capsys.readouterr().out.rpartition("example: ")[2]
     assert example.startswith(f"sidecar {command}"), example
     assert "%%" not in example
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["explain", "--policies", "P", "--request", "GET /"],
+        ["replay", "L", "--policies", "P"],
+        ["test", "C", "--policies", "P"],
+        ["why", "x", "--log", "L", "--policies", "P"],
+    ],
+)
+def test_mistakes_in_documents_are_json_too(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "P").write_text("kind: X\n---\nkind: Y\n")
+    (tmp_path / "C").write_text("cases: [{name: x, expect: {permit: true}}]")
+    given = {"time": 1, "method": "GET", "host": "h", "path": "/", "outcome": "permit"}
+    (tmp_path / "L").write_text(json.dumps({**given, "decision_id": "x"}))
+    named = [str(tmp_path / each) if each in ("P", "C", "L") else each for each in argv]
+    assert run([*named, "--output", "json"]) == 1
+    said = capsys.readouterr()
+    problems = json.loads(said.out)["problems"]
+    assert [each["severity"] for each in problems] == ["error"] * len(problems)
+    assert [each["line"] for each in problems] == sorted(each["line"] for each in problems)
+    assert "unknown kind 'X'" in said.err
+
+
+def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["check", ""], ["explain", "--policies", "", "--request", "GET /"]):
+        with pytest.raises(SystemExit) as misuse:
+            run(argv)
+        assert misuse.value.code == 2
+        assert "the path is empty" in capsys.readouterr().err
