@@ -77,7 +77,9 @@ def _give_up_output() -> None:
 
 def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv[0] if argv else "")
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # with the usage of the command, not of all of them
+        getattr(args, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if not getattr(args, "handler", None):
         parser.print_help()
         return MISUSE
@@ -113,6 +115,7 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         if name == asked:
             importlib.import_module(f"sidecar.cli.{name.replace('-', '_')}").register(commands)
+            commands.choices[name].set_defaults(parser=commands.choices[name])
         else:
             commands.add_parser(name, help=summary)
     return parser

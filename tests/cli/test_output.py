@@ -101,3 +101,26 @@ def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
             run(argv)
         assert misuse.value.code == 2
         assert "the path is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_SIDECAR)
+def test_an_unknown_flag_is_told_with_the_usage_of_its_command(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = {
+        "check": ["x"], "test": ["x"], "why": ["x"], "explain": ["--case", "x"],
+        "replay": ["x", "--policies", "."], "apply": ["-f", "x"], "revoke": ["--list"],
+    }  # fmt: skip
+    with pytest.raises(SystemExit) as misuse:
+        run([command, *needed.get(command, []), "--no-such-flag"])
+    assert misuse.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: sidecar {command}")
+    assert "unrecognized arguments: --no-such-flag" in said
+
+
+def test_an_unknown_flag_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as misuse:
+        run(["--no-such-flag"])
+    assert misuse.value.code == 2
+    assert "unrecognized arguments: --no-such-flag" in capsys.readouterr().err
