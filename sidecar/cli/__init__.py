@@ -54,6 +54,8 @@ def run(argv: Sequence[str]) -> int:
             return _run(argv)
         finally:  # not left to the interpreter, which would complain in words of its own
             print(end="", flush=True)
+    except KeyboardInterrupt:  # also while modules are imported
+        return 130
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again while closing it.
         _give_up_output()
@@ -100,8 +102,6 @@ def _run(argv: Sequence[str]) -> int:
     except SidecarError as error:
         print(f"sidecar {args.command}: {error}", file=sys.stderr)
         return FOUND_PROBLEMS
-    except KeyboardInterrupt:
-        return 130
 
 
 def _parser(asked: str) -> argparse.ArgumentParser:

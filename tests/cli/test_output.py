@@ -124,3 +124,11 @@ def test_an_unknown_flag_without_a_command(capsys: pytest.CaptureFixture[str]) -
         run(["--no-such-flag"])
     assert misuse.value.code == 2
     assert "unrecognized arguments: --no-such-flag" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_modules_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert run(["check", "x"]) == 130
