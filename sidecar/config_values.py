@@ -12,6 +12,8 @@ MAX_WORKERS: Final = 64
 
 def to_path(text: str) -> Path:
     """A path, `~` included."""
+    if not text:  # a variable that is not set; to Path it would be the current folder
+        raise ValueError("the path is empty")
     return Path(text).expanduser()
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import importlib
 import inspect
+import io
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
 from sidecar import __version__
 from sidecar.cli.printable import printable_lines
-from sidecar.errors import DocumentsInvalid, Misuse, SidecarError
+from sidecar.errors import DocumentsInvalid, Misuse, Problem, SidecarError
 
 FINE: Final = 0
 FOUND_PROBLEMS: Final = 1
@@ -37,10 +41,48 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
+_UNWRITABLE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code: 0 fine, 1 found problems, 2 misuse."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # What its encoding cannot say (a tree's lines, a file's name) is spelled out.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(argv)
+        finally:  # not left to the interpreter, which would complain in words of its own
+            print(end="", flush=True)
+    except KeyboardInterrupt:  # also while modules are imported
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again while closing it.
+        _give_up_output()
+        return FOUND_PROBLEMS
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _give_up_output()
+        print(f"sidecar: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return FOUND_PROBLEMS
+
+
+def plain(problem: Problem) -> dict[str, Any]:
+    """A problem as each command's JSON has it."""
+    return {"severity": "warning" if problem.warning else "error", **asdict(problem)}
+
+
+def _give_up_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv[0] if argv else "")
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # with the usage of the command, not of all of them
+        getattr(args, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if not getattr(args, "handler", None):
         parser.print_help()
         return MISUSE
@@ -52,17 +94,14 @@ def run(argv: Sequence[str]) -> int:
             print(f"sidecar {args.command}: {printable_lines(mistake)}", file=sys.stderr)
         return MISUSE
     except DocumentsInvalid as error:
-        for problem in error.problems:
+        problems = sorted(error.problems, key=lambda each: (each.file, each.line, each.column))
+        for problem in problems:
             print(printable_lines(problem), file=sys.stderr)
+        if getattr(args, "output", "") == "json":
+            print(json.dumps({"problems": [plain(problem) for problem in problems]}, indent=2))
         return FOUND_PROBLEMS
     except SidecarError as error:
         print(f"sidecar {args.command}: {printable_lines(error)}", file=sys.stderr)
-        return FOUND_PROBLEMS
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FOUND_PROBLEMS
 
 
@@ -77,6 +116,7 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         if name == asked:
             importlib.import_module(f"sidecar.cli.{name.replace('-', '_')}").register(commands)
+            commands.choices[name].set_defaults(parser=commands.choices[name])
         else:
             commands.add_parser(name, help=summary)
     return parser

@@ -7,12 +7,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Console
 
-from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable_lines
 from sidecar.cli.server import add_flags, live
 from sidecar.decide.documents import Document
@@ -205,7 +205,7 @@ def _print_json(
             {"what": _MARKS[change.what][1], "document": change.document}
             for change in response.changes
         ],
-        "problems": [asdict(problem) for problem in problems],
+        "problems": [plain(problem) for problem in problems],
         "enforced": [
             {
                 "namespace": reach.namespace,

@@ -7,11 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable_lines
 
 if TYPE_CHECKING:
@@ -20,13 +19,18 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any) -> None:
+    from sidecar.cli.policies import of
+    from sidecar.config_values import to_path
+
     parser = commands.add_parser(
         "check",
         help="every mistake in documents",
         description="Report every mistake in documents, with file:line:column and a hint.",
         epilog="example: sidecar check policies/",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+    parser.add_argument(
+        "paths", nargs="+", type=of(to_path), metavar="PATH", help="files or folders"
+    )
     parser.add_argument("--strict", action="store_true", help="warnings are mistakes too: exit 1")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     parser.set_defaults(handler=run)
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     )
     errors = sum(not problem.warning for problem in problems)
     if args.output == "json":
-        print(json.dumps([_body(problem) for problem in problems], indent=2))
+        print(json.dumps([plain(problem) for problem in problems], indent=2))
     else:
         for problem in problems:
             print(printable_lines(problem), file=sys.stderr)
@@ -68,10 +72,6 @@ def _of_documents(
         seen = [d for d in documents if d.namespace in (PLATFORM, namespace)]
         found.update(dict.fromkeys(review(seen)))
     return found
-
-
-def _body(problem: Problem) -> dict[str, Any]:
-    return {"severity": "warning" if problem.warning else "error", **asdict(problem)}
 
 
 def _empty(paths: Sequence[Path], documents: Sequence[Document]) -> list[Problem]:

@@ -70,7 +70,14 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--time", metavar="RFC-3339", help="when it is made (default: now)")
     parser.add_argument("--output", choices=("text", "json"), default="text")
-    parser.set_defaults(handler=run)
+    described = {name: parser.get_default(name) for name in _DESCRIBED}
+    parser.set_defaults(handler=run, described=described)
+
+
+_DESCRIBED: Final = (
+    "host", "scheme", "address", "headers", "body", "token", "jwt", "api_key", "workload", "proof",
+    "subject", "enriched", "time",
+)  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         seen = explain(decide(scenario, snapshot), snapshot)
     except ScenarioInvalid as error:
-        raise Misuse(f"--{_FLAGS.get(error.where, error.where)}: {error.message}") from None
+        where, dot, name = error.where.partition(".")
+        what = f"{name}: " if dot else ""
+        raise Misuse(f"--{_FLAGS.get(where, where)}: {what}{error.message}") from None
     except BadRequest as error:
         raise Misuse(f"no sidecar lets this request in: {error.reason} ({error.status})") from None
     if args.output == "json":
@@ -107,6 +116,12 @@ def _of_case(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
     from sidecar.cli.test import Snapshots, read_files
     from sidecar.decide.nodes import closest
 
+    for name, default in args.described.items():
+        if getattr(args, name) != default:
+            flag = "--header" if name == "headers" else f"--{name.replace('_', '-')}"
+            raise Misuse(
+                f"{flag}: the request is that of --case; say --request to describe another"
+            )
     place, colon, name = args.case.partition(":")
     if not colon:
         raise Misuse("--case: FILE:NAME, with the name of a case in that file")
@@ -121,10 +136,13 @@ def _of_case(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
 
 def _described(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
     from sidecar.cli.policies import snapshot_at
+    from sidecar.decide.cases import is_address
     from sidecar.decide.scenario import JUNK, Scenario
 
     if args.policies is None:
         raise Misuse("--policies: a file or folder of documents")
+    if not is_address(args.address):
+        raise Misuse(f"--address: {args.address!r} is not an IP address")
     method, space, target = args.request.strip().partition(" ")
     if not space or not target.startswith("/") or " " in target:
         raise Misuse("--request: a method and a path, as in 'POST /transfers'")

@@ -113,6 +113,9 @@ def _value(value: Any) -> str:
 
 def _outcome(tree: Branch, seen: Explanation) -> None:
     refused = seen.outcome == "refused"
+    if seen.outcome == "undecided":
+        tree.add("not decided again: the record does not say all that it takes", "yellow")
+        return
     said = f"{seen.outcome} by {seen.rule or 'no rule'}"
     if seen.reason:
         said += f": {seen.code}, {seen.reason}"

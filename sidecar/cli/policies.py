@@ -79,6 +79,10 @@ def snapshot_of(
 def _nothing(
     documents: Sequence[Document], namespace: str, labels: Mapping[str, str], where: str
 ) -> Problem:
+    if not any(each.kind == "AccessPolicy" for each in documents):
+        what = "no AccessPolicy is in it" if documents else "no documents found"
+        hint = "document files end in .yaml, .yml, .json; `sidecar init` writes a first set"
+        return Problem(what, where, 1, 1, hint=hint)
     namespaces = sorted({each.namespace for each in documents} - {"platform"})
     if namespaces and namespace not in namespaces:
         hint = f"they are in {', '.join(namespaces)}; choose with --namespace"

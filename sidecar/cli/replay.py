@@ -40,7 +40,7 @@ def register(commands: Any) -> None:
         help="what other policies would have made of logged decisions",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: sidecar replay decisions.log.gz --policies policies/ --threshold 0.5%%",
+        epilog="example: sidecar replay decisions.log.gz --policies policies/ --threshold 0.5%",
     )
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a decision log; - is stdin")
     policies.add_flags(parser, required=True)
@@ -95,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.decide.replay import Replay
 
     for log in args.logs:
-        if log != "-" and not os.path.isfile(log):
-            raise Misuse(f"{log}: no such file; name decision logs, or - for standard input")
+        if log != "-" and (os.path.isdir(log) or not os.path.exists(log)):
+            what = "a folder" if os.path.isdir(log) else "no such file"
+            raise Misuse(f"{log}: {what}; name decision logs, or - for standard input")
     snapshot = snapshot_at(args.policies, args.namespace or "default", dict(args.labels))
     replay = Replay(snapshot, samples=args.samples, shadows=args.enforce_shadows)
     damaged: list[str] = []
@@ -163,19 +164,15 @@ def _lines(logs: list[str], moved: Callable[[int], None], damaged: list[str]) ->
 @contextlib.contextmanager
 def _opened(log: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """The file as it is on disk, and as it is to be read."""
-    if log == "-":
-        yield sys.stdin.buffer, sys.stdin.buffer
-        return
     try:
-        raw = open(log, "rb")  # noqa: SIM115
+        # Its beginning is peeked at, since a pipe cannot go back.
+        raw: Any = sys.stdin.buffer if log == "-" else open(log, "rb")  # noqa: SIM115
     except OSError as error:
         raise Misuse(f"{log}: cannot be read: {error.strerror}") from None
-    with raw:
-        packed = raw.read(2) == b"\x1f\x8b"  # whatever its name
-        raw.seek(0)
-        if packed:
+    with contextlib.nullcontext() if log == "-" else raw:
+        if raw.peek(2)[:2] == b"\x1f\x8b":  # whatever its name
             with gzip.open(raw, "rb") as unpacked:
-                yield raw, unpacked  # type: ignore[misc]
+                yield raw, unpacked
         else:
             yield raw, raw
 
@@ -204,7 +201,8 @@ def _progress(logs: list[str]) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    total = None if "-" in logs else sum(os.path.getsize(log) for log in logs)
+    known = all(os.path.isfile(log) for log in logs)  # pipes end when they end
+    total = sum(os.path.getsize(log) for log in logs) if known else None
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("deciding again", total=total)
         yield lambda position: bar.update(task, completed=position)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable
 from sidecar.errors import DocumentsInvalid, Misuse, Problem
 
@@ -239,7 +239,7 @@ def _json(ran: Sequence[_Ran], coverage: Coverage) -> dict[str, Any]:
                 "passed": each.passed,
                 "seconds": round(each.seconds, 6),
                 **(
-                    {"problem": asdict(each.result)}
+                    {"problem": plain(each.result)}
                     if isinstance(each.result, Problem)
                     else {
                         "mismatches": [asdict(other) for other in each.result.mismatches],

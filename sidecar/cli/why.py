@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import http.client
 import json
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -74,7 +77,14 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sidecar why: the record of {args.id} cannot be read: {error}", file=sys.stderr)
         return FOUND_PROBLEMS
-    snapshot = _snapshot(args)
+    try:
+        snapshot = _snapshot(args)
+    except FetchFailed as error:
+        if record.reason != "no_snapshot":
+            raise
+        raise FetchFailed(
+            f"{args.id} was refused for want of a policy (503), and {error}"
+        ) from None
     found = _Found(record, snapshot)
     if args.output == "json":
         print(json.dumps(found.plain(), indent=2, default=str))
@@ -87,9 +97,9 @@ class _Found:
     """A record with what can be made of it now."""
 
     def __init__(self, record: Record, snapshot: Snapshot) -> None:
-        from sidecar.decide.advice import advice
+        from sidecar.decide.advice import advice, in_general
         from sidecar.decide.explain import explain
-        from sidecar.decide.recorded import Recorded
+        from sidecar.decide.recorded import NOT_RECORDED, Recorded
         from sidecar.decide.scenario import ScenarioInvalid, decide
 
         self._record = record
@@ -104,11 +114,17 @@ class _Found:
             if not rebuilt.lacking:
                 decided = decide(rebuilt.scenario, snapshot)
                 self.seen = explain(decided, snapshot, record.decision_id)
+                if self.seen.reason == NOT_RECORDED:  # nobody was answered so
+                    self.seen = replace(
+                        self.seen, outcome="undecided", code="", reason="", answer=None, shadow=None
+                    )
         except (BadRequest, ScenarioInvalid) as error:
             self.notes.append(f"It cannot be decided again: {error}.")
         self._notes(lacking)
         if self.seen is not None and self._same():
             self.advice = advice(self.seen)
+        if not self.advice and record.outcome != "permit":
+            self.advice = in_general(record.code, record.reason)
 
     def _same(self) -> bool:
         then, seen = self._record.verdict, self.seen
@@ -131,7 +147,13 @@ class _Found:
                 f"It was not up to rules ({record.code}, {record.reason}): what follows is what "
                 "they say of it."
             )
-        if record.input is None:
+        if record.outcome == "permit" and record.status >= 500:
+            self.notes.append(
+                f"It was permitted, and then answered with {record.status}: by the service, or for "
+                "want of an answer that could go on (sidecar_upstream_errors_total, "
+                "sidecar_responses_withheld_total)."
+            )
+        if record.input is None and record.version:
             self.notes.append(
                 "The record holds no inputs: decisionLog.inputs of the ProtectedService is none."
             )
@@ -208,8 +230,10 @@ def _in_log(path: Path, id_: str) -> bytes | None:
             for line in file:
                 if mark in line and _is_of(line, id_):
                     return line
-    except EOFError:
-        return None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        print(
+            f"sidecar why: {path} is damaged, and was not read to its end: {error}", file=sys.stderr
+        )
     except OSError as error:
         raise Misuse(f"--log: {path} cannot be read: {error.strerror or error}") from None
     return None
@@ -225,7 +249,7 @@ def _is_of(line: bytes, id_: str) -> bool:
 
 def _in_admin(args: argparse.Namespace) -> bytes | None:
     for record in _page(args, "/decisions").get("decisions", ()):
-        if record.get("decision_id") == args.id:
+        if isinstance(record, dict) and record.get("decision_id") == args.id:
             return json.dumps(record).encode()
     return None
 
@@ -275,7 +299,10 @@ def _page(args: argparse.Namespace, path: str) -> dict[str, Any]:
             found = json.load(answer)
     except urllib.error.HTTPError as error:
         raise FetchFailed(f"{address}{path} answered {error.code}: not an admin port") from None
-    except (OSError, ValueError) as error:
+    except (http.client.HTTPException, ValueError) as error:
+        what = f"{type(error).__name__}: {error}".strip()
+        raise FetchFailed(f"{address}{path} is not the page of a sidecar ({what})") from None
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise FetchFailed(
             f"nobody answers at the admin port {address} ({reason}); say --admin HOST:PORT, or "

@@ -11,8 +11,17 @@ from sidecar.decide.outcomes import Code
 _SAID: Final = {
     Code.BAD_REQUEST.value: "Whoever sends it: its body is not what rules can read.",
     Code.TOO_LARGE.value: "Whoever sends it: a smaller body; or the service: a larger limits.body.",
+    Code.TOO_MANY_REQUESTS.value: "The caller: come less often, and not before Retry-After; or "
+    "whoever set the limit: a higher one.",
     Code.UNAVAILABLE.value: "Nobody did wrong: a fact could not be had; it may work the next time.",
+    "no_snapshot": "Nobody did wrong: the sidecar had no policy yet; its /readyz says when it has.",
 }
+
+
+def in_general(code: str, reason: str) -> list[str]:
+    """The same of a decision that cannot be looked at again, as far as its code says it."""
+    said = _SAID.get(reason) or _SAID.get(code)
+    return [] if said is None else [said]
 
 
 def advice(seen: Explanation) -> list[str]:

@@ -6,6 +6,7 @@ fail, or never hold, is one.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -141,6 +142,9 @@ class _Reader:
             self._fail(f"{pointer}.apiKey", "a request carries one credential, token or apiKey")
         if "dpop" in spec.proof and spec.token is None:
             self._fail(f"{pointer}.proof", "dpop is shown with a token", "add token: {}")
+        if not is_address(spec.request.address):
+            said = f"{spec.request.address!r} is not an IP address"
+            self._fail(f"{pointer}.request.address", said)
         scenario = Scenario(
             method=spec.request.method,
             target=spec.request.path,
@@ -244,6 +248,15 @@ class _Reader:
         self._problems.append(
             Problem(message, self._name, line, column, pointer=pointer.lstrip("."), hint=hint)
         )
+
+
+def is_address(text: str) -> bool:
+    """Whether a client can have it."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _body(value: Any) -> bytes:

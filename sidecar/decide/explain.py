@@ -123,7 +123,8 @@ class _Explainer:
             return Who("not looked at", workload=spiffe)
         rejected = self._decided.rejected or self._caller.rejected
         if self._caller.rejected is not None and rejected is not None:
-            return Who("bad", why=f"{rejected.reason}: {rejected.detail}", workload=spiffe)
+            why = f"{rejected.reason}: {rejected.detail}" if rejected.detail else rejected.reason
+            return Who("bad", why=why, workload=spiffe)
         if self._caller.cross_origin:
             why = "cross_origin: a page of another origin sent the cookie"
             return Who("bad", why=why, workload=spiffe)

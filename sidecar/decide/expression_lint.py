@@ -1,16 +1,18 @@
-"""What is certain of an expression before any request: never true, fails without a claim, compares
-text with a number. From its checked tree; sure of what it says, and silent otherwise.
+"""What is certain of an expression before any request: never true, fails without a claim or on a
+literal of its own, compares text with a number. From its checked tree; sure of what it says, and
+silent otherwise.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Final
 
 from cel.expr.syntax_pb2 import Expr
 
-from sidecar.decide.expressions import VARIABLES, Program, checked
+from sidecar.decide.expressions import FAILED, VARIABLES, Program, checked, compile_expression
 
 Keys = tuple[str, ...]
 
@@ -41,6 +43,8 @@ class Traits:
     unguarded: tuple[tuple[str, Keys], ...] = ()
     numbers: tuple[tuple[str, str, str], ...] = ()
     equal: tuple[tuple[str, str], ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
+    """Calls that always fail on a literal of theirs, and what that literal is not."""
 
 
 def traits(program: Program) -> Traits:
@@ -58,8 +62,9 @@ def traits(program: Program) -> Traits:
                 never = f"{name} cannot be both '{equal[name]}' and '{text}'"
                 certainly = sure
     return Traits(
-        never, certainly, tuple(reading.unguarded()), tuple(reading.numbers), tuple(equal.items())
-    )
+        never, certainly, tuple(reading.unguarded()), tuple(reading.numbers), tuple(equal.items()),
+        tuple(reading.broken),
+    )  # fmt: skip
 
 
 def spelled(variable: str, keys: Keys, *, optional: bool = False) -> str:
@@ -128,6 +133,28 @@ def _demands(expr: Expr) -> list[tuple[str, str, bool]]:
     return []
 
 
+# Calls whose literal can be tried before any request: an expression that does, and what it is of.
+_LITERALS: Final = {
+    "matches": ("'x'.matches({text})", "regular expression (RE2)"),
+    "timestamp": ("timestamp({text})", "time, such as 2030-01-31T00:00:00Z"),
+    "duration": ("duration({text})", "duration, such as 90s or 1h30m"),
+}
+_ZONES: Final = (
+    "timestamp('2030-01-31T00:00:00Z').{name}({text})",
+    "time zone, such as Europe/Berlin or +01:00",
+)
+
+
+def _quoted(text: str) -> str:
+    """As a literal of CEL."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _fails(source: str) -> bool:
+    program = compile_expression(source, "any")
+    return program.value(program.activation({})) is FAILED
+
+
 @dataclass(slots=True)
 class _Read:
     """`variable` and the keys into it; from `optional` on (0: nowhere) they may be absent."""
@@ -167,6 +194,7 @@ class _Reading:
     reads: dict[tuple[str, Keys], None] = field(default_factory=dict)
     guarded: set[tuple[str, Keys]] = field(default_factory=set)
     numbers: list[tuple[str, str, str]] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
 
     def unguarded(self) -> list[tuple[str, Keys]]:
         """The longest of those of which some part is asked for nowhere, in order."""
@@ -211,6 +239,7 @@ class _Reading:
 
     def _call(self, call: Expr.Call) -> None:
         self._compared(call)
+        self._tried(call)
         if call.function in _IN:
             key, held = _literal(call.args[0]), _read(call.args[1])
             if key is not None and key[0] == "string_value" and held is not None:
@@ -238,6 +267,15 @@ class _Reading:
     def _asked(self, held: _Read, key: str) -> None:
         self._note(held)
         self.guarded.add((held.variable, (*held.keys, key)))
+
+    def _tried(self, call: Expr.Call) -> None:
+        literal = _literal(call.args[-1]) if call.args else None
+        if literal is None or literal[0] != "string_value":
+            return
+        name, text = str(call.function), str(literal[1])
+        what = _ZONES if name.startswith("get") else _LITERALS.get(name)
+        if what is not None and _fails(what[0].format(name=name, text=_quoted(text))):
+            self.broken.append((f"{name}('{text}')", what[1]))
 
     def _compared(self, call: Expr.Call) -> None:
         if call.function in _COMPARE:

@@ -99,6 +99,11 @@ def _expressions(at: Placed, found: list[Problem]) -> None:
                     f"{text} is text and never equals the number {number}", hint,
                 )
             )  # fmt: skip
+        for call, what in of.broken:
+            hint = "mend it: where it fails a deny fires, a guard is selected, an allow passes by"
+            found.append(
+                at.warning(pointer, "always-fails", f"{call} always fails: it is no {what}", hint)
+            )
         headers = program.footprint.get("request.headers") or frozenset()
         found.extend(
             at.warning(

@@ -213,11 +213,13 @@ class NodeReader:
             quoted = node.style in "'\""
             self.marks[pointer + TEXT] = (line, column + 1) if quoted else (line + 1, 1)
         if node.tag != _TAG + "str":
-            self.fail(
-                node, pointer, f"expected text, found {kind_of(node)}",
-                "write a value, or leave the field out" if not value and is_nothing(node)
-                else self._quote_it(node) or f'quote it: "{value}"',
-            )  # fmt: skip
+            if not value and is_nothing(node):
+                hint = "write a value, or leave the field out"
+            elif kind.pattern and not re.search(kind.pattern, value):
+                hint = _FORMS[kind.pattern][1]  # in quotes it would not do either
+            else:
+                hint = self._quote_it(node) or f'quote it: "{value}"'
+            self.fail(node, pointer, f"expected text, found {kind_of(node)}", hint)
             return None
         if kind.min_length and len(value) < kind.min_length:
             self.fail(node, pointer, "must not be empty")

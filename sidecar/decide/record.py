@@ -68,6 +68,7 @@ class Record(msgspec.Struct, frozen=True):
     path: str
     outcome: Literal["permit", "refuse", "observe"]
     address: str = ""
+    status: int = 0
     rule: str = ""
     code: str = ""
     reason: str = ""

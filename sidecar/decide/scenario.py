@@ -27,6 +27,7 @@ from sidecar.decide.caller import Evidence
 from sidecar.decide.credentials import SAFE_METHODS, Location
 from sidecar.decide.dpop import thumbprint
 from sidecar.decide.enrichment import CompiledEnricher, Enriched
+from sidecar.decide.nodes import closest
 from sidecar.decide.outcomes import (
     Code,
     Identity,
@@ -129,6 +130,12 @@ def decide(scenario: Scenario, snapshot: Snapshot, *, shadows: bool = True) -> D
 
     `shadows`: say also what shadow policies would have made of it.
     """
+    for name in scenario.enriched:
+        if name not in snapshot.enrichers:  # else a slip would pass for one that is not reached
+            hint = closest(name, list(snapshot.enrichers))
+            raise ScenarioInvalid(
+                f"enriched.{name}", f"there is no such Enricher{f'; {hint}' if hint else ''}"
+            )
     found = _credential(scenario, snapshot)
     rejected = found if isinstance(found, Rejected) else None
     verified = found if isinstance(found, Verified) else None

@@ -444,6 +444,8 @@ def _stands_for_nobody(refuse: Refuse) -> bool:
 
 
 def _token_result(refuse: Refuse) -> str:
+    if refuse.identity is not None:
+        return "valid"  # also where something else could not be had
     if _stands_for_nobody(refuse) or (refuse.code is Code.UNAVAILABLE and refuse.presented):
         return refuse.reason
-    return "valid" if refuse.identity is not None else "none"
+    return "none"

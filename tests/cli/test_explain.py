@@ -104,7 +104,16 @@ def test_of_a_case(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--request", "GET /pay", "--time", "now"], "is not a time"),
         (["--request", "GET /a/../..", "--token", "{}"], "no sidecar lets this request in"),
         (["--request", "GET /pay", "--workload", "x"], "--workload: not a SPIFFE id"),
+        (
+            ["--request", "GET /pay", "--address", "1.2.3"],
+            "--address: '1.2.3' is not an IP address",
+        ),
+        (
+            ["--request", "GET /pay", "--token", "{}", "--enriched", '{"a": {}}'],
+            "--enriched: a: there is no such Enricher",
+        ),
         (["--case", "x"], "--case: FILE:NAME"),
+        (["--case", "f:x", "--token", "{}"], "--token: the request is that of --case"),
     ],
 )
 def test_misuse(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +113,33 @@ def test_torn_foreign_and_packed(folder: Path, capsys: pytest.CaptureFixture[str
     assert "decided again" in out
 
 
-def test_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    pack: Callable[[bytes], bytes],
+) -> None:
     class Stdin:
-        buffer = io.BytesIO((folder / "log").read_bytes())
+        buffer = io.BufferedReader(io.BytesIO(pack((folder / "log").read_bytes())))
 
     monkeypatch.setattr(sys, "stdin", Stdin)
     assert replay(folder, "same.yaml", log="-") == 0
+    assert "100 decided again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe(
+    folder: Path, capsys: pytest.CaptureFixture[str], pack: Callable[[bytes], bytes]
+) -> None:
+    """As `<(zcat decisions.log.*.gz)` gives it."""
+    os.mkfifo(folder / "pipe")
+    data = pack((folder / "log").read_bytes())
+    writer = threading.Thread(target=(folder / "pipe").write_bytes, args=(data,))
+    writer.start()
+    assert replay(folder, "same.yaml", log="pipe") == 0
+    writer.join()
+    assert "100 decided again" in capsys.readouterr().out
 
 
 def test_nothing_is_no_proof(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +151,8 @@ def test_nothing_is_no_proof(folder: Path, capsys: pytest.CaptureFixture[str]) -
 def test_misuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(folder, "same.yaml", log="nowhere") == 2
     assert "no such file" in capsys.readouterr().err
+    assert replay(folder, "same.yaml", log=".") == 2
+    assert "a folder; name decision logs" in capsys.readouterr().err
     for flags in (["--threshold", "x"], ["--threshold", "101%"], ["--samples", "-1"]):
         with pytest.raises(SystemExit) as misuse:
             replay(folder, "same.yaml", *flags)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +104,43 @@ def test_what_was_not_up_to_rules(folder: Path, capsys: pytest.CaptureFixture[st
     assert "permitted by default/p/x" in out
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "advice"),
+    [
+        ("bad_request", "bad_body", "Whoever sends it: its body"),
+        ("content_too_large", "body_too_large", "a larger limits.body"),
+        ("too_many_requests", "rule_limit", "not before Retry-After"),
+        ("unavailable", "enricher_unavailable", "a fact could not be had"),
+        ("unavailable", "no_snapshot", "had no policy yet"),
+    ],
+)
+def test_what_cannot_be_decided_again_is_not_given_another_answer(
+    folder: Path, capsys: pytest.CaptureFixture[str], code: str, reason: str, advice: str
+) -> None:
+    (folder / "body.yaml").write_text(HEAD + f"  - {{{X}, when: request.body.amount < 9}}\n")
+    given = {"request.contentType": "application/json"}
+    assert why(folder, refused(code, reason, input=given), policies="body.yaml") == 0
+    out = capsys.readouterr().out
+    assert f"refused by no rule: {code}, {reason}" in out
+    assert "not decided again: the record does not say all that it takes" in out
+    assert advice in out
+    assert "answered with" not in out
+    assert "not_recorded" not in out
+
+
+def test_what_went_wrong_after_a_permit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why(folder, record(input={"scopes": ["x"]}, status=502)) == 0
+    assert "It was permitted, and then answered with 502" in capsys.readouterr().out
+    assert why(folder, record(input={"scopes": ["x"]}, status=200)) == 0
+    assert "and then answered" not in capsys.readouterr().out
+
+
+def test_a_credential_that_did_not_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = refused("invalid_token", "expired", "default/p/x", input={"credential": "bad"})
+    assert why(folder, bad) == 0
+    assert "a credential that does not stand (expired)" in capsys.readouterr().out
+
+
 def test_mode_observe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert why(folder, {**lacking_scope(), "outcome": "observe"}) == 0
     assert "forwarded all the same" in capsys.readouterr().out
@@ -115,6 +155,43 @@ def test_not_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "which policies?" in capsys.readouterr().err
     assert why(folder, {"decision_id": ID}) == 1
     assert "cannot be read: Object missing required field" in capsys.readouterr().err
+
+
+def test_a_damaged_log(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = gzip.compress(b"".join(b"%d %s\n" % (n, os.urandom(40)) for n in range(1000)))
+    torn = bytearray(packed)
+    torn[2000:2100] = bytes(100)
+    for data in (packed[: len(packed) // 2], bytes(torn)):
+        (folder / "log.gz").write_bytes(data)
+        flags = ["--log", str(folder / "log.gz"), "--policies", str(folder)]
+        assert run(["why", ID, *flags]) == 1
+        said = capsys.readouterr().err
+        assert "is damaged, and was not read to its end" in said
+        assert "is not in" in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\nhi",
+    ],
+)
+def test_somebody_else_answers(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert run(["why", ID, "--admin", f"127.0.0.1:{server.getsockname()[1]}"]) == 1
+        thread.join()
+    assert "is not the page of a sidecar" in capsys.readouterr().err
 
 
 class Admin:
@@ -183,5 +260,8 @@ def test_an_admin_port_that_is_none(admin: Admin, capsys: pytest.CaptureFixture[
     }
     assert run(["why", ID, "--admin", admin.address]) == 1
     assert "enforces no policies yet" in capsys.readouterr().err
+    admin.pages["/decisions"] = {"decisions": [refused("unavailable", "no_snapshot")]}
+    assert run(["why", ID, "--admin", admin.address]) == 1
+    assert "d1 was refused for want of a policy (503), and" in capsys.readouterr().err
     assert run(["why", ID, "--admin", "127.0.0.1:1"]) == 1
     assert "nobody answers at the admin port 127.0.0.1:1" in capsys.readouterr().err

@@ -99,6 +99,8 @@ cases:
         ("cases: [{name: x, time: soon, expect: {permit: true}}]", ["1:25: error: 'soon' is not a time (cases[0].time) | write 2027-01-15T12:00:00Z, in quotes"]),
         ("cases: [{name: x, request: {headers: {Authorization: x}}, expect: {permit: true}}]", ["1:54: error: a credential is not written here (cases[0].request.headers.Authorization) | say token: {...claims}, token: bad or apiKey: ID"]),
         ("cases: [{name: x, request: {headers: {X-A: 5}}, expect: {permit: true}}]", ["1:44: error: expected text or a list of texts (cases[0].request.headers.X-A)"]),
+        ("cases: [{name: x, request: {address: here}, expect: {permit: true}}]", ["1:38: error: 'here' is not an IP address (cases[0].request.address)"]),
+        ("cases: [{name: x, subject: {risk: 500}, expect: {permit: true}}]", ["1:35: error: 500 is not from 0 to 100 (cases[0].subject.risk)"]),
         ("cases: [{name: x, enriched: {a: 5}, expect: {permit: true}}]", ["1:33: error: expected the members of the answer, or null for: not reached (cases[0].enriched.a)"]),
         ("cases: [{name: x, expect: {permit: true}}, {name: x, expect: {permit: true}}]", ["1:51: error: 'x' is the name of another case (cases[1].name)"]),
         ("apiVersion: authz.sidecar/v1\nkind: X", ["1:1: error: this is a document, not a file of cases | a file of cases has cases: at its top"]),

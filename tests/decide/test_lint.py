@@ -149,6 +149,11 @@ BROAD = "name: broad, match: {methods: [GET], paths: ['/a/**']}"
             "string-number", "rules[0].when",
         ),
         ("name: a, when: dyn(request.query.n) > 5", "string-number", "rules[0].when"),
+        # literals that are none
+        ("name: a, when: \"request.path.matches('[')\"", "always-fails", "rules[0].when"),
+        ("name: a, when: \"request.time > timestamp('2027-13-01')\"", "always-fails", "rules[0].when"),
+        ("name: a, when: \"request.time.getHours('Europe/Berln') > 5\"", "always-fails", "rules[0].when"),
+        ("name: a, then: {setHeaders: {x-a: \"string(duration('5x'))\"}}", "always-fails", "rules[0].then.setHeaders.x-a"),
         # headers
         (
             "name: a, when: \"request.headers['x-t'] == 'b'\"\n"
@@ -164,6 +169,9 @@ def test_warned_of(rules: str, code: str, pointer: str) -> None:
 @pytest.mark.parametrize(
     "rules",
     [
+        # literals that do
+        "name: a, when: \"request.path.matches('^/a+$') && request.time.getHours('+01:00') > 5\"",
+        "name: a, when: \"request.time > timestamp('2027-01-01T00:00:00Z') - duration('1h30m')\"",
         # conditions that can hold
         "name: a, when: 'true'",
         "name: a, when: token.x != token.x",

@@ -178,6 +178,8 @@ def test_a_page_of_another_origin() -> None:
 def test_what_cannot_be_described() -> None:
     with pytest.raises(ScenarioInvalid, match=r"enriched.account: limit is missing"):
         decided("/rich", claims=TOKEN, enriched={"account": {}})
+    with pytest.raises(ScenarioInvalid, match=r"acount: there is no such Enricher; did you mean"):
+        decided("/any", claims=TOKEN, enriched={"acount": {"limit": 5.0}})
     with pytest.raises(ScenarioInvalid, match="workload"):
         decided("/inside", workload="https://prod")
     with pytest.raises(BadRequest):

@@ -63,6 +63,8 @@ TRAPS = [
     ("  - name: a\n\twhen: token.x\n", "7:1", YAML, "indent with spaces"),
     ("  - name: a\n   when: token.x\n", "7:4", YAML, "its indentation"),
     # what is no text
+    ("  - {name: a, require: {stepUp: {maxAge: 5}}}\n", "6:42", "found a number", "write 500ms, 30s, 5m, 1h or 2d"),
+    ("  - {name: a, limit: {rate: 10}}\n", "6:29", "found a number", "write 100/s, 20/m, 5/h or 1/d"),
     ("  - name: 1.0\n", "6:11", "expected text, found a number", 'quote it: name: "1.0"'),
     ("  - name: 010\n", "6:11", "expected text, found a number", 'quote it: name: "010"'),
     ("  - name: no\n", "6:11", "expected text, found a bool", 'quote it: name: "no"'),

@@ -12,13 +12,13 @@ import pytest
 
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.keys import parse_jwks
-from sidecar.decide.outcomes import Code, Permit, Refuse
+from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request
 from sidecar.decide.routes import Candidates, RouteIndex
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import KeyState
-from sidecar.edge.authorizer import ROUNDS, Authorizer
+from sidecar.edge.authorizer import ROUNDS, Authorizer, _token_result
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics
@@ -363,3 +363,10 @@ def test_who_observes_what(make: Make, namespace: str, path: str, permitted: boo
     decision = authorizer.decide(request(path))
     assert decision is not None
     assert isinstance(decision.outcome, Permit if permitted else Refuse)
+
+
+def test_a_caller_stands_also_where_something_else_cannot_be_had() -> None:
+    alice = Identity("https://idp.example", "alice")
+    known = Refuse(Code.UNAVAILABLE, "enricher_unavailable", presented=True, identity=alice)
+    unknown = Refuse(Code.UNAVAILABLE, "keys_unavailable", presented=True)
+    assert [_token_result(each) for each in (known, unknown)] == ["valid", "keys_unavailable"]

@@ -28,7 +28,7 @@ class SubjectSpec(Part, frozen=True):
     consents: list[Text] = []
     profile: dict[str, Any] = {}
     segments: list[Text] = []
-    risk: float = 0
+    risk: Annotated[float, Meta(ge=0, le=100)] = 0
 
 
 class Expect(Part, frozen=True):
