@@ -38,7 +38,7 @@ from sidecar.decide.introspection import Introspector
 from sidecar.decide.pace import pause
 from sidecar.decide.parse import problem_at, report
 from sidecar.decide.routes import Route, RouteIndex
-from sidecar.decide.snapshot import NO_SERVICE, Service, Snapshot
+from sidecar.decide.snapshot import NO_SERVICE, CompiledRule, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem
 
 S = TypeVar("S", bound=Spec)
@@ -103,12 +103,16 @@ def compile_snapshot(
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
-    routes = [
-        Route(
-            order, each.rule, each.patterns, each.methods, each.hosts, each.rule.effect != "allow"
+    routes: list[Route[CompiledRule]] = []
+    rule_headers: set[str] = set()
+    for order, each in enumerate(routed):
+        pause()
+        rule = each.rule
+        routes.append(
+            Route(order, rule, each.patterns, each.methods, each.hosts, rule.effect != "allow")
         )
-        for order, each in enumerate(routed)
-    ]
+        if not rule.shadow:
+            rule_headers.update([name for name, _ in rule.set_headers])
     digest = hashlib.sha256("\n".join(f"{d.ref} {d.digest}" for d in seen).encode())
     trust = hashlib.sha256(
         "\n".join(f"{d.ref} {d.digest}" for d, _ in issuer_specs).encode()
@@ -126,9 +130,7 @@ def compile_snapshot(
         api_keys=dict(key for key in keys if key is not None),
         introspectors=tuple(introspector for _, introspector in introspectors),
         routes=RouteIndex.build(routes),
-        rule_headers=frozenset(
-            name for route in routes if not route.rule.shadow for name, _ in route.rule.set_headers
-        ),
+        rule_headers=frozenset(rule_headers),
         headers_read=_headers_read(routed, service, facts.enrichers),
         documents=len(seen),
         rules=len(routes),

@@ -16,6 +16,7 @@ import yaml
 from msgspec import inspect
 
 from sidecar.decide.documents import Duration, Mark, Rate, Size
+from sidecar.decide.kinds.values import CEL
 from sidecar.decide.pace import pause
 from sidecar.decide.yaml_traps import as_text
 from sidecar.errors import Problem
@@ -81,6 +82,7 @@ class NodeReader:
     def __init__(self, file: str, text: str, problems: list[Problem]) -> None:
         self.problems = problems
         self.marks: dict[str, Mark] = {}
+        self.expressions: list[tuple[str, str]] = []  # of the document: where, and what
         self.document = ""
         self._file = file
         self._text = text
@@ -91,6 +93,7 @@ class NodeReader:
     def begin(self, node: yaml.Node) -> None:
         """What follows belongs to the document of this node."""
         self.marks = {"": _mark(node)}
+        self.expressions = []
         self.document = ""
 
     def text(
@@ -136,7 +139,10 @@ class NodeReader:
             case inspect.BoolType():
                 return self._boolean(node, pointer)
             case inspect.Metadata():
-                return self.value(node, kind.type, pointer, depth)
+                value = self.value(node, kind.type, pointer, depth)
+                if isinstance(value, str) and (kind.extra_json_schema or {}).get("title") == CEL:
+                    self.expressions.append((pointer, value))
+                return value
             case _:
                 return self._any(node, pointer, depth)
 

@@ -19,7 +19,7 @@ from yaml._yaml import CParser
 from yaml.composer import Composer
 from yaml.resolver import Resolver
 
-from sidecar.decide.documents import KINDS, Document, Spec
+from sidecar.decide.documents import KINDS, AccessPolicy, Document, Spec
 from sidecar.decide.nodes import (
     MAX_DEPTH,
     Members,
@@ -290,6 +290,9 @@ def read_nodes(
         source = Source(source.name, "\n" * begin + "".join(lines[begin:]))
 
 
+_NO_SPEC: Final = AccessPolicy(rules=[])
+
+
 class _Parser:
     """One source. Problems are collected; a document with any is not returned."""
 
@@ -320,12 +323,25 @@ class _Parser:
             else:
                 spec = self._reader.value(entry[1], _SPEC_TYPES[kind], "spec", 1)
         if len(self._problems) > before or not kind:
+            if kind:
+                self._look_at_expressions(kind, namespace, name)
             return None
         return self._finish(kind, namespace, name, labels, spec, before)
+
+    def _look_at_expressions(self, kind: str, namespace: str, name: str) -> None:
+        """What is wrong with them is said along with what is wrong around them."""
+        from sidecar.decide.compile_rule import expression  # which builds on this module
+
+        shell = Document(
+            kind, namespace, name, {}, _NO_SPEC, b"", "", self._source.name, self._reader.marks
+        )
+        for pointer, source in self._reader.expressions:
+            expression(shell, source, pointer, "any", None, self._problems)
 
     def _finish(
         self, kind: str, namespace: str, name: str, labels: dict[str, str], spec: Any, before: int
     ) -> Document | None:
+        pause()
         try:
             typed: Spec = msgspec.convert(spec, KINDS[kind])
         except msgspec.ValidationError as error:  # a rule of the types that the walk does not know

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 from sidecar.decide.pace import PAUSE
 
 INTERVAL: Final = 1e-4  # seconds
-WORK: Final = 1.5e-4  # seconds between two moments of sleep
+WORK: Final = 1e-4  # seconds between two moments of sleep
 SLEEP: Final = 5e-5
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.decide.documents import Document, TokenIssuer
 from sidecar.decide.keys import private_members
+from sidecar.decide.pace import pause
 from sidecar.decide.parse import MAX_TEXT, Source, parse, problem_at, with_spec
 from sidecar.errors import Problem
 
@@ -63,6 +64,7 @@ def read_sources(
     problems: list[Problem] = []
     for path in paths:
         for name in _files(os.fspath(path), problems):
+            pause()
             if name not in sources:
                 named = name == os.fspath(path)
                 try:

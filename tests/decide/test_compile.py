@@ -108,7 +108,7 @@ def test_shape_mistakes(text: str, expected: str) -> None:
 def test_all_mistakes_come_at_once() -> None:
     text = policy("  - {name: a, when: foo, auht: x}\n  - {name: b, match: {paths: [x]}}\n")
     text += "---\n" + policy("  - {name: a, effct: deny}", "q")
-    assert [p.line for p in problems(text)] == [6, 14]
+    assert [p.line for p in problems(text)] == [6, 6, 14]
     text = text.replace(", auht: x", "").replace("effct", "effect")
     assert [p.line for p in problems(text)] == [6, 7]
 

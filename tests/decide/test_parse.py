@@ -162,3 +162,27 @@ def test_a_problem_stands_at_the_nearest_place_that_is_known(
     assert (problem_at(marked, pointer, "m").line, problem_at(marked, pointer, "m").column) == place
     unmarked = dataclasses.replace(document, marks={})
     assert problem_at(unmarked, pointer, "m").line == 0
+
+
+def test_a_wrong_type_hides_no_wrong_expression() -> None:
+    text = """\
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {name: p}
+spec:
+  rules:
+  - name: a
+    effect: alow
+    when: tokn.x == 'a'
+    then: {setHeaders: {x-a: "token.sub +"}}
+  - {name: b, when: request.params.id == 'x', limit: {rate: 5, per: token.sub}}
+"""
+    documents, problems = parse([Source("f", text)])
+    assert documents == []
+    places = sorted((problem.line, problem.pointer) for problem in problems)
+    assert places == [
+        (7, "spec.rules[0].effect"),
+        (8, "spec.rules[0].when"),
+        (9, "spec.rules[0].then.setHeaders.x-a"),
+        (10, "spec.rules[1].limit.rate"),
+    ]

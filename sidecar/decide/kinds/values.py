@@ -17,12 +17,14 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+CEL: Final = "CEL expression"
+"""The title by which a field is known to hold one."""
 Expression = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=16384,
-        title="CEL expression",
+        title=CEL,
         description="A CEL expression (https://cel.dev) over `request`, `token` and the rest.",
         examples=["request.params.id == token.sub", "token.?tier.orValue('none')"],
     ),
