@@ -359,7 +359,14 @@ class Authorizer:
         obligations = outcome.obligations if type(outcome) is Permit else NO_OBLIGATIONS
         if cors or limits:
             decision.said = [*cors, *limits]
-        if nonce or cors or limits or obligations is not NO_OBLIGATIONS:
+        if (
+            nonce
+            or cors
+            or limits
+            or obligations.set_response_headers
+            or obligations.remove_response_headers
+            or obligations.unshared
+        ):
             decision.edits = edits(obligations, cors, nonce, limits)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
