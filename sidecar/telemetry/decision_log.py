@@ -24,6 +24,7 @@ from sidecar.errors import Misuse
 
 BOUND: Final = 20_000  # records waiting
 HEAVIEST: Final = 64 * 1024 * 1024  # bytes of them
+BATCH: Final = 256  # records of one write
 RECENT: Final = 200  # records kept for inspection
 INTERVAL: Final = 0.1  # seconds between writes
 CLOSE: Final = 5.0  # seconds that a stop waits for the last write
@@ -121,8 +122,15 @@ class DecisionLog:
         self._file, self._torn = fresh, False
 
     def _flush(self) -> None:
+        """What waits now, some at a time: to join thousands would hold the requests up."""
+        left = len(self._waiting)
+        while left > 0:
+            self._flush_some(min(left, BATCH))
+            left -= BATCH
+
+    def _flush_some(self, count: int) -> None:
         # One deque, appended to on one side and taken from on the other: nothing falls between.
-        records = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        records = [self._waiting.popleft() for _ in range(count)]
         if not records or self._file is None:
             return
         lines = b"\n".join(records) + b"\n"
