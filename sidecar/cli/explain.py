@@ -146,7 +146,7 @@ def _described(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
     method, space, target = args.request.strip().partition(" ")
     if not space or not target.startswith("/") or " " in target:
         raise Misuse("--request: a method and a path, as in 'POST /transfers'")
-    bad = args.token == "bad"  # noqa: S105
+    bad = args.token == "bad"  # noqa: S105  (a word, no secret)
     claims = None if bad else _jwt(args.jwt) if args.jwt else _object(args.token, "--token")
     scenario = Scenario(
         method=method,

@@ -166,7 +166,7 @@ def _opened(log: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """The file as it is on disk, and as it is to be read."""
     try:
         # Its beginning is peeked at, since a pipe cannot go back.
-        raw: Any = sys.stdin.buffer if log == "-" else open(log, "rb")  # noqa: SIM115
+        raw: Any = sys.stdin.buffer if log == "-" else open(log, "rb")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise Misuse(f"{log}: cannot be read: {error.strerror}") from None
     with contextlib.nullcontext() if log == "-" else raw:

@@ -154,7 +154,7 @@ class _Reader:
             headers=tuple(self._headers(spec.request, f"{pointer}.request")),
             body=_body(spec.request.body),
             claims=spec.token if isinstance(spec.token, dict) else None,
-            bad=JUNK if spec.token == "bad" else None,  # noqa: S105
+            bad=JUNK if spec.token == "bad" else None,  # noqa: S105  (a word, no secret)
             api_key=spec.api_key or "",
             workload=spec.workload or "",
             proof=tuple(spec.proof),
