@@ -85,7 +85,10 @@ def compile_snapshot(
         key=order_key,
     )
     problems: list[Problem] = []
-    policies = [(document, compile_policy(document, problems)) for document in seen]
+    policies = []
+    for document in seen:
+        pause()
+        policies.append((document, compile_policy(document, problems)))
     routed = [rule for _, rules in policies for rule in rules]
     services = _of(seen, ProtectedService)
     service, audiences = NO_SERVICE, frozenset[str]()

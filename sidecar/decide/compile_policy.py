@@ -62,6 +62,14 @@ def compile_policy(document: Document, problems: list[Problem]) -> list[RoutedRu
     return known[0]
 
 
+def keep_compiled(before: Document, after: Document) -> None:
+    """`after` says the same as `before`: what that came to stays, unless there is something to say
+    of it, which would name another line."""
+    known = before.memo.get("policy")
+    if known is not None and not known[1]:
+        after.memo["policy"] = known
+
+
 def _compile_policy(
     document: Document, spec: AccessPolicy, problems: list[Problem]
 ) -> list[RoutedRule]:

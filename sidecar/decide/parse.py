@@ -118,7 +118,9 @@ def compose(source: Source) -> Iterator[yaml.Node]:
         # JSON writes characters beyond the BMP as surrogate pairs, which YAML does not know.
         text = _SURROGATES.sub(_join_surrogates, text)
     try:
+        pause()
         bound_depth(text)
+        pause()
         composer = _Composer(text)
         try:
             while composer.check_node():
@@ -271,6 +273,7 @@ def read_nodes(
         try:
             for node in compose(source):
                 found = read(node)
+                _take_apart(node)
                 if found is not None:
                     yield found
             return
@@ -288,6 +291,20 @@ def read_nodes(
         if not begin:
             return
         source = Source(source.name, "\n" * begin + "".join(lines[begin:]))
+
+
+def _take_apart(root: yaml.Node) -> None:
+    """Let go of nodes bit by bit; of thousands at once it would take a millisecond."""
+    nodes = [root]
+    while nodes:
+        pause()
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            nodes += [part for pair in node.value for part in pair]
+            node.value = []
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            node.value = []
 
 
 _NO_SPEC: Final = AccessPolicy(rules=[])

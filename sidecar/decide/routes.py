@@ -231,15 +231,25 @@ class RouteIndex(Generic[T]):
             for order, (route, pattern) in sorted(found.items())
         ]
 
+    def parts(self) -> list[object]:
+        """All that the index is made of, what holds others after them."""
+        nodes = self._nodes()
+        nodes.reverse()
+        return [*self._found.items(), *self._sets.items(), *nodes]
+
     def routes(self) -> list[Route[T]]:
         """All that there is, in order; a walk through the whole index."""
-        found: dict[int, Route[T]] = {}
-        nodes = [self._root]
-        while nodes:
-            node = nodes.pop()
-            nodes += [each for each in (node.one, node.rest, *node.literals.values()) if each]
-            found.update({order: route for order, route, _ in node.ends})
+        ends = [end for node in self._nodes() for end in node.ends]
+        found = {order: route for order, route, _ in ends}
         return [found[order] for order in sorted(found)]
+
+    def _nodes(self) -> list[_Node[Route[T]]]:
+        """All of them, each before those that it leads to."""
+        nodes = [self._root]
+        for node in nodes:
+            pause()
+            nodes += [each for each in (node.one, node.rest, *node.literals.values()) if each]
+        return nodes
 
     def _states(self, segments: Sequence[str]) -> list[_Node[Route[T]]]:
         """The nodes at which a path ends."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.decide.compile import validate
+from sidecar.decide.compile_policy import keep_compiled
 from sidecar.decide.documents import PLATFORM, Document, TokenIssuer
+from sidecar.decide.pace import let_go, pause
 from sidecar.decide.parse import Source, parse_one, together
 from sidecar.errors import DocumentsInvalid, Problem
 from sidecar.facts.beside import beside
@@ -148,12 +150,23 @@ class FilePolicies:
         return _Read(documents, full)
 
     def _parsed_once(self, source: Source) -> tuple[list[Document], list[Problem]]:
-        """What a file holds: the very same documents for as long as its text is the same, so that
-        what did not change is not compiled again."""
-        known = self._parsed.get(source.name)
-        if known is None or known[0] != source.text:
-            known = self._parsed[source.name] = (source.text, parse_one(source))
-        return known[1]
+        """What a file holds: the very same documents for as long as its text is the same, and what
+        those came to that are the same in another text, so that it is not compiled again."""
+        before = self._parsed.get(source.name)
+        if before is not None and before[0] == source.text:
+            return before[1]
+        parsed = parse_one(source)
+        self._parsed[source.name] = (source.text, parsed)
+        if before is not None:
+            known = {document.ref: document for document in before[1][0]}
+            for document in parsed[0]:
+                pause()
+                same = known.get(document.ref)
+                if same is not None and same.digest == document.digest:
+                    keep_compiled(same, document)
+            known.clear()
+            let_go(before[1][0])
+        return parsed
 
     def _nothing(self, documents: Sequence[Document]) -> Problem:
         namespaces = sorted({document.namespace for document in documents})

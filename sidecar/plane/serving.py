@@ -16,6 +16,7 @@ from sidecar.config import RunSettings, variable
 from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.documents import Document
+from sidecar.decide.pace import let_go
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.assertions import Asserter
@@ -138,10 +139,13 @@ class Serving:
             version=version,
             hurry=self.authorizer.snapshot is None,
         )
-        before = [self.authorizer.snapshot]
+        before = self.authorizer.snapshot
+        parts = await beside.run(before.routes.parts) if before is not None else []
         self.authorizer.adopt(snapshot)
-        # To let go of thousands of rules takes its time; whoever holds them last does it.
-        await asyncio.to_thread(before.clear)
+        if before is not None:
+            parts.append(before)
+            del before
+            await beside.run(let_go, parts)
         return snapshot
 
     async def listen(

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.decide.routes import ONE, REST, Pattern, Route, RouteIndex, parse_pattern
+from sidecar.decide.pace import let_go
+from sidecar.decide.routes import (
+    ONE,
+    REST,
+    Pattern,
+    Route,
+    RouteIndex,
+    _Node,
+    parse_pattern,
+)
 
 
 def route(order: int, *patterns: str, slash: bool = False, **match: object) -> Route[str]:
@@ -170,3 +179,19 @@ def test_an_escaped_star_is_only_itself() -> None:
     assert [rule for rule, _ in index.find("GET", "", ["deep", "**"])] == ["all"]
     for segments in (["files", "secret"], ["deep"], ["deep", "a"], ["deep", "a", "b"]):
         assert index.find("GET", "", segments) == []
+
+
+def test_an_index_falls_into_parts_each_before_what_holds_it() -> None:
+    index = RouteIndex.build([route(0, "/a/{x}/b", "/a/**"), route(1, "/c")])
+    index.candidates("GET", "h", "/c", ["c"])
+    parts = index.parts()
+    nodes = [part for part in parts if isinstance(part, _Node)]
+    assert len(nodes) == 6
+    assert parts[-6:] == nodes
+    assert len(parts) == 6 + 1 + 1  # what is remembered of the path, and of what applies there
+    for place, node in enumerate(nodes):
+        for held in (node.one, node.rest, *node.literals.values()):
+            assert held is None or held in nodes[:place]
+    let_go(parts)
+    assert parts == []
+    assert find(index, "/c") == ["r1"], "it is as it was"

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import sys
 import threading
-import time
 
 import pytest
 
@@ -60,14 +59,52 @@ async def test_two_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("hurry", [False, True])
-async def test_offers_are_accepted_by_who_is_in_no_hurry(
+async def test_the_loop_comes_round_between_two_stretches_of_work(
     hurry: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slept: list[float] = []
     monkeypatch.setattr(module, "WORK", 0.0)
-    monkeypatch.setattr(time, "sleep", slept.append)
-    await Beside().run(pause, hurry=hurry)
-    assert bool(slept) is not hurry
+    monkeypatch.setattr(module, "LONGEST", 0.0)
+    monkeypatch.setattr(module, "AWAY", 60.0)
+    loop = asyncio.get_running_loop()
+    turns: list[int] = []
+
+    def work() -> list[int]:
+        assert (PAUSE.get() is None) is hurry
+        seen = []
+        for number in range(20):
+            loop.call_soon_threadsafe(turns.append, number)
+            pause()
+            seen.append(len(turns))
+        return seen
+
+    seen = await Beside().run(work, hurry=hurry)
+    if not hurry:  # to whoever is in a hurry nothing is promised
+        assert seen == list(range(1, 21))
     pause()  # by itself it does nothing
-    assert len(slept) == (0 if hurry else 1)
     gc.unfreeze()
+
+
+async def test_a_loop_that_does_not_come_round_ends_no_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WORK", 0.0)
+    monkeypatch.setattr(module, "LONGEST", 0.0)
+    done = threading.Event()
+
+    def work() -> None:
+        pause()
+        pause()
+        done.set()
+
+    task = asyncio.create_task(Beside().run(work))
+    await asyncio.sleep(0)  # it has begun
+    assert done.wait(30)  # and all that time the loop stands still
+    await task
+    gc.unfreeze()
+
+
+def test_a_loop_that_is_closed_ends_no_work() -> None:
+    loop = asyncio.new_event_loop()
+    turns = module._Turns(loop)
+    loop.close()
+    turns()

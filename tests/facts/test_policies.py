@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.decide.compile_policy import compile_policy
 from sidecar.decide.documents import Document
 from sidecar.errors import DocumentsInvalid
 from sidecar.facts.policies import FilePolicies
@@ -190,3 +191,41 @@ async def test_files_that_never_rest_are_not_read_and_said(tmp_path: Path) -> No
     await found.reload(only_if_changed=True)
     assert "change all the time" in found.error
     assert len(adopted.seen) == 1
+
+
+async def test_what_a_changed_file_says_as_before_stays_compiled(tmp_path: Path) -> None:
+    compiled: list[dict[str, object]] = []
+
+    async def adopt(documents: Sequence[Document]) -> None:
+        compiled.append(
+            {d.name: compile_policy(d, [])[0].rule for d in documents if d.kind == "AccessPolicy"}
+        )
+
+    file = tmp_path / "a.yaml"
+    policy = POLICY.replace("NS", "default")
+    other = policy.replace("name: p", "name: q")
+    found = FilePolicies(tmp_path, "default", adopt, sleep=at_once)
+    file.write_text(f"{policy}---{other}")
+    await found.start()
+    file.write_text(f"# moved\n{policy}---{other.replace('name: a', 'name: b')}")
+    await found.reload(only_if_changed=True)
+    first, second = compiled
+    assert second["p"] is first["p"]
+    assert second["q"] is not first["q"]
+
+
+async def test_what_is_said_of_a_document_names_its_new_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.yaml"
+    policy = POLICY.replace("NS", "default").replace(
+        "[{name: a}]", "[{name: a, require: {segments: [nobody]}}]"
+    )
+    found = policies(tmp_path, Adopted())
+    file.write_text(policy)
+    await found.start()
+    caplog.clear()
+    file.write_text(f"# moved\n{policy}")
+    await found.reload(only_if_changed=True)
+    assert found.error == ""
+    assert f"{file}:6:" in caplog.text
