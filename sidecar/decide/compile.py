@@ -102,6 +102,7 @@ def compile_snapshot(
     keys = [compile_key(*each, problems) for each in key_specs]
     introspectors = _introspectors(issuer_specs, audiences, problems)
     check_disjoint(introspectors, key_specs, problems)
+    pause()
     facts = compile_facts(seen, policies, problems)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
@@ -167,6 +168,7 @@ def _headers_read(
 
 
 def _check_alone(document: Document, problems: list[Problem]) -> list[RoutedRule]:
+    pause()
     match document.spec:
         case AccessPolicy():
             return compile_policy(document, problems)

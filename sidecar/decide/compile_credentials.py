@@ -58,7 +58,10 @@ def compile_issuer(
                     hint="publish public keys only: whoever reads a private one can sign tokens",
                 )  # fmt: skip
             try:
-                keys = parse_jwks(source.inline)
+                # Once for a document: reading an RSA key takes a tenth of a millisecond and more.
+                keys = document.memo.get("keys")
+                if keys is None:
+                    keys = document.memo["keys"] = parse_jwks(source.inline)
             except ValueError as error:
                 report(problems, document, "spec.jwks.inline", str(error))
         else:

@@ -66,8 +66,8 @@ def keep_compiled(before: Document, after: Document) -> None:
     """`after` says the same as `before`: what that came to stays, unless there is something to say
     of it, which would name another line."""
     known = before.memo.get("policy")
-    if known is not None and not known[1]:
-        after.memo["policy"] = known
+    if known is None or not known[1]:
+        after.memo.update(before.memo)
 
 
 def _compile_policy(

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt import algorithms
 from jwt.exceptions import InvalidKeyError
 
+from sidecar.decide.pace import pause
+
 MAX_KEYS: Final = 100
 MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 MAX_RSA_BITS: Final = 8192  # beyond it one check costs a millisecond and more
@@ -95,6 +97,7 @@ def parse_jwks(jwks: Any) -> KeySet:
     usable: list[VerificationKey] = []
     left_out: list[str] = []
     for place, jwk in enumerate(keys):
+        pause()
         try:
             usable.append(parse_jwk(jwk))
         except ValueError as error:

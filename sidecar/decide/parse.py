@@ -77,6 +77,7 @@ def together(
     seen: dict[str, Document] = {}
     for found, wrong in parsed:
         problems += wrong
+        pause()
         for document in found:
             first = seen.setdefault(document.ref, document)
             if first is document:

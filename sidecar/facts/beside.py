@@ -25,7 +25,7 @@ from sidecar.decide.pace import PAUSE
 INTERVAL: Final = 1e-4  # seconds
 # Between two turns of the loop, seconds: as long as its last turn took (so that a change gets half
 # of a core that is never idle), at least and at most these.
-WORK: Final = 1e-4
+WORK: Final = 5e-5
 LONGEST: Final = 6e-4
 AWAY: Final = 0.02  # seconds after which a loop that does not come round is waited for no longer
 
