@@ -19,6 +19,7 @@ from sidecar.config import (
     Address,
     ControlPlaneSettings,
     FleetSettings,
+    InjectSettings,
     RunSettings,
     variable,
 )
@@ -266,6 +267,64 @@ async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator
     finally:
         await tasks.cancel()
         await api.close()
+
+
+def run_inject(settings: InjectSettings) -> int:
+    """`sidecar inject`: answer the API server until SIGTERM or SIGINT, exit code 0."""
+    _logging()
+    return asyncio.run(_run_inject(settings))
+
+
+async def _run_inject(settings: InjectSettings) -> int:
+    from sidecar.facts.kubernetes import Cluster, KubernetesApi
+    from sidecar.facts.published_keys import publish_keys
+    from sidecar.inject.certificates import Material
+    from sidecar.inject.keeper import Keeper, Kept
+    from sidecar.inject.server import Servers, Shown, Webhook, watch_files, watch_version
+    from sidecar.inject.sources import Sources
+    from sidecar.inject.terms import Terms
+
+    api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
+    tasks, shown = Tasks(), Shown()
+    terms = Terms(
+        image=settings.image, control_plane=str(settings.control_plane), ca="", trust="",
+        mode=settings.mode, native=False, pull_policy=settings.pull_policy,
+        settings=settings.sidecar_settings,
+    )  # fmt: skip
+    native = {"always": True, "never": False}.get(settings.native)
+    sources = Sources(terms, settings.ca, settings.trust, native)
+
+    def use(material: Material) -> None:
+        sources.use(material)
+        if settings.service:
+            shown.use(material)
+        if settings.publish_keys is not None:
+            pem = material.registration_pem()
+            tasks.spawn(publish_keys(api, settings.publish_keys, "registration.pem", pem))
+
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        shown.use_files(settings.tls_cert, settings.tls_key)
+        tasks.spawn(watch_files(shown, settings.tls_cert, settings.tls_key))
+    if native is None:
+        tasks.spawn(watch_version(api, sources))
+    kept = Kept(settings.secret, settings.service, settings.webhook_configuration)
+    keeper = Keeper(api, kept, use)
+    tasks.spawn(keeper.run())
+    webhook = Webhook(
+        api, sources.ready, insecure_allow_uninjected=settings.insecure_allow_uninjected
+    )
+    servers = Servers(webhook, shown, lambda: sources.missing() or shown.missing())
+    try:
+        bound = await servers.start(
+            (settings.listen.host, settings.listen.port), (settings.http.host, settings.http.port)
+        )
+        _log.info("injection webhook %s: reviews %s, HTTP %s", __version__, *bound)
+        await _signalled()
+    finally:
+        await servers.close()
+        await tasks.cancel()
+        await api.close()
+    return 0
 
 
 async def _signalled() -> None:

@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar import config_fleet, config_limits, config_tls
+from sidecar import config_fleet, config_inject, config_limits, config_tls
 from sidecar.config_fleet import CONTROL_PLANE as CONTROL_PLANE
 from sidecar.config_fleet import ControlPlaneSettings as ControlPlaneSettings
 from sidecar.config_fleet import FleetSettings as FleetSettings
+from sidecar.config_inject import INJECT as INJECT
+from sidecar.config_inject import InjectSettings as InjectSettings
 from sidecar.config_setting import Address as Address
 from sidecar.config_setting import Setting as _Setting
 from sidecar.config_setting import address as address
@@ -293,6 +295,18 @@ def control_plane_settings(
         kubernetes=values.get("kubernetes", ""),
         publish_keys=values.get("publish_keys"),
     )
+
+
+def inject_settings(
+    args: argparse.Namespace, environ: Mapping[str, str] | None = None
+) -> InjectSettings:
+    """Settings of `sidecar inject`. Raises Misuse with every mistake."""
+    values, mistakes, unread = _resolve(INJECT, args, os.environ if environ is None else environ)
+    _distinct(mistakes, values, ("listen", "http"))
+    mistakes += config_inject.mistakes(values, unread)
+    if mistakes:
+        raise Misuse(mistakes)
+    return config_inject.settings(values)
 
 
 def variable(name: str) -> str | None:

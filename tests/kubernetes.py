@@ -34,6 +34,11 @@ class Api:
             "user": {"username": f"system:serviceaccount:{namespace}:{name}", "extra": extra},
         }
 
+    def put(self, path: str, **members: Any) -> dict[str, Any]:
+        """An object that is there."""
+        found = self.objects[path] = {"metadata": {"resourceVersion": "1"}, **members}
+        return found
+
     async def answer(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read() or b"null")
         self.calls.append((request.method, request.path, body))
@@ -53,7 +58,12 @@ class Api:
             return web.json_response({"message": f"{request.path} not found"}, status=404)
         if request.method == "PATCH":
             assert request.content_type == "application/merge-patch+json"
+            metadata = found.setdefault("metadata", {})
+            wanted = (body.get("metadata") or {}).get("resourceVersion")
+            if wanted is not None and wanted != metadata.get("resourceVersion"):
+                return web.json_response({"message": "the object has been modified"}, status=409)
             _merge(found, body)
+            metadata["resourceVersion"] = str(int(metadata.get("resourceVersion", "0")) + 1)
         return web.json_response(found)
 
     def _review(self, spec: dict[str, Any]) -> dict[str, Any]:

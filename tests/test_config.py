@@ -260,6 +260,51 @@ def test_a_fleets_listener_that_cannot_be(given: list[str], says: str) -> None:
         control_plane(*given)
 
 
+def inject(*given: str) -> config.InjectSettings:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, config.INJECT)
+    return config.inject_settings(parser.parse_args(given), {})
+
+
+NEEDED = (
+    "--image", "i:1", "--control-plane", "c:7444", "--control-plane-ca", "ca.pem",
+    "--trust", "trust.pem", "--secret", "ns/keys",
+)  # fmt: skip
+
+
+def test_the_webhook() -> None:
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--webhook-configuration", "w",
+                   "--sidecar-setting", "decision-log=off", "--sidecar-setting", "workers=2")  # fmt: skip
+    assert (found.mode, found.native, found.secret) == ("port", "auto", ("ns", "keys"))
+    assert found.sidecar_settings == {"SIDECAR_DECISION_LOG": "off", "SIDECAR_WORKERS": "2"}
+    assert not found.insecure_allow_uninjected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], "--image: it is missing"),
+        (NEEDED, "--service, --tls-cert: give the host"),
+        (
+            [*NEEDED, "--service", "s", "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts"],
+            "not both",
+        ),
+        ([*NEEDED, "--tls-cert", "/etc/hosts"], "one is of no use without the other"),
+        (
+            [*NEEDED, "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts",
+             "--webhook-configuration", "w"],
+            "whoever made the certificate looks after it",
+        ),
+        ([*NEEDED, "--service", "s", "--mode", "proxy"], "is not one of port, redirect"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "listen=0.0.0.0:1"], "webhook itself"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "LOUD"], "is not NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_webhook_that_cannot_be(given: list[str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        inject(*given)
+
+
 PEM = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"
 
 

@@ -22,6 +22,7 @@ LAYERS = (
 CONFIG = {
     "config",
     "config_fleet",
+    "config_inject",
     "config_limits",
     "config_setting",
     "config_tls",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Mode = Literal["port", "redirect"]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 MODES: Final[tuple[Mode, ...]] = ("port", "redirect")
 
 SIDECAR: Final = "sidecar"  # container
@@ -51,7 +52,7 @@ class Terms:
     trust: str
     mode: Mode
     native: bool
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pull_policy: PullPolicy = "IfNotPresent"
     resources: Resources = Resources()
     settings: Mapping[str, str] | None = None
     """More of the sidecar's environment, by name (SIDECAR_DECISION_LOG, ...)."""
