@@ -80,7 +80,7 @@ def bill(prefix: Path) -> None:
     call(tools / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", BILL)
     call(
         tools / "bin" / "cyclonedx-py", "environment", prefix / "bin" / "python",
-        "--output-format", "JSON", "--output-reproducible", "--outfile", BUILD / "sbom.json",
+        "--output-format", "JSON", "--output-reproducible", "-o", BUILD / "sbom.json",
     )  # fmt: skip
     found = json.loads((BUILD / "sbom.json").read_text())
     names = {component["name"].lower() for component in found["components"]}
