@@ -13,6 +13,7 @@
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
     +-- ChannelBroken          between supervisor and worker: gone, or not speaking the protocol
     +-- StoreFailed            the control plane's store refused or lost its footing
+    +-- RedirectFailed         rules of the packet filter that could not be read, set or removed
     +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
 
 Nothing in here carries a credential: messages are written to logs and terminals as they are.
@@ -130,6 +131,10 @@ class ChannelBroken(SidecarError):
 
 class StoreFailed(SidecarError):
     """The control plane's store failed; nothing was acknowledged."""
+
+
+class RedirectFailed(SidecarError):
+    """Inbound connections may reach the service undecided; says why and what to do."""
 
 
 class ControlPlaneUnreachable(SidecarError):

@@ -41,6 +41,7 @@ from sidecar.edge.http1 import (
 from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, GATHER, HEAD, HOLD, LINGER
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.tunnel import Tunnel
+from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.uploading import Uploading
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadMessage, BadRequest
@@ -60,7 +61,7 @@ class ClientConnection(Uploading):
 
     __slots__ = (
         "_address", "_certificate", "_open", "_persist", "_pumping", "_scanned", "_task",
-        "_trusted",
+        "_trusted", "pool",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -68,6 +69,7 @@ class ClientConnection(Uploading):
         self._address = ""
         self._trusted = False  # the peer is a proxy of ours
         self._certificate: Certificate | None = None  # that the peer has shown
+        self.pool: UpstreamPool | None = None  # where its requests go; without one it is refused
         self._scanned = 0  # of the input, for the end of a head
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
@@ -89,7 +91,14 @@ class ClientConnection(Uploading):
         self.deadline = self._proxy.sweeper.after(limits.idle)
         if not self._proxy.joined(self):
             self._last_words(answers.too_many_connections())
-        elif self._proxy.callers is not None:
+            return
+        pool = self._proxy.upstreams.choose(transport)
+        if isinstance(pool, Answer):
+            self._last_words(pool)
+            return
+        pool.clients += 1
+        self.pool = pool
+        if self._proxy.callers is not None:
             self._certificate = self._proxy.callers.shown(transport.get_extra_info("ssl_object"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -303,7 +312,11 @@ class ClientConnection(Uploading):
             if request.method == "OPTIONS" and self._head.block.hops() == 0:
                 self._own(answers.last_hop(decision.id), request, decision)
                 return
-            exchange = Exchange(self, proxy.pool, self._head, request, decision)
+            pool = self.pool
+            if pool is None:  # then nothing is read
+                self._last_words(answers.undecided())
+                return
+            exchange = Exchange(self, pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
             exchange.start(

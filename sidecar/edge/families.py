@@ -44,6 +44,14 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     yield counter("sidecar_responses_redacted", "Looked through, sent on.", stats.redacted)
     yield _by("sidecar_responses_withheld", "Not to be looked through.", "reason", stats.withheld)
     yield _by("sidecar_upstream_errors", "Without an answer.", "kind", stats.upstream_errors)
+    yield gauge("sidecar_destinations", "Original destinations at hand.", stats.destinations)
+    yield counter(
+        "sidecar_destinations_closed", "To make room for others.", stats.destinations_closed
+    )
+    yield _by(
+        "sidecar_destinations_refused", "Clients' connections that lead nowhere.", "reason",
+        stats.destinations_refused,
+    )  # fmt: skip
 
 
 def remembered_family() -> Metric:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.decide.challenge import Answer
-from sidecar.edge import answers
+from sidecar.edge import answers, listening
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import NONE, RequestHead, parse_request_head, request_head_end
 from sidecar.edge.sweeper import date_line
@@ -35,19 +35,18 @@ class PageServer:
     def __init__(self, pages: Pages) -> None:
         self.pages = pages
         self.connections: set[_Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Where it listens. Raises OSError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port)
-        name = self._server.sockets[0].getsockname()
+        """Where it listens; `::` is every address. Raises OSError where it cannot be had."""
+        self._servers = await listening.listen(lambda: _Connection(self), host, port)
+        name = self._servers[0].sockets[0].getsockname()
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
         """Stop listening, end every connection."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # aborted transports tell their protocols in the next turn

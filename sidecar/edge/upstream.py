@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
+from sidecar.decide.challenge import Answer
 from sidecar.edge.address import Address
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.sweeper import NEVER, Sweeper
@@ -46,14 +47,28 @@ class UpstreamPool:
         self.sweeper = sweeper
         self.stats = stats
         self._connect = connect if connect is not None else address.connect
+        self.clients = 0  # connections whose requests come here; `Proxy` counts
         self._idle: list[UpstreamConnection] = []  # the latest used at the end
         self._all: set[UpstreamConnection] = set()
         self._waiting: deque[tuple[Taker, float]] = deque()
         self._opening: dict[asyncio.Task[None], float] = {}
+        self._told = 0  # how many are counted as open; other pools may count beside us
         self._closed = False
         self._generation = 0  # of connections; those of an earlier one are not used again
         self._tls_failure = ""  # the last one, which is said once
         sweeper.watch(self.sweep)
+
+    def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool | Answer:
+        """The pool for the requests of a connection just accepted: there is one for all."""
+        return self
+
+    def busy(self) -> bool:
+        """Whether a request is under way, or waits."""
+        return bool(self._waiting or self._opening) or len(self._all) > len(self._idle)
+
+    def ends(self) -> list[Any]:
+        """Our ends of all connections, as loops name them."""
+        return [each.transport.get_extra_info("sockname") for each in self._all]
 
     def take(self, taker: Taker) -> UpstreamConnection | None:
         """An idle connection, now. None: `taker` is in line and will be called.
@@ -104,6 +119,7 @@ class UpstreamPool:
     def close(self) -> None:
         """End everything. Exchanges still under way fail."""
         self._closed = True
+        self.sweeper.unwatch(self.sweep)
         for task in list(self._opening):
             task.cancel()
         for upstream in list(self._all):
@@ -147,7 +163,7 @@ class UpstreamPool:
             self._all.remove(upstream)
             if upstream in self._idle:
                 self._idle.remove(upstream)
-            self._counted()
+                self.stats.upstream_idle -= 1
             self._open()
 
     def _give(self, upstream: UpstreamConnection) -> None:
@@ -213,5 +229,6 @@ class UpstreamPool:
             taker.upstream_failed(failure)
 
     def _counted(self) -> None:
-        self.stats.upstream_open = len(self._all) + len(self._opening)
-        self.stats.upstream_idle = len(self._idle)
+        now = len(self._all) + len(self._opening)
+        self.stats.upstream_open += now - self._told
+        self._told = now

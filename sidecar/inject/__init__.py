@@ -1,0 +1,1 @@
+"""What puts a sidecar into a pod, and in the way of everything that reaches it."""
