@@ -22,6 +22,7 @@ LAYERS = (
 CONFIG = {
     "config",
     "config_limits",
+    "config_probes",
     "config_tls",
     "config_values",
 }  # below the top, and for it alone

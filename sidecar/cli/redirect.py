@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--exclude-port", type=_port, action="append", default=[], metavar="PORT",
-        help=f"reached directly, without a decision, as the health port {HEALTH} is; may be repeated",
+        help=f"reached directly, undecided, as the health port {HEALTH} is; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--user", type=_user, default=USER, metavar="UID",

@@ -41,8 +41,8 @@ from sidecar.edge.http1 import (
 from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, GATHER, HEAD, HOLD, LINGER
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.tunnel import Tunnel
-from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.uploading import Uploading
+from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadMessage, BadRequest
 

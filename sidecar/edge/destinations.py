@@ -73,7 +73,7 @@ class Destinations:
         self._said: set[str] = set()
 
     def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool | Answer:
-        """The pool for all requests of a connection just accepted, or the answer to give instead."""
+        """The pool for the requests of a connection just accepted, or what to answer instead."""
         accepted = transport.get_extra_info("socket")
         wanted = self._original(accepted)
         if wanted is None or wanted[1] == accepted.getsockname()[1]:

@@ -54,6 +54,16 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     )  # fmt: skip
 
 
+def probe_family(counts: Mapping[tuple[str, str], int]) -> Metric:
+    """Probes of the service behind, by name and result."""
+    family = CounterMetricFamily(
+        "sidecar_probes", "Of the service behind, asked for.", labels=["probe", "result"]
+    )
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
+
+
 def remembered_family() -> Metric:
     """The tables that spare a request the work of an equal one before."""
     family = GaugeMetricFamily("sidecar_remembered_entries", "In each table.", labels=["table"])

@@ -1,4 +1,4 @@
-"""Where a caller connected to before the packet filter sent the connection here (`sidecar redirect`).
+"""Where a caller connected to before `sidecar redirect`'s rules sent the connection here.
 
 Linux tells it for connections that it has rewritten, and for some that it has not. Everything here
 is about TCP sockets; addresses come as text, a zone included (`fe80::1%2`).

@@ -21,6 +21,8 @@ from sidecar.errors import BadRequest
 
 Pages = Mapping[str, Callable[[], Awaitable[Answer]]]
 """Path -> what is there at the moment."""
+LocalPages = Mapping[str, Callable[[str], Awaitable[Answer]]]
+"""Path -> the same, for who has connected to this address."""
 
 MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16 * 1024
@@ -32,8 +34,9 @@ _log: Final = logging.getLogger("sidecar")
 class PageServer:
     """One listening port. `start`, then `close`."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, local: LocalPages | None = None) -> None:
         self.pages = pages
+        self.local = local or {}
         self.connections: set[_Connection] = set()
         self._servers: list[asyncio.Server] = []
 
@@ -120,12 +123,15 @@ class _Connection(asyncio.Protocol):
         self._task.add_done_callback(partial(self._made, head))
 
     async def _page(self, head: RequestHead) -> Answer:
-        page = self._server.pages.get(head.path)
-        if page is None:
-            return answers.no_page(self._server.pages)
+        page, local = self._server.pages.get(head.path), self._server.local.get(head.path)
+        if page is None and local is None:
+            return answers.no_page((*self._server.pages, *self._server.local))
         if head.method not in ("GET", "HEAD"):
             return answers.read_only()
-        return await page()
+        if page is not None:
+            return await page()
+        sockname = self._transport.get_extra_info("sockname")
+        return await local(str(sockname[0])) if local is not None else answers.broken_page()
 
     def _made(self, head: RequestHead, task: asyncio.Task[Answer]) -> None:
         if task is not self._task or task.cancelled():

@@ -84,7 +84,9 @@ def change(wanted: Redirect | None, *, ipv6: bool | None, run: Run = run) -> lis
                 f"IPv6 is on and not redirected, so callers could go round by it: {error}; or turn "
                 "IPv6 off in this pod (sysctl net.ipv6.conf.all.disable_ipv6=1)"
             ) from None
-        said.append(f"IPv6: no interface has an address, so nothing is open; not redirected: {error}")
+        said.append(
+            f"IPv6: no interface has an address, so nothing is open; not redirected: {error}"
+        )
     return said
 
 

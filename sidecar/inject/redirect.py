@@ -1,4 +1,4 @@
-"""The packet filter's rules that lead all inbound TCP of a pod to the sidecar. PURE: text in and out.
+"""The packet filter's rules that lead all inbound TCP of a pod to the sidecar. PURE: text to text.
 
 What comes is the nat table as `iptables-save` prints it, what goes is for `iptables-restore
 --noflush`, which takes all of it or nothing: one COMMIT for each family. Everything stands in a
