@@ -12,6 +12,7 @@ The libraries are imported when something is asked first: many sidecars never ne
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -66,11 +67,12 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Annotated[float, msgspec.Meta(gt=0, le=300)] = 1.0
 
     def __str__(self) -> str:
-        """For people; headers may hold what is nobody's business."""
+        """For people; headers and queries may hold what is nobody's business."""
         within = f"within {self.timeout:g} s"
         if self.http is not None:
             http = self.http
-            return f"GET {http.scheme.lower()}://{http.host or '*'}:{http.port}{http.path} {within}"
+            path = http.path.partition("?")[0]
+            return f"GET {http.scheme.lower()}://{http.host or '*'}:{http.port}{path} {within}"
         if self.tcp is not None:
             return f"TCP {self.tcp.host or '*'}:{self.tcp.port} {within}"
         grpc = self.grpc
@@ -176,7 +178,8 @@ async def _http(wanted: Http, host: str) -> None:
 
 
 def _unconnected(error: OSError) -> str:
-    return f"no connection: {error.strerror or 'nothing is there'}"
+    number = error.errno or 0  # of the system, or below 0 of the names' lookup
+    return f"no connection: {os.strerror(number) if number > 0 else 'no such host'}"
 
 
 async def _tcp(host: str, port: int) -> None:
@@ -190,7 +193,7 @@ async def _tcp(host: str, port: int) -> None:
 
 
 async def _grpc(wanted: Grpc, host: str) -> None:
-    import grpc
+    import grpc.aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     authority = f"[{host}]" if ":" in host else host
