@@ -103,8 +103,8 @@ def misdirected() -> Answer:
     return _answer(421, "This connection leads to no service behind this proxy.")
 
 
-def too_many_destinations() -> Answer:
-    return _answer(503, "This proxy stands before as many addresses as it may.")
+def too_many_destinations(decision_id: str) -> Answer:
+    return _answer(503, "This proxy stands before as many addresses as it may.", decision_id)
 
 
 def last_hop(decision_id: str) -> Answer:

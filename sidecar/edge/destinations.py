@@ -1,9 +1,9 @@
 """The upstream of each connection is where its caller connected to: a pool for each such address.
 
-The pool is chosen once, when a client has connected; its requests are then what they are with one
-upstream. Refused are connections that nobody redirected, those to ports of our own and those that
-come from ourselves, which would go in a circle, and addresses that are not this host's: whatever
-the packet filter says, nothing beyond it is dialled.
+Where to is known once a client has connected, and the pool is chosen once, with its first permitted
+request; then all is as with one upstream. Refused are connections that nobody redirected, those to
+ports of our own and those that come from ourselves, which would go in a circle, and addresses that
+are not this host's: whatever the packet filter says, nothing beyond it is dialled.
 """
 
 from __future__ import annotations
@@ -31,22 +31,36 @@ MOST: Final = 64  # pools: an application has few ports, and a pod few addresses
 _log: Final = logging.getLogger("sidecar.upstream")
 
 _HINTS: Final = {
-    "not_redirected": "connections to the traffic port itself are for nobody; where there are no "
-    "others, `sidecar redirect` has not run here, or as another user than root",
+    "not_redirected": "connections to the traffic port itself lead to no service; where there are "
+    "no others, `sidecar redirect` has not run in this pod",
     "own_port": "the sidecar's own ports are no service's",
     "loop": "the sidecar's own connections come back to it; name the user it runs as to "
     "`sidecar redirect --user`",
     "not_local": "the packet filter redirects what is on its way to other hosts; use "
     "`sidecar redirect`, and not in a pod that routes for others",
-    "too_many": f"{MOST} addresses and ports are in use at once",
+    "too_many": f"requests are under way to {MOST} addresses and ports at once",
 }
+
+
+class Destination:
+    """Where one client was going."""
+
+    __slots__ = ("_all", "_wanted")
+
+    def __init__(self, every: Destinations, wanted: tuple[str, int]) -> None:
+        self._all = every
+        self._wanted = wanted
+
+    def pool(self) -> UpstreamPool | None:
+        """Its pool, until that is closed; None: there are as many as may be, all in use."""
+        return self._all.pool(self._wanted)
 
 
 class Destinations:
     """Every pool of this process, by address and port; at most `most` of them.
 
-    For one more than that, the pool goes that was chosen longest ago of those without a client and
-    without an exchange under way; where there is none, the client is refused.
+    For one more than that, the pool is closed that was chosen longest ago of those without a
+    request under way; where there is none, the request is refused.
     """
 
     def __init__(
@@ -72,26 +86,34 @@ class Destinations:
         self._dialling: set[tuple[str, int]] = set()  # our ends of what is being opened
         self._said: set[str] = set()
 
-    def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool | Answer:
-        """The pool for the requests of a connection just accepted, or what to answer instead."""
+    def choose(self, transport: asyncio.BaseTransport) -> Destination | Answer:
+        """Where the requests of a connection just accepted go, or what to answer instead."""
         accepted = transport.get_extra_info("socket")
         wanted = self._original(accepted)
         if wanted is None or wanted[1] == accepted.getsockname()[1]:
             return self._refused("not_redirected")
-        pool = self._pools.get(wanted)
-        if pool is not None:
-            self._pools.move_to_end(wanted)
-        elif wanted[1] in self._own_ports:
+        if wanted[1] in self._own_ports:
             return self._refused("own_port")
-        elif not self._own(wanted[0]):
+        if wanted not in self._pools and not self._own(wanted[0]):
             return self._refused("not_local")
         if self._ours(transport.get_extra_info("peername")):
             return self._refused("loop")
-        if pool is None:
-            if len(self._pools) >= self._most and not self._evicted():
-                return self._refused("too_many")
-            self._pools[wanted] = pool = self._pool(*wanted)
-            self.stats.destinations += 1
+        return Destination(self, wanted)
+
+    def pool(self, wanted: tuple[str, int]) -> UpstreamPool | None:
+        """That of an address and port; None: there are as many as may be, all in use."""
+        pool = self._pools.get(wanted)
+        if pool is not None:
+            self._pools.move_to_end(wanted)
+            return pool
+        if len(self._pools) >= self._most and not self._evicted():
+            self._count("too_many")
+            return None
+        host, port = wanted
+        connect = partial(self._connect, host, port)
+        pool = UpstreamPool(Address(host, port), self.limits, self.sweeper, self.stats, connect)
+        self._pools[wanted] = pool
+        self.stats.destinations += 1
         return pool
 
     def close(self) -> None:
@@ -104,18 +126,13 @@ class Destinations:
     def _evicted(self) -> bool:
         """Whether there is room again."""
         for wanted, pool in self._pools.items():
-            if not pool.clients and not pool.busy():
+            if not pool.busy():
                 pool.close()
                 del self._pools[wanted]
                 self.stats.destinations -= 1
                 self.stats.destinations_closed += 1
                 return True
         return False
-
-    def _pool(self, host: str, port: int) -> UpstreamPool:
-        address = Address(host, port)
-        connect = partial(self._connect, host, port)
-        return UpstreamPool(address, self.limits, self.sweeper, self.stats, connect)
 
     async def _connect(self, host: str, port: int, factory: Factory) -> None:
         """Open one connection. Our end of it is known before it can be accepted anywhere."""
@@ -152,11 +169,14 @@ class Destinations:
         )
 
     def _refused(self, reason: str) -> Answer:
+        self._count(reason)
+        return answers.misdirected()
+
+    def _count(self, reason: str) -> None:
         self.stats.destination_refused(reason)
-        if reason not in self._said:
+        if reason not in self._said:  # once: whoever knocks must not fill the log
             self._said.add(reason)
-            _log.warning("a connection was refused: %s: %s", reason, _HINTS[reason])
-        return answers.too_many_destinations() if reason == "too_many" else answers.misdirected()
+            _log.warning("refused, and from now on only counted: %s: %s", reason, _HINTS[reason])
 
 
 def _end(name: tuple[str, int]) -> tuple[str, int]:

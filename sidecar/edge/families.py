@@ -49,7 +49,7 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
         "sidecar_destinations_closed", "To make room for others.", stats.destinations_closed
     )
     yield _by(
-        "sidecar_destinations_refused", "Clients' connections that lead nowhere.", "reason",
+        "sidecar_destinations_refused", "What leads to no upstream.", "reason",
         stats.destinations_refused,
     )  # fmt: skip
 

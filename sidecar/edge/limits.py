@@ -92,7 +92,8 @@ class ProxyStats:
         self.retries = 0
         self.destinations = 0  # gauge: pools, where callers say where to
         self.destinations_closed = 0  # to make room for others
-        self.destinations_refused: dict[str, int] = {}  # client connections, by reason: few, ours
+        self.destinations_refused: dict[str, int] = {}  # connections, and requests where there
+        # are too many; by reason: few, ours
         self.inspecting = 0  # gauge: bytes of responses held to be looked through
         self.redacted = 0  # responses that were, and went on
         self.withheld: dict[str, int] = {}  # those that did not, by reason: few, ours

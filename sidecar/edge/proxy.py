@@ -225,8 +225,6 @@ class Proxy:
         """A client went."""
         self._connections.discard(connection)
         self.stats.connections_open -= 1
-        if connection.pool is not None:
-            connection.pool.clients -= 1
         if self._empty is not None and not self._connections and not self._empty.done():
             self._empty.set_result(None)
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from sidecar.decide.challenge import Answer
 from sidecar.edge.address import Address
 from sidecar.edge.limits import Limits, ProxyStats
 from sidecar.edge.sweeper import NEVER, Sweeper
@@ -47,19 +46,18 @@ class UpstreamPool:
         self.sweeper = sweeper
         self.stats = stats
         self._connect = connect if connect is not None else address.connect
-        self.clients = 0  # connections whose requests come here; `Proxy` counts
         self._idle: list[UpstreamConnection] = []  # the latest used at the end
         self._all: set[UpstreamConnection] = set()
         self._waiting: deque[tuple[Taker, float]] = deque()
         self._opening: dict[asyncio.Task[None], float] = {}
         self._told = 0  # how many are counted as open; other pools may count beside us
-        self._closed = False
+        self.closed = False  # whoever holds it must ask for another
         self._generation = 0  # of connections; those of an earlier one are not used again
         self._tls_failure = ""  # the last one, which is said once
         sweeper.watch(self.sweep)
 
-    def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool | Answer:
-        """The pool for the requests of a connection just accepted: there is one for all."""
+    def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool:
+        """Where the requests of a connection just accepted go: to where all others do."""
         return self
 
     def busy(self) -> bool:
@@ -93,7 +91,7 @@ class UpstreamPool:
 
     def take_new(self, taker: Taker) -> None:
         """Get in line for a connection nobody used before, as a retry must (if there is room)."""
-        if self._closed or len(self._waiting) >= self.limits.upstream_waiting:
+        if self.closed or len(self._waiting) >= self.limits.upstream_waiting:
             asyncio.get_running_loop().call_soon(taker.upstream_failed, Failure.BUSY)
             return
         self._waiting.append((taker, self.sweeper.after(self.limits.upstream_wait)))
@@ -118,7 +116,7 @@ class UpstreamPool:
 
     def close(self) -> None:
         """End everything. Exchanges still under way fail."""
-        self._closed = True
+        self.closed = True
         self.sweeper.unwatch(self.sweep)
         for task in list(self._opening):
             task.cancel()
@@ -177,7 +175,7 @@ class UpstreamPool:
                 self.stats.upstream_reused += 1
             self._counted()
             taker.upstream_ready(upstream)
-        elif len(self._idle) >= self.limits.upstream_idle or self._closed:
+        elif len(self._idle) >= self.limits.upstream_idle or self.closed:
             upstream.discard()
         else:
             upstream.deadline = self.sweeper.after(self.limits.keep)
@@ -191,7 +189,7 @@ class UpstreamPool:
 
     def _open(self) -> None:
         """Open as many as wait and as there is room for."""
-        while len(self._opening) < len(self._waiting) and self._room() and not self._closed:
+        while len(self._opening) < len(self._waiting) and self._room() and not self.closed:
             one = partial(UpstreamConnection, self, self._generation)
             task = asyncio.get_running_loop().create_task(self._connect(one))
             self._opening[task] = self.sweeper.after(self.limits.connect)

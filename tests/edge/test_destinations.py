@@ -125,15 +125,14 @@ async def test_gauges_are_of_all_pools(rig: Redirected) -> None:
     assert rig.stats.upstream_idle == 0
 
 
-async def test_at_the_bound_the_one_unused_longest_makes_room(rig: Redirected) -> None:
-    (one, first), (two, _) = await rig.served(0), await rig.served(1)
+async def test_at_the_bound_the_one_chosen_longest_ago_makes_room(rig: Redirected) -> None:
+    one, first = await rig.served(0)
+    await rig.served(1)
     await rig.gone(one)
-    await rig.gone(two)
     again = await rig.to(0)
     await first.head()
     first.send(OK)
     await again.response()
-    await rig.gone(again)
     await rig.served(2)
     assert (rig.stats.destinations, rig.stats.destinations_closed) == (MOST, 1)
     assert (rig.stats.upstream_open, rig.stats.upstream_idle) == (2, 2)  # those of 0 and 2
@@ -143,40 +142,68 @@ async def test_at_the_bound_the_one_unused_longest_makes_room(rig: Redirected) -
     assert await kept.response() == (200, b"ok")
 
 
-async def test_what_is_in_use_stays(rig: Redirected) -> None:
-    (one, first), _ = await rig.served(0), await rig.served(1)
+async def test_a_client_whose_pool_made_room_gets_another(rig: Redirected) -> None:
+    client, _ = await rig.served(0)
+    await rig.served(1)
+    await rig.served(2)
+    assert rig.stats.destinations_closed == 1
+    client.send(GET)
+    upstream = await rig.upstreams[0].accept()
+    await upstream.head()
+    upstream.send(OK)
+    assert await client.response() == (200, b"ok")
+    assert (rig.stats.destinations, rig.stats.destinations_closed) == (MOST, 2)
+
+
+async def test_where_requests_are_under_way_nothing_is_closed(rig: Redirected) -> None:
+    waiting = []
+    for which in (0, 1):
+        client = await rig.to(which)
+        upstream = await rig.upstreams[which].accept()
+        await upstream.head()
+        waiting.append((client, upstream))
     refused = await rig.to(2)
     status, body = await refused.response()
     assert status == 503
     assert b"as many addresses as it may" in body
-    assert await refused.rest() == b""
     assert rig.stats.destinations_refused == {"too_many": 1}
-    one.send(GET)  # those who are there go on
-    await first.head()
-    first.send(OK)
-    assert await one.response() == (200, b"ok")
-    await rig.gone(one)
-    await rig.served(2)
+    assert rig.authorizer.done == [("/a", 503)]
+    for client, upstream in waiting:
+        upstream.send(OK)
+        assert await client.response() == (200, b"ok")
+    refused.send(GET)  # it may try again
+    upstream = await rig.upstreams[2].accept()
+    await upstream.head()
+    upstream.send(OK)
+    assert await refused.response() == (200, b"ok")
     assert rig.stats.destinations_closed == 1
+
+
+async def test_who_is_not_permitted_takes_no_room(rig: Redirected) -> None:
+    rig.own.add("127.0.0.2")
+    for port in range(1, 2 * MOST):
+        rig.wanted = ("127.0.0.2", port)
+        client = await rig.client(b"GET /no HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        assert (await client.response())[0] == 403
+    assert rig.stats.destinations == 0
 
 
 async def test_what_waits_for_a_connection_is_in_use(
     rig: Redirected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rig.served(0)
-    opened = asyncio.Event()
+    waits = asyncio.Semaphore(0)
 
     async def never(*_: object) -> None:
-        opened.set()
+        waits.release()
         await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(rig.destinations, "_connect", never)
-    client = await rig.to(1)
-    await soon(opened.wait())
-    await rig.gone(client)
+    for which in (0, 1):
+        await rig.to(which)
+        await soon(waits.acquire())
     assert (await (await rig.to(2)).response())[0] == 503
-    rig.pass_time(6)  # `connect` is over
-    await rig.becomes(lambda: rig.stats.upstream_open == 1)
+    rig.pass_time(6)  # longer than `connect`
+    await rig.becomes(lambda: rig.stats.upstream_open == 0)
     await rig.to(2)
     await rig.becomes(lambda: rig.stats.destinations_closed == 1)
 
