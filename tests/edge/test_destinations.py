@@ -145,8 +145,10 @@ async def test_at_the_bound_the_one_chosen_longest_ago_makes_room(rig: Redirecte
 async def test_a_client_whose_pool_made_room_gets_another(rig: Redirected) -> None:
     client, _ = await rig.served(0)
     await rig.served(1)
+    watching = len(rig.sweeper._sweeps)
     await rig.served(2)
     assert rig.stats.destinations_closed == 1
+    assert len(rig.sweeper._sweeps) == watching  # nothing of what was closed is left
     client.send(GET)
     upstream = await rig.upstreams[0].accept()
     await upstream.head()
