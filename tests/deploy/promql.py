@@ -73,6 +73,11 @@ def queries() -> list[str]:
     for variable in board["templating"]["list"]:
         asked = re.fullmatch(r"label_values\((.+), \w+\)", str(variable.get("definition", "")))
         found += [asked[1]] if asked else []
-    for name, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$namespace", ".+"), ("$pod", ".+")):
+    for name, value in (
+        ("$__rate_interval", "5m"),
+        ("$__range", "1h"),
+        ("$namespace", ".+"),
+        ("$pod", ".+"),
+    ):
         found = [expression.replace(name, value) for expression in found]
     return found

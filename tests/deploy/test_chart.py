@@ -215,7 +215,9 @@ def test_an_issuer_of_the_cluster_signs_all_certificates() -> None:
     manifests = rendered("cert-manager, an issuer of the cluster")
     assert not of_kind(manifests, "Issuer")
     issuers = [each["spec"]["issuerRef"] for each in of_kind(manifests, "Certificate")]
-    assert issuers == [{"name": "internal", "kind": "ClusterIssuer", "group": "cert-manager.io"}] * 2
+    assert (
+        issuers == [{"name": "internal", "kind": "ClusterIssuer", "group": "cert-manager.io"}] * 2
+    )
 
 
 def test_documents_arrive_as_they_were_written() -> None:
@@ -244,7 +246,11 @@ def test_alerts_can_be_left_out_and_are_where_they_can_never_resolve() -> None:
         assert rule["annotations"]["runbook_url"].startswith(
             "https://git.example/sidecar/docs/runbook.md#"
         )
-        assert "$value" in json.dumps(rule) or "$labels" in json.dumps(rule) or "absent" in rule["expr"]
+        assert (
+            "$value" in json.dumps(rule)
+            or "$labels" in json.dumps(rule)
+            or "absent" in rule["expr"]
+        )
 
 
 def test_what_is_monitored_has_the_jobs_that_the_alerts_name() -> None:
@@ -263,7 +269,12 @@ def test_what_is_monitored_has_the_jobs_that_the_alerts_name() -> None:
 
 
 NOTES = {
-    "defaults": ["statefulset/sidecar-control-plane", "sidecar init", "Close those ports", "back it up"],
+    "defaults": [
+        "statefulset/sidecar-control-plane",
+        "sidecar init",
+        "Close those ports",
+        "back it up",
+    ],
     "postgresql": ["deployment/sidecar-control-plane"],
     "documents": ["-c documents"],
     "redirect": ["refused it", "authz.sidecar/mode=port"],

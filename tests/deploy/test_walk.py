@@ -108,9 +108,7 @@ def test_selectors_find_pods_and_nothing_else(case: str) -> None:
         elif kind == "Service":
             assert found(spec["selector"]) == [name]
             [inner] = [inner for other, _, inner in pods(manifests) if other == name]
-            ports = {
-                port["name"] for each in containers(inner) for port in each.get("ports", [])
-            }
+            ports = {port["name"] for each in containers(inner) for port in each.get("ports", [])}
             assert {port["targetPort"] for port in spec["ports"]} <= ports
         elif kind == "PodDisruptionBudget":
             assert found(spec["selector"]["matchLabels"]) == [name]
@@ -128,7 +126,9 @@ def test_selectors_find_pods_and_nothing_else(case: str) -> None:
                 if spec["selector"]["matchLabels"].items() <= other["metadata"]["labels"].items()
             ]
             assert len(services) == 1
-            ports = {port["name"] for port in find(manifests, "Service", services[0])["spec"]["ports"]}
+            ports = {
+                port["name"] for port in find(manifests, "Service", services[0])["spec"]["ports"]
+            }
             assert {end["port"] for end in spec["endpoints"]} <= ports
 
 

@@ -46,7 +46,11 @@ class Prometheus:
             ),
         }  # fmt: skip
         config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+            "global": {
+                "scrape_interval": "500ms",
+                "scrape_timeout": "500ms",
+                "evaluation_interval": "500ms",
+            },
             "rule_files": ["rules/*.yaml"],
             "scrape_configs": [
                 {
@@ -185,15 +189,11 @@ def test_faults_fire_and_their_mending_resolves(scene: Scene) -> None:
     scene.upstream.running.stop()
     until(lambda: ask() == 502, "the service is gone")
     assert prometheus.firing("SidecarControlPlaneLost") is None
-    alert = until(
-        asked(lambda: prometheus.firing("SidecarUpstreamFailing")), "upstream failing"
-    )
+    alert = until(asked(lambda: prometheus.firing("SidecarUpstreamFailing")), "upstream failing")
     assert alert["labels"]["pod"] == "shop-1"
     assert "callers see 502, 503 or 504" in alert["annotations"]["description"]
     scene.upstream.start()
-    until(
-        asked(lambda: not prometheus.firing("SidecarUpstreamFailing")), "the service is back"
-    )
+    until(asked(lambda: not prometheus.firing("SidecarUpstreamFailing")), "the service is back")
     assert ask() == 200
 
 

@@ -1,5 +1,5 @@
-"""What `helm test` runs: each of READY_URLS answers 200, and FLEET (HOST:PORT) shows a certificate of
-FLEET_CA (PEM) that is in force and names it. Exit 1 with what is wrong, everything at once."""
+"""What `helm test` runs: each of READY_URLS answers 200, and FLEET (HOST:PORT) shows a certificate
+of FLEET_CA (PEM) that is in force and names it. Exit 1 with what is wrong, everything at once."""
 
 import os
 import socket
