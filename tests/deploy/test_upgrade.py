@@ -77,7 +77,10 @@ class Cluster:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         made = [find(read(done.stdout), "Secret", name) for name in (CA, TLS)]
-        owner = {"meta.helm.sh/release-name": "sidecar", "meta.helm.sh/release-namespace": NAMESPACE}
+        owner = {
+            "meta.helm.sh/release-name": "sidecar",
+            "meta.helm.sh/release-namespace": NAMESPACE,
+        }
         for each in copy.deepcopy(made):
             each["metadata"].setdefault("annotations", {}).update(owner)
             self.secrets[each["metadata"]["name"]] = each
@@ -150,7 +153,9 @@ def test_an_upgrade_keeps_it(cluster: Cluster) -> None:
     assert again[1]["metadata"]["annotations"] == first[1]["metadata"]["annotations"]
 
 
-def test_an_upgrade_in_the_second_half_of_its_life_renews_it_of_the_same_ca(cluster: Cluster) -> None:
+def test_an_upgrade_in_the_second_half_of_its_life_renews_it_of_the_same_ca(
+    cluster: Cluster,
+) -> None:
     ca, old = cluster.install()
     cluster.secrets[TLS]["metadata"]["annotations"][DUE] = str(int(time.time()) - 60)
     same, new = cluster.install()
