@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import sidecar
+from sidecar.control import transmitters
 from sidecar.decide.parse import Source, parse
 from tests.deploy import schemas
 from tests.deploy.chart import (
@@ -251,6 +252,50 @@ def test_alerts_can_be_left_out_and_are_where_they_can_never_resolve() -> None:
             or "$labels" in json.dumps(rule)
             or "absent" in rule["expr"]
         )
+
+
+def test_the_dashboard_is_the_file_and_rules_are_the_files() -> None:
+    board = find(rendered("monitored"), "ConfigMap", "sidecar-dashboard")
+    assert board["data"]["sidecar.json"] == (CHART / "dashboards" / "sidecar.json").read_text()
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    groups = find(rendered("everything"), "PrometheusRule")["spec"]["groups"]
+    files = [
+        group
+        for file in sorted((CHART / "rules").iterdir())
+        for group in yaml.safe_load(file.read_text())["groups"]
+    ]
+    assert groups == files
+
+
+def test_who_may_push_events_is_a_file_that_is_read_anew_by_a_restart(tmp_path: Path) -> None:
+    manifests = rendered("security events")
+    path = flags(container(manifests, "control-plane"))["--ssf-transmitters"]
+    made = find(manifests, "ConfigMap", "sidecar-control-plane-ssf")["data"]
+    assert made == {
+        path.rpartition("/")[2]: MATRIX["security events"]["controlPlane"]["ssfTransmitters"]
+    }
+    pod = find(manifests, "StatefulSet")["spec"]["template"]["metadata"]
+    assert "checksum/ssf" in pod["annotations"]
+    file = tmp_path / "transmitters.yaml"
+    file.write_text(made["transmitters.yaml"])
+    assert list(transmitters.load(file)) == ["https://idp.example"]
+    assert (
+        "annotations"
+        not in find(rendered("defaults"), "StatefulSet")["spec"]["template"]["metadata"]
+    )
+
+
+def test_what_sidecars_hold_on_to_outlives_an_uninstall() -> None:
+    for case, kept in (
+        ("defaults", {"sidecar-control-plane-ca", "sidecar-webhook"}),
+        ("cert-manager", {"sidecar-webhook"}),
+    ):
+        policy = "helm.sh/resource-policy"
+        assert kept == {
+            each["metadata"]["name"]
+            for each in rendered(case)
+            if each["metadata"].get("annotations", {}).get(policy) == "keep"
+        }
 
 
 def test_what_is_monitored_has_the_jobs_that_the_alerts_name() -> None:

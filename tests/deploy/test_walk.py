@@ -296,7 +296,13 @@ def test_network_policies_admit_what_is_meant(case: str) -> None:
     for each in own:
         selector = each["spec"]["podSelector"]["matchLabels"]
         assert selector.items() <= components[each["metadata"]["name"]].items()
-        traffic, metrics = each["spec"]["ingress"]
+        traffic, metrics, *events = each["spec"]["ingress"]
+        if given.get("eventsNamespace") and each["metadata"]["name"].endswith("control-plane"):
+            [event] = events
+            assert given["eventsNamespace"] in str(event["from"])
+            assert [port["port"] for port in event["ports"]] == ["http"]
+        else:
+            assert not events
         assert [port["port"] for port in metrics["ports"]] == ["http"]
         spaces = [
             peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
