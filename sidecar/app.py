@@ -6,17 +6,27 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvloop
 from prometheus_client.core import Metric
 
 from sidecar import __version__
-from sidecar.config import Address, ControlPlaneSettings, RunSettings
+from sidecar.config import (
+    Address,
+    ControlPlaneSettings,
+    FleetSettings,
+    InjectSettings,
+    RunSettings,
+    variable,
+)
 from sidecar.decide.documents import Document
 from sidecar.decide.revocations import Revocation
 from sidecar.edge import admin
+from sidecar.facts import registration
 from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection
 from sidecar.plane.garbage import settle
@@ -26,6 +36,10 @@ from sidecar.plane.tasks import Tasks
 from sidecar.plane.traffic_tls import warn_of_insecure
 from sidecar.telemetry import metrics
 from sidecar.telemetry.decision_log import DecisionLog
+
+if TYPE_CHECKING:
+    from sidecar.control.identity import WorkloadTokens
+    from sidecar.control.server import FleetListener
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -187,6 +201,7 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
 
     file = settings.ssf_transmitters
     transmitters = load(file) if file is not None else None
+    fleet = _fleet(settings, settings.fleet) if settings.fleet is not None else None
     plane = ControlPlane()
     bound = await plane.start(
         str(settings.listen),
@@ -194,10 +209,121 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         settings.store,
         insecure_unauthenticated=settings.insecure_unauthenticated,
         transmitters=transmitters,
+        fleet=fleet,
     )
-    _log.info("control plane %s: gRPC %s, HTTP %s", __version__, bound.grpc, bound.http)
-    await _signalled()
+    where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
+    _log.info("control plane %s: %s", __version__, where)
+    async with _publishing(settings, plane.trust_pem.decode("ascii")):
+        await _signalled()
     await plane.stop()
+    return 0
+
+
+def _fleet(settings: ControlPlaneSettings, fleet: FleetSettings) -> FleetListener:
+    """Where sidecars come, and what checks whose they are."""
+    from sidecar.control.certificates import ServerCertificates
+    from sidecar.control.identity import Identities
+    from sidecar.control.server import FleetListener
+
+    keys = fleet.registration_keys
+    return FleetListener(
+        str(fleet.listen),
+        ServerCertificates(fleet.tls_cert, fleet.tls_key, fleet.tls_client_ca),
+        Identities(
+            _workload_tokens(settings, fleet),
+            None if keys is None else partial(registration.read_keys, keys),
+        ),
+    )
+
+
+def _workload_tokens(settings: ControlPlaneSettings, fleet: FleetSettings) -> WorkloadTokens | None:
+    from sidecar.control.identity import ClusterKeys, TokenReviews, cluster_issuer
+    from sidecar.facts.kubernetes import Cluster, KubernetesApi
+
+    how = fleet.workload_tokens
+    if how is None:
+        return None
+    if how == "tokenreview":
+        cluster = Cluster.named(settings.kubernetes, variable)
+        return TokenReviews(KubernetesApi(cluster), fleet.workload_audience)
+    issuer = cluster_issuer(fleet.workload_issuer, fleet.workload_audience, how)
+    return ClusterKeys(issuer, KeyStore())
+
+
+@asynccontextmanager
+async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator[None]:
+    """Puts the public keys of releases where they are wanted, meanwhile."""
+    if settings.publish_keys is None:
+        yield
+        return
+    from sidecar.facts.kubernetes import Cluster, KubernetesApi
+    from sidecar.facts.published_keys import publish_keys
+
+    api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
+    tasks = Tasks()
+    tasks.spawn(publish_keys(api, settings.publish_keys, "release.pem", pem))
+    try:
+        yield
+    finally:
+        await tasks.cancel()
+        await api.close()
+
+
+def run_inject(settings: InjectSettings) -> int:
+    """`sidecar inject`: answer the API server until SIGTERM or SIGINT, exit code 0."""
+    _logging()
+    return asyncio.run(_run_inject(settings))
+
+
+async def _run_inject(settings: InjectSettings) -> int:
+    from sidecar.facts.kubernetes import Cluster, KubernetesApi
+    from sidecar.facts.published_keys import publish_keys
+    from sidecar.inject.certificates import Material
+    from sidecar.inject.keeper import Keeper, Kept
+    from sidecar.inject.server import Servers, Shown, Webhook, watch_files, watch_version
+    from sidecar.inject.sources import Sources
+    from sidecar.inject.terms import Terms
+
+    api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
+    tasks, shown = Tasks(), Shown()
+    terms = Terms(
+        image=settings.image, control_plane=str(settings.control_plane), ca="", trust="",
+        mode=settings.mode, native=False, pull_policy=settings.pull_policy,
+        settings=settings.sidecar_settings,
+    )  # fmt: skip
+    native = {"always": True, "never": False}.get(settings.native)
+    sources = Sources(terms, settings.ca, settings.trust, native)
+
+    def use(material: Material) -> None:
+        sources.use(material)
+        if settings.service:
+            shown.use(material)
+        if settings.publish_keys is not None:
+            pem = material.registration_pem()
+            tasks.spawn(publish_keys(api, settings.publish_keys, "registration.pem", pem))
+
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        shown.use_files(settings.tls_cert, settings.tls_key)
+        tasks.spawn(watch_files(shown, settings.tls_cert, settings.tls_key))
+    if native is None:
+        tasks.spawn(watch_version(api, sources))
+    kept = Kept(settings.secret, settings.service, settings.webhook_configuration)
+    keeper = Keeper(api, kept, use)
+    tasks.spawn(keeper.run())
+    webhook = Webhook(
+        api, sources.ready, insecure_allow_uninjected=settings.insecure_allow_uninjected
+    )
+    servers = Servers(webhook, shown, lambda: sources.missing() or shown.missing())
+    try:
+        bound = await servers.start(
+            (settings.listen.host, settings.listen.port), (settings.http.host, settings.http.port)
+        )
+        _log.info("injection webhook %s: reviews %s, HTTP %s", __version__, *bound)
+        await _signalled()
+    finally:
+        await servers.close()
+        await tasks.cancel()
+        await api.close()
     return 0
 
 

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from sidecar import config_limits, config_tls
+from sidecar import config_fleet, config_inject, config_limits, config_tls
+from sidecar.config_fleet import CONTROL_PLANE as CONTROL_PLANE
+from sidecar.config_fleet import ControlPlaneSettings as ControlPlaneSettings
+from sidecar.config_fleet import FleetSettings as FleetSettings
+from sidecar.config_inject import INJECT as INJECT
+from sidecar.config_inject import InjectSettings as InjectSettings
+from sidecar.config_setting import Address as Address
+from sidecar.config_setting import Setting as _Setting
+from sidecar.config_setting import address as address
 from sidecar.config_values import (
     to_boolean,
     to_bundle,
@@ -25,6 +33,7 @@ from sidecar.config_values import (
     to_label,
     to_name,
     to_path,
+    to_pem,
     to_workers,
 )
 from sidecar.decide.documents import seconds
@@ -34,18 +43,6 @@ from sidecar.edge.limits import Limits
 from sidecar.errors import Misuse
 
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """HOST:PORT."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class RunSettings:
     labels: Mapping[str, str]
     state: Path | None
     state_home: Path
-    trust: Path | None
+    trust: str | None
     workers: int
     decision_log: str
     drain: float
@@ -82,46 +79,11 @@ class RunSettings:
     client_cert_header: str = ""
     dpop_nonce_key: Path | None = None
     subjects: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPlaneSettings:
-    """The control plane's. `store` is a database URL."""
-
-    store: str
-    listen: Address
-    http: Address
-    insecure_unauthenticated: bool
-    ssf_transmitters: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """One setting: `key` is its name in the file, `--key` its flag, `SIDECAR_KEY` its variable."""
-
-    key: str
-    read: Callable[[str], Any]
-    metavar: str
-    help: str
-    default: str | None = None
-    repeated: bool = False
-    bare: str | None = None  # what the flag means without a value
-
-    @property
-    def attribute(self) -> str:
-        return self.key.replace("-", "_")
-
-
-def address(text: str) -> Address:
-    """Raises ValueError with what was expected."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text!r}: write an IPv6 address in brackets, [::1]:7400")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:7400")
-    return Address(host, int(port))
+    control_plane_ca: str | None = None
+    control_plane_token: Path | None = None
+    control_plane_cert: Path | None = None
+    control_plane_key: Path | None = None
+    registration: str = ""
 
 
 RUN: Final = (
@@ -140,7 +102,26 @@ RUN: Final = (
     _Setting("namespace", to_name, "NAME", "whose documents apply, with `platform`'s", "default"),
     _Setting("label", to_label, "K=V", "a label of this sidecar; selectors go by them", None, True),
     _Setting("state", to_folder, "DIR", "where the last-known-good release is kept"),
-    _Setting("trust", to_file, "FILE", "public keys (PEM) that releases must be signed with"),
+    _Setting(
+        "trust", to_pem, "FILE",
+        "public keys that releases must be signed with: a file of PEM, or the PEM itself",
+    ),
+    _Setting(
+        "control-plane-ca", to_pem, "FILE",
+        "speak TLS with the control plane, whom these CAs vouch for: a file, or the PEM itself",
+    ),
+    _Setting(
+        "control-plane-token", to_file, "FILE",
+        "the pod's service-account token, which shows the control plane whose sidecar this is",
+    ),
+    _Setting(
+        "control-plane-cert", to_file, "FILE",
+        "or a certificate chain (PEM) with a SPIFFE id, which shows the same",
+    ),
+    _Setting("control-plane-key", to_file, "FILE", "its private key (PEM)"),
+    _Setting(
+        "registration", str, "JWS", "what the injection webhook signed of this pod: its labels"
+    ),
     _Setting("workers", to_workers, "N", "processes that serve traffic", "1"),
     _Setting(
         "secrets", to_path, "DIR", "below which documents may name secrets", "/run/secrets"
@@ -191,22 +172,6 @@ RUN: Final = (
     _Setting(
         "dpop-nonce-key", to_file, "FILE",
         "a secret that all replicas have, so that each takes the others' DPoP nonces",
-    ),
-)  # fmt: skip
-
-CONTROL_PLANE: Final = (
-    _Setting("store", str, "URL", "the database, such as sqlite:////var/lib/sidecar/store.db"),
-    _Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
-    _Setting(
-        "http", address, "HOST:PORT", "/healthz /readyz /metrics /ssf/events", "127.0.0.1:7480"
-    ),
-    _Setting(
-        "ssf-transmitters", to_file, "FILE",
-        "who may push security events (OpenID Shared Signals) to /ssf/events",
-    ),
-    _Setting(
-        "insecure-unauthenticated", to_boolean, "BOOL",
-        "listen beyond loopback although whoever connects may publish", "false", bare="true",
     ),
 )  # fmt: skip
 
@@ -267,6 +232,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         )
     _distinct(mistakes, values, ("listen", "health", "admin"))
     mistakes += config_tls.mistakes(values, unread)
+    mistakes += config_fleet.client_mistakes(values, unread)
     if mistakes:
         raise Misuse(mistakes)
     return RunSettings(
@@ -281,6 +247,11 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         state=values.get("state"),
         state_home=state_home(environ),
         trust=values.get("trust"),
+        control_plane_ca=values.get("control_plane_ca"),
+        control_plane_token=values.get("control_plane_token"),
+        control_plane_cert=values.get("control_plane_cert"),
+        control_plane_key=values.get("control_plane_key"),
+        registration=values.get("registration", ""),
         workers=values["workers"],
         decision_log=values["decision_log"],
         secrets=values["secrets"],
@@ -309,7 +280,8 @@ def control_plane_settings(
     """Settings of `sidecar control-plane`. Raises Misuse with every mistake."""
     environ = os.environ if environ is None else environ
     values, mistakes, _ = _resolve(CONTROL_PLANE, args, environ)
-    _distinct(mistakes, values, ("listen", "http"))
+    _distinct(mistakes, values, ("listen", "fleet-listen", "http"))
+    mistakes += config_fleet.mistakes(values)
     if mistakes:
         raise Misuse(mistakes)
     default_store = f"sqlite:///{state_home(environ) / 'sidecar' / 'control-plane' / 'store.db'}"
@@ -319,7 +291,22 @@ def control_plane_settings(
         http=values["http"],
         insecure_unauthenticated=values["insecure_unauthenticated"],
         ssf_transmitters=values.get("ssf_transmitters"),
+        fleet=config_fleet.fleet(values),
+        kubernetes=values.get("kubernetes", ""),
+        publish_keys=values.get("publish_keys"),
     )
+
+
+def inject_settings(
+    args: argparse.Namespace, environ: Mapping[str, str] | None = None
+) -> InjectSettings:
+    """Settings of `sidecar inject`. Raises Misuse with every mistake."""
+    values, mistakes, unread = _resolve(INJECT, args, os.environ if environ is None else environ)
+    _distinct(mistakes, values, ("listen", "http"))
+    mistakes += config_inject.mistakes(values, unread)
+    if mistakes:
+        raise Misuse(mistakes)
+    return config_inject.settings(values)
 
 
 def variable(name: str) -> str | None:
@@ -441,7 +428,7 @@ def _plain(values: Iterable[Any]) -> bool:
 def _distinct(mistakes: list[str], values: Mapping[str, Any], keys: Sequence[str]) -> None:
     taken: list[tuple[str, Address]] = []
     for key in keys:
-        found = values.get(key)
+        found = values.get(key.replace("-", "_"))
         if isinstance(found, Address) and found.port:
             for other, address in taken:
                 if _collide(found, address):

@@ -37,6 +37,11 @@ def to_file(text: str) -> Path:
         raise ValueError(f"{text} cannot be read: {error.strerror}") from None
 
 
+def to_pem(text: str) -> str:
+    """PEM: the name of a file that can be read, or what would be in it."""
+    return text if text.lstrip().startswith("-----BEGIN") else str(to_file(text))
+
+
 def to_bundle(text: str) -> str:
     """TRUST-DOMAIN=FILE."""
     domain, path = config_tls.trust_bundle(text)

@@ -10,9 +10,11 @@
     +-- Uninspectable          a response body that cannot be looked through, so is withheld
     +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
     +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
+    +-- IdentityRefused        a sidecar that has not shown which workload it belongs to
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
     +-- ChannelBroken          between supervisor and worker: gone, or not speaking the protocol
     +-- StoreFailed            the control plane's store refused or lost its footing
+    +-- ClusterUnreachable     the Kubernetes API gave no answer, or not the one that was needed
     +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
 
 Nothing in here carries a credential: messages are written to logs and terminals as they are.
@@ -120,6 +122,10 @@ class ReleaseRefused(SidecarError):
     """A release was not adopted; the one enforced before stays."""
 
 
+class IdentityRefused(SidecarError):
+    """Who presents itself is not shown to be that workload; says what is missing."""
+
+
 class StateUnusable(SidecarError):
     """The state directory cannot be used; says which file and what to do."""
 
@@ -130,6 +136,10 @@ class ChannelBroken(SidecarError):
 
 class StoreFailed(SidecarError):
     """The control plane's store failed; nothing was acknowledged."""
+
+
+class ClusterUnreachable(SidecarError):
+    """The Kubernetes API did not do what it was asked for; says which call, and its answer."""
 
 
 class ControlPlaneUnreachable(SidecarError):

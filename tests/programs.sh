@@ -7,7 +7,7 @@ PATH="$PATH:/usr/sbin"
 wanted=""
 for program in nginx curl node openssl wrk promtool "$@"; do
   command -v "$program" >/dev/null 2>&1 && continue
-  case "$program" in nginx) wanted="$wanted nginx-light" ;; node) wanted="$wanted nodejs" ;; promtool) wanted="$wanted prometheus" ;; *) wanted="$wanted $program" ;; esac
+  case "$program" in nginx) wanted="$wanted nginx-light" ;; node) wanted="$wanted nodejs" ;; promtool) wanted="$wanted prometheus" ;; strip) wanted="$wanted binutils" ;; setpriv|unshare) wanted="$wanted util-linux" ;; *) wanted="$wanted $program" ;; esac
 done
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,128 @@ def test_control_plane(tmp_path: Path) -> None:
         config.control_plane_settings(
             parser.parse_args(["--insecure-unauthenticated", "maybe"]), {}
         )
+
+
+def control_plane(*given: str) -> config.ControlPlaneSettings:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, config.CONTROL_PLANE)
+    return config.control_plane_settings(parser.parse_args(given), {"HOME": "/h"})
+
+
+FLEET = ("--fleet-listen", "0.0.0.0:7444", "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts")
+
+
+def test_a_fleets_listener(tmp_path: Path) -> None:
+    keys = str(tmp_path / "later.pem")
+    found = control_plane(*FLEET, "--workload-tokens", "tokenreview", "--registration-keys", keys,
+                          "--publish-keys", "ns/keys")  # fmt: skip
+    assert found.fleet is not None
+    assert found.fleet.workload_audience == "sidecar-control-plane"
+    assert found.fleet.registration_keys == Path(keys)
+    assert found.publish_keys == ("ns", "keys")
+    assert control_plane().fleet is None
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--tls-cert", "/etc/hosts"], "--tls-cert: it is about --fleet-listen"),
+        (FLEET[:2], "--tls-cert is missing"),
+        ([*FLEET, "--insecure-self-asserted-labels"], "nothing would show whose"),
+        ([*FLEET, "--workload-tokens", "tokenreview"], "give --registration-keys"),
+        (
+            [*FLEET, "--workload-tokens", "tokenreview", "--registration-keys", "k",
+             "--insecure-self-asserted-labels"],
+            "not both",
+        ),
+        ([*FLEET, "--workload-tokens", "https://c/keys"], "say who issues the tokens"),
+        ([*FLEET, "--workload-tokens", "http://c/keys"], "does not exist"),
+        (["--publish-keys", "keys"], "is not NAMESPACE/NAME"),
+        (["--kubernetes", "10.0.0.1"], "is not the address of an API server"),
+        (["--fleet-listen", "127.0.0.1:7443"], "--fleet-listen: 127.0.0.1:7443 is already"),
+    ],
+)  # fmt: skip
+def test_a_fleets_listener_that_cannot_be(given: list[str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        control_plane(*given)
+
+
+def inject(*given: str) -> config.InjectSettings:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, config.INJECT)
+    return config.inject_settings(parser.parse_args(given), {})
+
+
+NEEDED = (
+    "--image", "i:1", "--control-plane", "c:7444", "--control-plane-ca", "ca.pem",
+    "--trust", "trust.pem", "--secret", "ns/keys",
+)  # fmt: skip
+
+
+def test_the_webhook() -> None:
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--webhook-configuration", "w",
+                   "--sidecar-setting", "decision-log=off", "--sidecar-setting", "workers=2")  # fmt: skip
+    assert (found.mode, found.native, found.secret) == ("port", "auto", ("ns", "keys"))
+    assert found.sidecar_settings == {"SIDECAR_DECISION_LOG": "off", "SIDECAR_WORKERS": "2"}
+    assert not found.insecure_allow_uninjected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], "--image: it is missing"),
+        (NEEDED, "--service, --tls-cert: give the host"),
+        (
+            [*NEEDED, "--service", "s", "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts"],
+            "not both",
+        ),
+        ([*NEEDED, "--tls-cert", "/etc/hosts"], "one is of no use without the other"),
+        (
+            [*NEEDED, "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts",
+             "--webhook-configuration", "w"],
+            "whoever made the certificate looks after it",
+        ),
+        ([*NEEDED, "--service", "s", "--mode", "proxy"], "is not one of port, redirect"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "listen=0.0.0.0:1"], "webhook itself"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "LOUD"], "is not NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_webhook_that_cannot_be(given: list[str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        inject(*given)
+
+
+PEM = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"
+
+
+def test_a_sidecar_that_shows_whose_it_is() -> None:
+    found = settings(
+        ["--upstream", "http://h:1", "--control-plane", "c:1", "--trust", PEM,
+         "--control-plane-ca", PEM, "--control-plane-token", "/etc/hosts"],
+    )  # fmt: skip
+    assert (found.trust, found.control_plane_ca) == (PEM, PEM)
+    assert found.control_plane_token == Path("/etc/hosts")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--control-plane-ca", PEM, "--policies", "/"], "it is about --control-plane"),
+        (
+            ["--control-plane", "c:1", "--control-plane-token", "/etc/hosts"],
+            "--control-plane-token: without TLS anybody on the way could take it",
+        ),
+        (
+            ["--control-plane", "c:1", "--control-plane-ca", PEM, "--control-plane-cert",
+             "/etc/hosts"],
+            "one is of no use without the other",
+        ),
+        (["--control-plane", "c:1", "--control-plane-ca", "/no/such"], "does not exist"),
+    ],
+)  # fmt: skip
+def test_what_a_sidecar_could_not_show(given: list[str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        settings(["--upstream", "http://h:1", *given])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def stands_in(text: str, word: str) -> bool:
 
 def test_every_setting_is_in_operations() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    for setting in (*config.RUN, *config.CONTROL_PLANE):
+    for setting in (*config.RUN, *config.CONTROL_PLANE, *config.INJECT):
         assert stands_in(text, f"--{setting.key}"), setting.key
 
 

@@ -21,7 +21,10 @@ LAYERS = (
 )  # fmt: skip
 CONFIG = {
     "config",
+    "config_fleet",
+    "config_inject",
     "config_limits",
+    "config_setting",
     "config_tls",
     "config_values",
 }  # below the top, and for it alone

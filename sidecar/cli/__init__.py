@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "the whole system on loopback, played through",
     "run": "the data plane: decide beside a service, forward or challenge",
     "control-plane": "hold policies and push them to sidecars",
+    "inject": "the Kubernetes admission webhook that puts a sidecar into pods",
     "init": "write a first, commented, working set of documents",
     "check": "every mistake in documents, with file:line:column",
     "test": "cases against policies, with coverage of rules",

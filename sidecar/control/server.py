@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 from aiohttp import web
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,8 +23,10 @@ from grpc_reflection.v1alpha import reflection
 from sidecar.control import http, metrics
 from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.certificates import ServerCertificates
 from sidecar.control.events import Transmitter
 from sidecar.control.fleet import Fleet
+from sidecar.control.identity import Identities
 from sidecar.control.publish import Publisher, Validate
 from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
@@ -62,10 +65,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """HOST:PORT of what listens now; `http` is empty where there is none."""
+    """HOST:PORT of what listens now; empty where there is nothing."""
 
     grpc: str
     http: str
+    fleet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetListener:
+    """Where sidecars come, what the listener shows them, and how they show whose they are."""
+
+    listen: str
+    certificates: ServerCertificates
+    identities: Identities
 
 
 class ControlPlane:
@@ -98,11 +111,13 @@ class ControlPlane:
         *,
         insecure_unauthenticated: bool = False,
         transmitters: Mapping[str, Transmitter] | None = None,
+        fleet: FleetListener | None = None,
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
         Without authentication only loopback is admitted, unless the insecure setting says so.
-        `transmitters` may push security events; without any there is no endpoint for them.
+        `transmitters` may push security events; without any there is no endpoint for them. `fleet`
+        is where sidecars come that have to show whose they are.
         """
         if not is_loopback(listen):
             if not insecure_unauthenticated:
@@ -113,7 +128,7 @@ class ControlPlane:
                 )
             _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
         try:
-            return await self._start(listen, http, store_url, transmitters or {})
+            return await self._start(listen, http, store_url, transmitters or {}, fleet)
         except BaseException:
             await self.stop()
             raise
@@ -129,6 +144,7 @@ class ControlPlane:
         http_listen: str | None,
         store_url: str,
         transmitters: Mapping[str, Transmitter],
+        fleet: FleetListener | None,
     ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
@@ -144,15 +160,15 @@ class ControlPlane:
         admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
+        fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
         self._ready = True
-        return Bound(grpc_bound, http_bound)
+        return Bound(grpc_bound, http_bound, fleet_bound)
 
     async def _serve_grpc(self, listen: str, admin: Admin) -> str:
         server = aio.server(options=_OPTIONS)
-        discovery = Discovery(self._catalogue, self._log, self._fleet, self._counts, self._clock)
-        add_DiscoveryServicer_to_server(discovery, server)
+        add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -161,18 +177,29 @@ class ControlPlane:
         reflection.enable_server_reflection(
             (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        host, _, wanted = listen.rpartition(":")
-        _check_free(host, int(wanted), listen)
-        try:
-            port = server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise Misuse(f"--listen {listen}: {error}") from None
+        bound = _listen(server, "--listen", listen, None)
         await server.start()
         self._open.push_async_callback(self._stop_grpc, server, healthy)
-        return f"{host}:{port}"
+        return bound
+
+    async def _serve_fleet(self, fleet: FleetListener) -> str:
+        """Discovery and nothing else, for whoever shows whose sidecar it is."""
+        server = aio.server(options=_OPTIONS)
+        self._open.push_async_callback(fleet.identities.close)
+        add_DiscoveryServicer_to_server(self._discovery(fleet.identities), server)
+        bound = _listen(server, "--fleet-listen", fleet.listen, fleet.certificates.credentials())
+        await server.start()
+        self._open.push_async_callback(self._stop_grpc, server, None)
+        return bound
+
+    def _discovery(self, identities: Identities | None) -> Discovery:
+        return Discovery(
+            self._catalogue, self._log, self._fleet, self._counts, self._clock, identities
+        )
 
     async def _stop_grpc(self, server: Any, healthy: Any) -> None:
-        await healthy.enter_graceful_shutdown()
+        if healthy is not None:
+            await healthy.enter_graceful_shutdown()
         stopping = asyncio.create_task(server.stop(GRACE))
         for session in self._fleet:
             session.end("the control plane is stopping")
@@ -210,6 +237,20 @@ class ControlPlane:
         return f"{host}:{bound[1]}"
 
 
+def _listen(server: Any, flag: str, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+    """HOST:PORT of a port that was added. Raises Misuse."""
+    host, _, wanted = listen.rpartition(":")
+    _check_free(host, int(wanted), listen, flag)
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise Misuse(f"{flag} {listen}: {error}") from None
+    return f"{host}:{port}"
+
+
 def _hand_out(trust_pem: bytes, path: Path) -> None:
     try:
         path.write_bytes(trust_pem)
@@ -217,7 +258,7 @@ def _hand_out(trust_pem: bytes, path: Path) -> None:
         _log.warning("cannot write %s: %s", path, error.strerror)
 
 
-def _check_free(host: str, port: int, listen: str) -> None:
+def _check_free(host: str, port: int, listen: str, flag: str) -> None:
     """gRPC says neither why it could not listen, nor that it could not for one of two families."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -229,8 +270,8 @@ def _check_free(host: str, port: int, listen: str) -> None:
                 probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise _taken(listen, "--listen") from None
-        raise Misuse(f"--listen {listen}: {error.strerror}") from None
+            raise _taken(listen, flag) from None
+        raise Misuse(f"{flag} {listen}: {error.strerror}") from None
 
 
 def _taken(address: str, flag: str) -> Misuse:

@@ -12,10 +12,12 @@ from grpc import aio
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet, FleetFull
+from sidecar.control.identity import Identities
 from sidecar.control.metrics import Counts
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
-from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
+from sidecar.errors import ClusterUnreachable, IdentityRefused
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
 
 HELLO_WITHIN: Final = 10.0  # seconds
@@ -34,12 +36,15 @@ class Discovery(DiscoveryServicer):
         fleet: Fleet,
         counts: Counts,
         clock: Callable[[], float],
+        identities: Identities | None = None,
     ) -> None:
+        """With `identities` nobody is served who has not shown whose sidecar it is."""
         self._catalogue = catalogue
         self._log = log
         self._fleet = fleet
         self._counts = counts
         self._clock = clock
+        self._identities = identities
 
     # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
     # The stub is written for the other form of a stream, too.
@@ -68,6 +73,7 @@ class Discovery(DiscoveryServicer):
             async with asyncio.timeout(HELLO_WITHIN):
                 first = await anext(requests)
             if first.HasField("hello"):
+                await self._identify(first.hello, context)
                 address = _readable(context.peer())
                 session = Session(first.hello, address=address, since=self._clock())
                 self._fleet.join(session)
@@ -79,11 +85,35 @@ class Discovery(DiscoveryServicer):
             code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came"
         except ValueError as error:
             reason = str(error)
+        except IdentityRefused as error:
+            code, reason = grpc.StatusCode.UNAUTHENTICATED, str(error)
+        except ClusterUnreachable as error:
+            code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
         except FleetFull as error:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
         self._counts.streams_refused += 1
         await context.abort(code, reason)
         raise AssertionError("abort returned")
+
+    async def _identify(self, hello: Hello, context: Context) -> None:
+        """A Hello is of whom it says it is. Raises IdentityRefused, ClusterUnreachable."""
+        if self._identities is None:
+            return
+        sent = dict(context.invocation_metadata() or ())
+        scheme, _, token = str(sent.get("authorization", "")).partition(" ")
+        found = next(iter(context.auth_context().get("peer_spiffe_id") or ()), b"")
+        workload = await self._identities.workload(
+            token if scheme.lower() == "bearer" else None,
+            bytes(found).decode("utf-8", "replace") or None,
+            hello.registration,
+        )
+        if hello.namespace != workload.namespace:
+            raise IdentityRefused(
+                f"it asks for namespace {hello.namespace!r}, and is of {workload.namespace!r}"
+            )
+        if workload.labels is not None and dict(hello.labels) != dict(workload.labels):
+            raise IdentityRefused("its labels are not those of its registration")
+        hello.sidecar_id = workload.name(hello.sidecar_id)
 
     async def _read(self, requests: Requests, session: Session) -> None:
         reason = "the sidecar ended the stream"

@@ -67,6 +67,10 @@ class DiscoveryClient:
 
     `adopt` makes a verified assignment the enforced one; it raises DocumentsInvalid or
     ReleaseRefused to keep the one before. `state` may be None: then nothing outlives the process.
+
+    `credentials` (none: without TLS) and `token` (that of the pod) are asked for at each
+    connection, since their files change; they raise SidecarError. `registration` is what the
+    webhook signed.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class DiscoveryClient:
         state: StateDirectory | None,
         revocations: RevocationList | None = None,
         build: str = "",
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Callable[[], grpc.ChannelCredentials] | None = None,
+        token: Callable[[], str] | None = None,
+        registration: str = "",
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -104,6 +110,8 @@ class DiscoveryClient:
         self._state = state
         self._build = build
         self._credentials = credentials
+        self._token = token
+        self._registration = registration
         self._clock = clock
         self._chance = chance
         self._sleep = sleep
@@ -161,7 +169,7 @@ class DiscoveryClient:
                 reason = await self._session()
             except aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
-            except (aio.BaseError, asyncio.InvalidStateError) as error:
+            except (aio.BaseError, asyncio.InvalidStateError, SidecarError) as error:
                 reason = str(error)  # the stream had ended while a push was being adopted
             finally:
                 self._disconnected()
@@ -197,13 +205,21 @@ class DiscoveryClient:
     def _channel(self) -> aio.Channel:
         if self._credentials is None:
             return aio.insecure_channel(self.control_plane, options=_OPTIONS)
-        return aio.secure_channel(self.control_plane, self._credentials, options=_OPTIONS)
+        return aio.secure_channel(self.control_plane, self._credentials(), options=_OPTIONS)
+
+    async def _metadata(self) -> aio.Metadata:
+        if self._token is None:
+            return aio.Metadata()
+        token = await asyncio.to_thread(self._token)
+        return aio.Metadata(("authorization", f"Bearer {token}"))
 
     async def _session(self) -> str:
         """One stream, until it ends; why it did, where gRPC does not raise."""
         async with self._channel() as channel:
             # Without an iterator of requests the stream has `write`; grpc-stubs do not know that.
-            stream: Stream = DiscoveryStub(channel).Stream()  # type: ignore[call-arg]
+            stream: Stream = DiscoveryStub(channel).Stream(  # type: ignore[call-arg]
+                metadata=await self._metadata()
+            )
             await stream.write(FromSidecar(hello=self._hello()))
             try:
                 while True:
@@ -248,6 +264,7 @@ class DiscoveryClient:
                 *([self.revocations.subscription()] if self.revocations is not None else []),
             ],
             enforced=convert.enforced_to_wire(versions),
+            registration=self._registration,
         )
 
     async def _receive(self, stream: Stream, message: FromControl) -> None:

@@ -142,10 +142,13 @@ class PolicySource:
 
     def _client(self, control_plane: Address) -> DiscoveryClient:
         settings = self._settings
-        pem = settings.trust.read_bytes() if settings.trust is not None else None
-        trust = trust_for(str(control_plane), trust_pem=pem, pinned=frozenset())
+        from sidecar.facts.control_channel import channel_credentials, pem, pod_token
         from sidecar.facts.discovery import DiscoveryClient  # gRPC: 13 MiB that files do not need
         from sidecar.facts.revocations import RevocationList
+
+        trusted = pem(settings.trust) if settings.trust is not None else None
+        trust = trust_for(str(control_plane), trust_pem=trusted, pinned=frozenset())
+        ca, token = settings.control_plane_ca, settings.control_plane_token
 
         self._state = self._open_state(control_plane)  # once it is clear that it will be used
         return DiscoveryClient(
@@ -158,7 +161,12 @@ class PolicySource:
             state=self._state,
             revocations=RevocationList(self._held, self._withdraw, self._state),
             build=__version__,
-        )
+            credentials=None if ca is None else channel_credentials(
+                ca, settings.control_plane_cert, settings.control_plane_key
+            ),
+            token=None if token is None else pod_token(token),
+            registration=settings.registration,
+        )  # fmt: skip
 
     def _open_state(self, control_plane: Address) -> StateDirectory | None:
         """A folder that was named must work; the default one may be missing, which is said."""

@@ -146,11 +146,16 @@ class Hello(_message.Message):
     BUILD_FIELD_NUMBER: _builtins.int
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     ENFORCED_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
     sidecar_id: _builtins.str
     """Stable over restarts; a second stream with the same id replaces the first."""
     namespace: _builtins.str
     build: _builtins.str
     """Version of the sidecar program."""
+    registration: _builtins.str
+    """What the injection webhook signed of its pod: a JWS, see sidecar/facts/registration.py. Its
+    namespace and labels are then those above. Empty: nobody signed anything.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -170,10 +175,11 @@ class Hello(_message.Message):
         build: _builtins.str = ...,
         subscriptions: _abc.Iterable[Global___Subscription] | None = ...,
         enforced: _abc.Iterable[Global___Enforced] | None = ...,
+        registration: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "enforced", b"enforced", "labels", b"labels", "namespace", b"namespace", "sidecar_id", b"sidecar_id", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "enforced", b"enforced", "labels", b"labels", "namespace", b"namespace", "registration", b"registration", "sidecar_id", b"sidecar_id", "subscriptions", b"subscriptions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,86 @@
+"""The certificate that sidecars are shown, from files that are replaced where they are."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from sidecar.errors import Misuse
+
+_log: Final = logging.getLogger(__name__)
+_Stamp = tuple[tuple[int, int], ...]
+
+
+class ServerCertificates:
+    """`credentials` for a listener. New files count from the next connection on; files that cannot
+    be read are said, and those before them stay in use."""
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        """With `client_ca` a certificate that these CAs vouch for is required of clients."""
+        self._certificate = certificate
+        self._key = key
+        self._client_ca = client_ca
+        self._seen: _Stamp = ()
+        self._error = ""
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Raises Misuse where the files are of no use."""
+        try:
+            self._seen = self._stamp()
+            first = self._configuration()
+        except (OSError, ValueError) as error:
+            raise Misuse(f"--tls-cert, --tls-key, --tls-client-ca: {error}") from None
+        return grpc.dynamic_ssl_server_credentials(
+            first,
+            self._changed,  # type: ignore[arg-type]  # None is "as before"; the stubs forgot it
+            require_client_authentication=self._client_ca is not None,
+        )
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Asked by gRPC before each handshake; None: as before."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return None
+            configuration = self._configuration()
+        except (OSError, ValueError) as error:
+            if str(error) != self._error:
+                self._error = str(error)
+                _log.error("the certificate before stays in use: %s", error)
+            return None
+        self._seen, self._error = stamp, ""
+        return configuration
+
+    def _stamp(self) -> _Stamp:
+        files = (self._certificate, self._key, self._client_ca)
+        stats = [file.stat() for file in files if file is not None]
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
+        _check_pair(certificate, key)
+        ca = self._client_ca.read_bytes() if self._client_ca is not None else None
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
+
+
+def _check_pair(certificate: bytes, key: bytes) -> None:
+    """gRPC says nothing of a key that is another certificate's, and then serves nobody. Raises
+    ValueError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_private_key,
+    )
+
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    try:
+        shown = x509.load_pem_x509_certificate(certificate).public_key().public_bytes(*form)
+        held = load_pem_private_key(key, None).public_key().public_bytes(*form)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"no readable PEM: {error}") from None
+    if shown != held:
+        raise ValueError("the key is not that of the certificate")

@@ -1,0 +1,1 @@
+"""The Kubernetes admission webhook: a pod becomes a pod with a sidecar."""

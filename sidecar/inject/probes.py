@@ -1,0 +1,85 @@
+"""Probes and hooks of a pod whose ports the sidecar has taken over.
+
+The kubelet has no token. In mode `redirect` its probes would reach the sidecar, so they are turned
+into probes of the health port, and the sidecar makes them (`--probes`) and says how they went. In
+mode `port` the kubelet still reaches the application, but by number: the port's name has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final
+
+from sidecar.inject.ports import Container, numbered
+from sidecar.inject.terms import HEALTH, Refused
+
+_PROBES: Final = {
+    "startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness",
+}  # fmt: skip
+_HOOKS: Final = {"postStart": "poststart", "preStop": "prestop"}
+
+
+def handlers(container: Container) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the kubelet does with a container: a short name of each, and its handler."""
+    for field, name in _PROBES.items():
+        if container.get(field):
+            yield name, container[field]
+    for field, name in _HOOKS.items():
+        if (container.get("lifecycle") or {}).get(field):
+            yield name, container["lifecycle"][field]
+
+
+def by_number(container: Container, name: str) -> None:
+    """Handlers that name this port name its number from now on."""
+    for _, handler in handlers(container):
+        for kind in ("httpGet", "tcpSocket"):
+            aim = handler.get(kind)
+            if aim is not None and aim.get("port") == name:
+                aim["port"] = numbered(container, name)
+
+
+def through_sidecar(
+    containers: Iterable[Container], excluded: Collection[int]
+) -> dict[str, dict[str, Any]]:
+    """Turns handlers of taken ports into requests to the health port: what the sidecar is to do
+    for each, by its name there (`--probes`). Raises Refused."""
+    found: dict[str, dict[str, Any]] = {}
+    for container in containers:
+        for name, handler in handlers(container):
+            wanted = _wanted(container, name, handler)
+            if wanted is None or next(iter(wanted.values()))["port"] in excluded:
+                continue
+            probe = f"{container['name']}-{name}"
+            if probe in found:
+                raise Refused("probes", f"two containers are named {container['name']}")
+            found[probe] = wanted
+            if name not in _HOOKS.values():  # a hook has no time-out of its own
+                seconds = int(handler.get("timeoutSeconds") or 1)
+                wanted["timeout"] = seconds
+                handler["timeoutSeconds"] = seconds + 1  # the sidecar's own comes first
+            else:
+                wanted["timeout"] = 30
+            for kind in ("httpGet", "tcpSocket", "grpc"):
+                handler.pop(kind, None)
+            handler["httpGet"] = {"path": f"/probe/{probe}", "port": HEALTH, "scheme": "HTTP"}
+    return found
+
+
+def _wanted(container: Container, name: str, handler: dict[str, Any]) -> dict[str, Any] | None:
+    """What a handler does, if it goes over the network to a port of the pod."""
+    if http := handler.get("httpGet"):
+        if http.get("host"):
+            return None  # somebody else is asked
+        aim: dict[str, Any] = {
+            "port": numbered(container, http["port"]),
+            "path": http.get("path") or "/",
+            "scheme": http.get("scheme") or "HTTP",
+        }
+        if http.get("httpHeaders"):
+            aim["headers"] = {each["name"]: each["value"] for each in http["httpHeaders"]}
+        return {"http": aim}
+    if tcp := handler.get("tcpSocket"):
+        return {"tcp": {"port": numbered(container, tcp["port"])}}
+    if grpc := handler.get("grpc"):
+        return {"grpc": {"port": int(grpc["port"]), "service": grpc.get("service") or ""}}
+    return None

@@ -1,0 +1,269 @@
+"""The webhook as a server: `POST /inject` by TLS for the API server; health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from sidecar.errors import ClusterUnreachable, Misuse
+from sidecar.facts.kubernetes import KubernetesApi
+from sidecar.inject.certificates import Material
+from sidecar.inject.pod import Injection, inject
+from sidecar.inject.review import BadReview, Request, answer, leave, read, refuse
+from sidecar.inject.sources import Ready, Sources
+
+MAX_REVIEW: Final = 4 * 1024 * 1024  # bytes; an object of Kubernetes has at most 1.5 MiB
+AT_ONCE: Final = 256  # reviews
+NAMESPACES: Final = 10_000  # remembered
+FRESH: Final = 10.0  # seconds that a namespace's labels count
+RETRY: Final = 5.0  # seconds until the cluster's version is asked for again
+EVERY: Final = 3600.0
+NATIVE_SINCE: Final = (1, 29)  # sidecar containers are on by default
+
+_log: Final = logging.getLogger("sidecar.inject")
+
+
+class Webhook:
+    """Answers reviews. `ready` gives what they need, or says what is missing."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        ready: Callable[[], Ready | str],
+        *,
+        insecure_allow_uninjected: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With the insecure setting a pod that cannot get its sidecar for reasons that are not its
+        own is created without."""
+        self.results: dict[str, int] = {}
+        self._api = api
+        self._ready = ready
+        self._allow = insecure_allow_uninjected
+        self._clock = clock
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._labels: dict[str, tuple[float, Mapping[str, str]]] = {}
+
+    async def handle(self, http: web.Request) -> web.Response:
+        """One AdmissionReview."""
+        try:
+            request = read(await http.read())
+        except BadReview as error:
+            self._count("bad_review")
+            return web.Response(status=400, text=f"{error}\n")
+        async with self._turns:
+            found, result = await self._answer(request)
+        self._count(result)
+        return web.json_response(found)
+
+    async def _answer(self, request: Request) -> tuple[dict[str, Any], str]:
+        try:
+            ready = self._ready()
+            if isinstance(ready, str):
+                return self._unable(request, ready)
+            labels = await self._namespace_labels(request.namespace)
+        except ClusterUnreachable as error:
+            return self._unable(request, str(error))
+        try:
+            return await asyncio.to_thread(
+                answer, request, lambda: self._inject(request, labels, ready)
+            )
+        except Exception:  # noqa: BLE001 - no pod may start without its sidecar for a defect
+            _log.exception("injecting into a pod of %s failed", request.namespace)
+            return self._unable(request, "internal error; the webhook's log has it")
+
+    def _inject(self, request: Request, labels: Mapping[str, str], ready: Ready) -> Injection:
+        return inject(request.pod, request.namespace, labels, ready.terms, ready.key)
+
+    def _unable(self, request: Request, why: str) -> tuple[dict[str, Any], str]:
+        if self._allow:
+            return leave(request.uid, f"the pod has no sidecar: {why}"), "unable_let_in"
+        return refuse(request.uid, why), "unable"
+
+    async def _namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Raises ClusterUnreachable."""
+        known = self._labels.get(name)
+        if known is not None and self._clock() < known[0]:
+            return known[1]
+        found = await self._api.get(f"/api/v1/namespaces/{name}")
+        labels = (found.get("metadata") or {}).get("labels") or {}
+        if len(self._labels) >= NAMESPACES:
+            self._labels.clear()
+        self._labels[name] = self._clock() + FRESH, labels
+        return labels
+
+    def _count(self, result: str) -> None:
+        self.results[result] = self.results.get(result, 0) + 1
+
+
+class Shown:
+    """The TLS context, whose certificate can be changed while it serves."""
+
+    def __init__(self) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.ends = 0.0  # of the certificate, Unix time
+
+    def missing(self) -> str:
+        """Why nothing can be shown; empty: it can."""
+        return "" if self.ends else "there is no certificate yet"
+
+    def use(self, material: Material) -> None:
+        """Of a Secret. The library takes files only, so it gets some for a moment."""
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+            for file, data in (
+                (certificate, material.certificate), (key, material.certificate_key),
+            ):  # fmt: skip
+                file.touch(0o600)
+                file.write_bytes(data)
+            self.context.load_cert_chain(certificate, key)
+        self.ends = material.ends()
+
+    def use_files(self, certificate: Path, key: Path) -> None:
+        """Raises Misuse."""
+        try:
+            self.context.load_cert_chain(certificate, key)
+            self.ends = Material(b"", b"", certificate.read_bytes(), b"", b"").ends()
+        except (OSError, ValueError) as error:
+            raise Misuse(f"--tls-cert, --tls-key: {error}") from None
+
+
+async def native_sidecars(api: KubernetesApi) -> bool:
+    """Whether the cluster runs sidecar containers. Raises ClusterUnreachable."""
+    found = await api.get("/version")
+    try:
+        digits = ("".join(filter(str.isdigit, str(found[part]))) for part in ("major", "minor"))
+        major, minor = (int(each) for each in digits)
+    except (KeyError, ValueError):
+        raise ClusterUnreachable("the API server does not say its version") from None
+    return (major, minor) >= NATIVE_SINCE
+
+
+async def watch_version(api: KubernetesApi, sources: Sources) -> None:
+    """Tells `sources` whether the cluster runs sidecar containers, once it says so, and again
+    should it be upgraded."""
+    said = ""
+    while True:
+        try:
+            sources.native = await native_sidecars(api)
+        except ClusterUnreachable as error:
+            if str(error) != said:
+                said = str(error)
+                _log.warning("%s", error)
+            await asyncio.sleep(RETRY)
+        else:
+            await asyncio.sleep(EVERY)
+
+
+async def watch_files(shown: Shown, certificate: Path, key: Path) -> None:
+    """Shows new files once they have changed; those that are of no use are said, and the ones
+    before stay in use."""
+
+    def stamp() -> tuple[tuple[int, int], ...]:
+        return tuple((f.stat().st_mtime_ns, f.stat().st_ino) for f in (certificate, key))
+
+    seen = stamp()
+    while True:
+        await asyncio.sleep(FRESH)
+        try:
+            found = await asyncio.to_thread(stamp)
+            if found != seen:
+                seen = found
+                shown.use_files(certificate, key)
+        except (OSError, Misuse) as error:
+            _log.error("the certificate before stays in use: %s", error)
+
+
+class _Metrics(Collector):
+    def __init__(self, webhook: Webhook, shown: Shown) -> None:
+        self._webhook = webhook
+        self._shown = shown
+
+    def collect(self) -> Iterator[Metric]:
+        reviews = CounterMetricFamily(
+            "sidecar_inject_reviews", "Pods reviewed, by what came of them.", labels=["result"]
+        )
+        for result, count in sorted(self._webhook.results.items()):
+            reviews.add_metric([result], count)
+        yield reviews
+        yield GaugeMetricFamily(
+            "sidecar_inject_certificate_expiry_timestamp_seconds",
+            "When the certificate that the API server is shown ends; 0: there is none.",
+            value=self._shown.ends,
+        )
+
+
+class Servers:
+    """`start`, then `close`."""
+
+    def __init__(self, webhook: Webhook, shown: Shown, ready: Callable[[], str]) -> None:
+        """`ready` says what is missing; empty: nothing."""
+        self._webhook = webhook
+        self._shown = shown
+        self._ready = ready
+        self._open = AsyncExitStack()
+
+    async def start(self, listen: tuple[str, int], http: tuple[str, int]) -> tuple[str, str]:
+        """Where both listen now. Raises Misuse."""
+        reviews = web.Application(client_max_size=MAX_REVIEW)
+        reviews.router.add_post("/inject", self._webhook.handle)
+        pages = web.Application()
+        pages.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        registry = CollectorRegistry()
+        registry.register(_Metrics(self._webhook, self._shown))
+        self._registry = registry
+        return (
+            await self._serve("--listen", reviews, listen, self._shown.context),
+            await self._serve("--http", pages, http, None),
+        )
+
+    async def close(self) -> None:
+        """Reviews under way are answered first."""
+        await self._open.aclose()
+
+    async def _serve(
+        self, flag: str, app: web.Application, where: tuple[str, int], tls: ssl.SSLContext | None
+    ) -> str:
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        self._open.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, *where, ssl_context=tls)
+        try:
+            await site.start()
+        except OSError as error:
+            raise Misuse(f"{flag} {where[0]}:{where[1]}: {error.strerror}") from None
+        host, port = runner.addresses[0][:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        missing = self._ready()
+        return web.Response(
+            status=503 if missing else 200, text=f"{missing}\n" if missing else "ready\n"
+        )
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,222 @@
+"""Pods of every shape, as golden files; and what must be true of all of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jsonpatch
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.facts.registration import verify
+from sidecar.inject.original import seal
+from sidecar.inject.patch import difference
+from sidecar.inject.pod import inject
+from sidecar.inject.terms import ORIGINAL, Refused
+from tests.inject.common import KEY, PLAIN, PUBLIC, TERMS, container, environment, injected, pod
+from tests.inject.golden import CASES, came_to, file, text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_becomes_of_it(name: str) -> None:
+    assert text(name) == file(name).read_text(), "python -m tests.inject.golden, and read the diff"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {found.stem for found in file("x").parent.glob("*.yaml")} == set(CASES)
+
+
+WITH_SIDECAR = [name for name in CASES if "pod" in came_to(name)]
+
+
+@pytest.mark.parametrize("name", WITH_SIDECAR)
+def test_a_second_time_comes_to_the_same(name: str) -> None:
+    case = CASES[name]
+    before = copy.deepcopy(case["pod"])
+    terms = case.get("terms", {})
+    once = injected(case["pod"], labels=case.get("namespaceLabels"), **terms)
+    again = injected(dict(once.pod), labels=case.get("namespaceLabels"), **terms)
+    assert again.pod == once.pod
+    assert difference(once.pod, again.pod) == []
+    assert case["pod"] == before, "the pod that came in is left alone"
+
+
+@pytest.mark.parametrize("name", WITH_SIDECAR)
+def test_the_patch_makes_that_pod(name: str) -> None:
+    case = CASES[name]
+    found = injected(case["pod"], labels=case.get("namespaceLabels"), **case.get("terms", {}))
+    operations = json.loads(json.dumps(difference(case["pod"], found.pod)))
+    assert jsonpatch.apply_patch(copy.deepcopy(case["pod"]), operations) == found.pod
+
+
+@pytest.mark.parametrize("name", WITH_SIDECAR)
+def test_other_terms_begin_from_what_the_pod_was(name: str) -> None:
+    case = CASES[name]
+    once = injected(case["pod"], labels=case.get("namespaceLabels"), **case.get("terms", {}))
+    other = {"image": "registry.example/sidecar:9", "native": True, **case.get("terms", {})}
+    fresh = injected(case["pod"], labels=case.get("namespaceLabels"), **other)
+    assert injected(dict(once.pod), labels=case.get("namespaceLabels"), **other).pod == fresh.pod
+
+
+@pytest.mark.parametrize("name", WITH_SIDECAR)
+def test_the_sidecar_keeps_to_the_restricted_standard(name: str) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    case = CASES[name]
+    found = injected(case["pod"], labels=case.get("namespaceLabels"), **case.get("terms", {}))
+    security = container(found.pod)["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert security["readOnlyRootFilesystem"] is True
+    names = {volume["name"] for volume in found.pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in container(found.pod)["volumeMounts"]} <= names
+
+
+def test_what_others_changed_meanwhile_stays() -> None:
+    once = copy.deepcopy(dict(injected(pod(PLAIN)).pod))
+    once["spec"]["containers"].append({"name": "mesh", "image": "m"})
+    once["spec"]["containers"][0]["env"] = [{"name": "ADDED", "value": "1"}]
+    container(once)["image"] = "somebody/elses:1"
+    again = injected(once).pod
+    assert [each["name"] for each in again["spec"]["containers"]] == ["app", "mesh"]
+    assert container(again, "app")["env"] == [{"name": "ADDED", "value": "1"}]
+    assert container(again)["image"] == TERMS.image
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "yes",
+        "",
+        seal({}, Ed25519PrivateKey.from_private_bytes(bytes(32))),
+        # What this webhook signs elsewhere is no statement of what a pod was.
+        environment(injected(pod(PLAIN)).pod)["SIDECAR_REGISTRATION"],
+    ],
+)
+def test_nobody_can_pretend_that_a_pod_has_its_sidecar(forged: str) -> None:
+    given = pod(PLAIN)
+    given["metadata"]["annotations"] = {ORIGINAL: forged}
+    with pytest.raises(Refused, match="is not what this webhook has written"):
+        injected(given)
+
+
+def test_an_annotation_of_another_pod_puts_the_sidecar_in_all_the_same() -> None:
+    given = pod(PLAIN)
+    sealed = injected(CASES["probes"]["pod"]).pod["metadata"]["annotations"][ORIGINAL]
+    given["metadata"]["annotations"] = {ORIGINAL: sealed}
+    found = injected(given).pod
+    assert container(found)["image"] == TERMS.image
+    assert environment(found)["SIDECAR_UPSTREAM"] == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "expected"),
+    [
+        ({"generateName": "web-"}, {"serviceAccountName": "web"}, ("web", "web-", True)),
+        ({"name": "web-0"}, {}, ("default", "web-0", False)),
+        ({"name": "web-0", "generateName": "web-"}, {}, ("default", "web-0", False)),
+        ({}, {"serviceAccount": "old"}, ("old", "", False)),
+    ],
+)
+def test_the_registration_is_of_this_pod(
+    metadata: dict[str, Any], spec: dict[str, Any], expected: tuple[str, str, bool]
+) -> None:
+    given = pod(PLAIN)
+    del given["spec"]["serviceAccountName"]
+    given["metadata"] = {"labels": {"app": "web", "pod-template-hash": "x"}, **metadata}
+    given["spec"].update(spec)
+    variables = environment(injected(given, "bank").pod)
+    found = verify(variables["SIDECAR_REGISTRATION"], [PUBLIC])
+    assert (found.service_account, found.pod, found.generated) == expected
+    assert (found.namespace, found.labels) == ("bank", {"app": "web"})
+    assert variables["SIDECAR_NAMESPACE"] == "bank"
+    assert variables["SIDECAR_LABEL"] == "app=web"
+
+
+@pytest.mark.parametrize(
+    ("grace", "native", "drain"),
+    [(None, True, "20s"), (30, False, "20s"), (10, True, "8s"), (10, False, "3s"), (0, True, "1s")],
+)
+def test_requests_in_flight_end_before_the_pod_does(
+    grace: int | None, native: bool, drain: str
+) -> None:
+    given = pod(PLAIN)
+    if grace is not None:
+        given["spec"]["terminationGracePeriodSeconds"] = grace
+    assert environment(injected(given, native=native).pod)["SIDECAR_DRAIN"] == drain
+
+
+NAMES = st.sampled_from(["app", "other", "third"])
+PORTS = st.lists(
+    st.fixed_dictionaries(
+        {"containerPort": st.integers(1, 7300)},
+        optional={
+            "name": st.sampled_from(["http", "metrics", "admin"]),
+            "protocol": st.sampled_from(["TCP", "UDP"]),
+        },
+    ),
+    max_size=3,
+)
+PROBE = st.one_of(
+    st.fixed_dictionaries({"httpGet": st.fixed_dictionaries({"port": st.integers(1, 65535)})}),
+    st.fixed_dictionaries({"tcpSocket": st.fixed_dictionaries({"port": st.just("http")})}),
+    st.fixed_dictionaries({"exec": st.just({"command": ["true"]})}),
+)
+CONTAINERS = st.lists(
+    st.fixed_dictionaries(
+        {"name": NAMES, "image": st.just("i")},
+        optional={"ports": PORTS, "readinessProbe": PROBE, "livenessProbe": PROBE},
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda each: str(each["name"]),
+)
+
+
+@settings(max_examples=200)
+@given(
+    containers=CONTAINERS,
+    annotations=st.dictionaries(
+        st.sampled_from(["authz.sidecar/port", "authz.sidecar/mode", "authz.sidecar/inject"]),
+        st.sampled_from(["http", "8080", "port", "redirect", "true", "false"]),
+    ),
+    native=st.booleans(),
+)
+def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
+    containers: list[dict[str, Any]], annotations: dict[str, str], native: bool
+) -> None:
+    given_pod: dict[str, Any] = {
+        "metadata": {"name": "p", "annotations": annotations},
+        "spec": {"containers": containers},
+    }
+    try:
+        once = injected(given_pod, native=native)
+    except Refused:
+        return
+    again = injected(dict(once.pod), native=native)
+    assert again.pod == once.pod
+    if once.result != "injected":
+        assert once.pod == given_pod
+    elif environment(once.pod)["SIDECAR_UPSTREAM"] != "original-destination":
+        # A Service that knows the port by name finds the sidecar, and nothing else.
+        name = container(once.pod)["ports"][0]["name"]
+        everyone = [*once.pod["spec"]["containers"], *once.pod["spec"].get("initContainers", [])]
+        having = [
+            each["name"]
+            for each in everyone
+            for port in each.get("ports") or []
+            if port.get("name") == name and port.get("protocol", "TCP") == "TCP"
+        ]
+        assert having == ["sidecar"]
+
+
+def test_a_pod_is_yaml_that_kubectl_reads() -> None:
+    found = inject(pod(PLAIN), "shop", {}, TERMS, KEY)
+    assert yaml.safe_load(yaml.safe_dump(dict(found.pod))) == found.pod
