@@ -26,6 +26,8 @@ from sidecar.config import (
 from sidecar.decide.documents import Document
 from sidecar.decide.revocations import Revocation
 from sidecar.edge import admin
+from sidecar.edge.families import probe_family
+from sidecar.edge.probes import Probes
 from sidecar.facts import registration
 from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection
@@ -73,6 +75,7 @@ class DataPlane:
             settings, self._adopt, authorizer.evidence.revocations, self._withdraw
         )
         self._servers = inspection.Servers()
+        self._probes = Probes(settings.probes)
         self._enforced = inspection.Enforced()
         self._listening: dict[str, str] = {}
         self._draining = False
@@ -100,8 +103,9 @@ class DataPlane:
         )  # fmt: skip
         # Last: who hears that we are ready finds all the rest.
         await self._servers.start(
-            "health", settings.health, admin.health_pages(self._page, self._ready)
-        )
+            "health", settings.health, admin.health_pages(self._page, self._ready),
+            self._probes.pages(),
+        )  # fmt: skip
         settle()
 
     async def stop(self) -> None:
@@ -111,6 +115,7 @@ class DataPlane:
         await self.source.close()
         await self.keys.close()
         await self._servers.close()
+        await self._probes.close()
         await self.serving.close()
 
     def reload_soon(self) -> None:
@@ -159,6 +164,8 @@ class DataPlane:
         )
         yield from self.source.families()
         yield from inspection.key_families(self.keys)
+        if self.settings.probes:
+            yield probe_family(self._probes.counts)
 
 
 def run_data_plane(settings: RunSettings) -> int:

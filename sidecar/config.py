@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar import config_fleet, config_inject, config_limits, config_tls
+from sidecar import config_fleet, config_inject, config_limits, config_probes, config_tls
 from sidecar.config_fleet import CONTROL_PLANE as CONTROL_PLANE
 from sidecar.config_fleet import ControlPlaneSettings as ControlPlaneSettings
 from sidecar.config_fleet import FleetSettings as FleetSettings
@@ -40,6 +40,8 @@ from sidecar.decide.documents import seconds
 from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.edge.forwarded import network
 from sidecar.edge.limits import Limits
+from sidecar.edge.original import ORIGINAL_DESTINATION
+from sidecar.edge.probes import Probe
 from sidecar.errors import Misuse
 
 _EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
@@ -79,6 +81,7 @@ class RunSettings:
     client_cert_header: str = ""
     dpop_nonce_key: Path | None = None
     subjects: Path | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
     control_plane_ca: str | None = None
     control_plane_token: Path | None = None
     control_plane_cert: Path | None = None
@@ -89,12 +92,17 @@ class RunSettings:
 RUN: Final = (
     _Setting(
         "upstream", config_tls.upstream, "URL",
-        "the service behind, http://HOST:PORT, https://HOST:PORT or unix:///PATH",
+        "the service behind, http://HOST:PORT, https://HOST:PORT or unix:///PATH; or "
+        "`original-destination`: where each caller connected to, before `sidecar redirect`",
     ),
     _Setting("policies", to_documents, "PATH", "decide with the documents in this file or folder"),
     _Setting("control-plane", address, "HOST:PORT", "decide with what this control plane pushes"),
     _Setting("listen", address, "HOST:PORT", "where traffic arrives", "127.0.0.1:7400"),
     _Setting("health", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7401"),
+    _Setting(
+        "probes", config_probes.to_probes, "JSON",
+        "probes of the service that the health port does at /probe/NAME",
+    ),
     _Setting(
         "admin", address, "HOST:PORT",
         "the same and /snapshot /config /decisions", "127.0.0.1:7402",
@@ -206,8 +214,8 @@ def _group(key: str) -> str:
     if key.startswith("tls-") or key == "trust-bundle":
         return "TLS for clients"
     traffic = (
-        "listen", "health", "admin", "workers", "drain", "trusted-proxy", "client-cert-header",
-        "dpop-nonce-key",
+        "listen", "health", "probes", "admin", "workers", "drain", "trusted-proxy",
+        "client-cert-header", "dpop-nonce-key",
     )  # fmt: skip
     return "traffic" if key in traffic else "what is decided, and with what"
 
@@ -231,6 +239,12 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
             "`sidecar init` writes a first set of documents"
         )
     _distinct(mistakes, values, ("listen", "health", "admin"))
+    listen = values.get("listen")
+    redirected = values.get("upstream") == ORIGINAL_DESTINATION
+    if redirected and isinstance(listen, Address) and listen.host not in _EVERYWHERE:
+        mistakes.append(
+            f"--listen: redirected connections do not reach {listen}; give [::]:{listen.port}"
+        )
     mistakes += config_tls.mistakes(values, unread)
     mistakes += config_fleet.client_mistakes(values, unread)
     if mistakes:
@@ -271,6 +285,7 @@ def run_settings(args: argparse.Namespace, environ: Mapping[str, str] | None = N
         client_cert_header=values.get("client_cert_header", ""),
         dpop_nonce_key=values.get("dpop_nonce_key"),
         subjects=values.get("subjects"),
+        probes=values.get("probes", {}),
     )
 
 

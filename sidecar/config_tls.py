@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sidecar.decide.workloads import trust_domain
 from sidecar.edge.fields import CERTIFICATE_HEADERS
+from sidecar.edge.original import ORIGINAL_DESTINATION
 
 _HOST: Final = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]+(?:%[a-z0-9_.-]+)?")
 """A name or an address as `urlsplit` gives them, lower-case and without brackets."""
@@ -22,7 +23,9 @@ _LONGEST_SOCKET: Final = 107  # bytes: sockaddr_un holds 108 with its end
 
 
 def upstream(text: str) -> str:
-    """`http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`."""
+    """`http://HOST:PORT`, `https://HOST:PORT`, `unix:///PATH` or `original-destination`."""
+    if text == ORIGINAL_DESTINATION:
+        return text
     parts = urlsplit(text)
     if parts.scheme == "unix":
         return _socket(text)
@@ -39,7 +42,7 @@ def upstream(text: str) -> str:
     ):
         raise ValueError(
             f"{text!r} is not http://HOST:PORT, such as http://127.0.0.1:8080, nor "
-            "https://HOST:PORT or unix:///PATH"
+            "https://HOST:PORT, unix:///PATH or original-destination"
         )
     return text.rstrip("/")
 

@@ -15,6 +15,7 @@
     +-- ChannelBroken          between supervisor and worker: gone, or not speaking the protocol
     +-- StoreFailed            the control plane's store refused or lost its footing
     +-- ClusterUnreachable     the Kubernetes API gave no answer, or not the one that was needed
+    +-- RedirectFailed         rules of the packet filter that could not be read, set or removed
     +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
 
 Nothing in here carries a credential: messages are written to logs and terminals as they are.
@@ -140,6 +141,10 @@ class StoreFailed(SidecarError):
 
 class ClusterUnreachable(SidecarError):
     """The Kubernetes API did not do what it was asked for; says which call, and its answer."""
+
+
+class RedirectFailed(SidecarError):
+    """Inbound connections may reach the service undecided; says why and what to do."""
 
 
 class ControlPlaneUnreachable(SidecarError):

@@ -49,6 +49,14 @@ def test_flag_over_environment_over_file(base: list[str], tmp_path: Path) -> Non
     assert found.labels == {"a": "b"}
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:7400", "[::]:7400"])
+def test_the_upstream_may_be_where_callers_were_going(listen: str, tmp_path: Path) -> None:
+    found = settings(
+        ["--upstream", "original-destination", "--policies", str(tmp_path), "--listen", listen]
+    )
+    assert found.upstream == "original-destination"
+
+
 def test_labels(base: list[str]) -> None:
     assert settings([*base, "--label", "a=1", "--label", "b=x=y"]).labels == {"a": "1", "b": "x=y"}
     assert settings(base, {"SIDECAR_LABEL": "a=1,b=2"}).labels == {"a": "1", "b": "2"}
@@ -170,6 +178,15 @@ def test_two_sources_of_policy_are_too_many_even_when_one_is_bad(tmp_path: Path)
             "--admin: [::]:7400 is already --listen's, 127.0.0.1:7400",
         ),
         (["--upstream", "http://h:1", "--policies", "/", "--workers", "65"], "more than 64"),
+        (
+            ["--upstream", "original-destination", "--policies", "/"],
+            "--listen: redirected connections do not reach 127.0.0.1:7400; give [::]:7400",
+        ),
+        (
+            ["--upstream", "original-destination", "--policies", "/", "--upstream-ca", "/dev/null"],
+            "--upstream-ca: ",
+        ),
+        (["--upstream", "original-destinations", "--policies", "/"], "or original-destination"),
         (["--upstream", "http://h:1", "--policies", "/", "--namespace", "A b"], "is not a name"),
         (["--upstream", "http://h:1", "--policies", "/", "--config", "/no"], "cannot read"),
         (["--upstream", "http://h:1", "--policies", "/", "--listen", "::1:80"], "in brackets"),

@@ -25,6 +25,7 @@ CONFIG = {
     "config_inject",
     "config_limits",
     "config_setting",
+    "config_probes",
     "config_tls",
     "config_values",
 }  # below the top, and for it alone

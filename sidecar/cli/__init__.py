@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "the data plane: decide beside a service, forward or challenge",
     "control-plane": "hold policies and push them to sidecars",
     "inject": "the Kubernetes admission webhook that puts a sidecar into pods",
+    "redirect": "lead all inbound TCP of a pod to its sidecar",
     "init": "write a first, commented, working set of documents",
     "check": "every mistake in documents, with file:line:column",
     "test": "cases against policies, with coverage of rules",

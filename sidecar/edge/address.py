@@ -31,7 +31,8 @@ class Address:
         """What a request names that names no host itself."""
         if self.path:
             return "localhost"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        bare = self.host.partition("%")[0]  # a zone means nothing to anyone else
+        host = f"[{bare}]" if ":" in bare else bare
         return f"{host}:{self.port}"
 
     @classmethod

@@ -16,6 +16,7 @@ _CODES: Final[Mapping[int, str]] = {
     408: "request_timeout",
     414: "uri_too_long",
     417: "expectation_failed",
+    421: "misdirected_request",
     431: "header_fields_too_large",
     500: "internal_error",
     501: "not_implemented",
@@ -95,6 +96,15 @@ def too_many_tunnels(decision_id: str) -> Answer:
 
 def too_many_connections() -> Answer:
     return _answer(503, "This proxy holds as many connections as it may.")
+
+
+def misdirected() -> Answer:
+    """To a connection that leads to no service (RFC 9110 section 15.5.20)."""
+    return _answer(421, "This connection leads to no service behind this proxy.")
+
+
+def too_many_destinations(decision_id: str) -> Answer:
+    return _answer(503, "This proxy stands before as many addresses as it may.", decision_id)
 
 
 def last_hop(decision_id: str) -> Answer:

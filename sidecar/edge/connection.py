@@ -30,6 +30,7 @@ from sidecar.edge import answers, assertions
 from sidecar.edge.bodies import LengthBody, body_of, trailers_of
 from sidecar.edge.callers import told
 from sidecar.edge.decision import Decision
+from sidecar.edge.destinations import Destination
 from sidecar.edge.exchange import Exchange
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import (
@@ -42,6 +43,7 @@ from sidecar.edge.lifetime import BODY, CLOSED, DRAIN, GATHER, HEAD, HOLD, LINGE
 from sidecar.edge.sweeper import NEVER
 from sidecar.edge.tunnel import Tunnel
 from sidecar.edge.uploading import Uploading
+from sidecar.edge.upstream import UpstreamPool
 from sidecar.edge.upstream_connection import Failure, UpstreamConnection
 from sidecar.errors import BadMessage, BadRequest
 
@@ -59,8 +61,8 @@ class ClientConnection(Uploading):
     """The client's side. Exchanges call its public methods; so does the proxy's sweeper."""
 
     __slots__ = (
-        "_address", "_certificate", "_open", "_persist", "_pumping", "_scanned", "_task",
-        "_trusted",
+        "_address", "_certificate", "_destination", "_open", "_persist", "_pool", "_pumping",
+        "_scanned", "_task", "_trusted",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy) -> None:
@@ -68,6 +70,8 @@ class ClientConnection(Uploading):
         self._address = ""
         self._trusted = False  # the peer is a proxy of ours
         self._certificate: Certificate | None = None  # that the peer has shown
+        self._pool: UpstreamPool | None = None  # where its requests go
+        self._destination: Destination | None = None  # likewise, where each client has its own
         self._scanned = 0  # of the input, for the end of a head
         self._task: asyncio.Task[Decision] | None = None
         self._persist = True
@@ -89,7 +93,16 @@ class ClientConnection(Uploading):
         self.deadline = self._proxy.sweeper.after(limits.idle)
         if not self._proxy.joined(self):
             self._last_words(answers.too_many_connections())
-        elif self._proxy.callers is not None:
+            return
+        chosen = self._proxy.upstreams.choose(transport)
+        if isinstance(chosen, Answer):
+            self._last_words(chosen)
+            return
+        if isinstance(chosen, Destination):
+            self._destination = chosen
+        else:
+            self._pool = chosen
+        if self._proxy.callers is not None:
             self._certificate = self._proxy.callers.shown(transport.get_extra_info("ssl_object"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -303,7 +316,13 @@ class ClientConnection(Uploading):
             if request.method == "OPTIONS" and self._head.block.hops() == 0:
                 self._own(answers.last_hop(decision.id), request, decision)
                 return
-            exchange = Exchange(self, proxy.pool, self._head, request, decision)
+            pool = self._pool
+            if pool is None or pool.closed:
+                pool = self._choose()
+                if pool is None:
+                    self._own(answers.too_many_destinations(decision.id), request, decision)
+                    return
+            exchange = Exchange(self, pool, self._head, request, decision)
             self._exchange = exchange
             payload, self._payload = self._payload, b""
             exchange.start(
@@ -316,6 +335,15 @@ class ClientConnection(Uploading):
             )
             return
         self._own(refusal(outcome, request, decision.id), request, decision)
+
+    def _choose(self) -> UpstreamPool | None:
+        """The pool that this client's requests go to from here on; None: there are too many.
+
+        Not before one is permitted: nobody else takes one of the few there may be.
+        """
+        if self._destination is not None:
+            self._pool = self._destination.pool()
+        return self._pool
 
     def _own(self, answer: Answer, request: Request, decision: Decision) -> None:
         """What was decided is answered here."""

@@ -44,6 +44,24 @@ def proxy_families(stats: ProxyStats) -> Iterable[Metric]:
     yield counter("sidecar_responses_redacted", "Looked through, sent on.", stats.redacted)
     yield _by("sidecar_responses_withheld", "Not to be looked through.", "reason", stats.withheld)
     yield _by("sidecar_upstream_errors", "Without an answer.", "kind", stats.upstream_errors)
+    yield gauge("sidecar_destinations", "Original destinations at hand.", stats.destinations)
+    yield counter(
+        "sidecar_destinations_closed", "To make room for others.", stats.destinations_closed
+    )
+    yield _by(
+        "sidecar_destinations_refused", "What leads to no upstream.", "reason",
+        stats.destinations_refused,
+    )  # fmt: skip
+
+
+def probe_family(counts: Mapping[tuple[str, str], int]) -> Metric:
+    """Probes of the service behind, by name and result."""
+    family = CounterMetricFamily(
+        "sidecar_probes", "Of the service behind, asked for.", labels=["probe", "result"]
+    )
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
 
 
 def remembered_family() -> Metric:

@@ -57,7 +57,8 @@ class ProxyStats:
 
     __slots__ = (
         "accepted", "bad_requests", "bodies_held", "bodies_refused", "bytes_received",
-        "bytes_sent", "client_aborts", "connections_open", "connections_refused", "in_flight",
+        "bytes_sent", "client_aborts", "connections_open", "connections_refused", "destinations",
+        "destinations_closed", "destinations_refused", "in_flight",
         "inspecting", "redacted", "requests", "retries", "shed", "timeouts", "tunnels",
         "tunnels_cut", "tunnels_open", "tunnels_refused", "upstream_created", "upstream_errors",
         "upstream_idle", "upstream_open",
@@ -89,12 +90,19 @@ class ProxyStats:
         self.upstream_reused = 0
         self.upstream_errors: dict[str, int] = {}  # by `upstream_connection.Failure`
         self.retries = 0
+        self.destinations = 0  # gauge: pools, where callers say where to
+        self.destinations_closed = 0  # to make room for others
+        self.destinations_refused: dict[str, int] = {}  # connections, and requests where there
+        # are too many; by reason: few, ours
         self.inspecting = 0  # gauge: bytes of responses held to be looked through
         self.redacted = 0  # responses that were, and went on
         self.withheld: dict[str, int] = {}  # those that did not, by reason: few, ours
 
     def bad_request(self, reason: str) -> None:
         self.bad_requests[reason] = self.bad_requests.get(reason, 0) + 1
+
+    def destination_refused(self, reason: str) -> None:
+        self.destinations_refused[reason] = self.destinations_refused.get(reason, 0) + 1
 
     def timeout(self, kind: str) -> None:
         self.timeouts[kind] = self.timeouts.get(kind, 0) + 1

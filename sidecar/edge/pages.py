@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.decide.challenge import Answer
-from sidecar.edge import answers
+from sidecar.edge import answers, listening
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import NONE, RequestHead, parse_request_head, request_head_end
 from sidecar.edge.sweeper import date_line
@@ -21,6 +21,8 @@ from sidecar.errors import BadRequest
 
 Pages = Mapping[str, Callable[[], Awaitable[Answer]]]
 """Path -> what is there at the moment."""
+LocalPages = Mapping[str, Callable[[str], Awaitable[Answer]]]
+"""Path -> the same, for who has connected to this address."""
 
 MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16 * 1024
@@ -32,22 +34,22 @@ _log: Final = logging.getLogger("sidecar")
 class PageServer:
     """One listening port. `start`, then `close`."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, local: LocalPages | None = None) -> None:
         self.pages = pages
+        self.local = local or {}
         self.connections: set[_Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Where it listens. Raises OSError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port)
-        name = self._server.sockets[0].getsockname()
+        """Where it listens; `::` is every address. Raises OSError where it cannot be had."""
+        self._servers = await listening.listen(lambda: _Connection(self), host, port)
+        name = self._servers[0].sockets[0].getsockname()
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
         """Stop listening, end every connection."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # aborted transports tell their protocols in the next turn
@@ -121,12 +123,15 @@ class _Connection(asyncio.Protocol):
         self._task.add_done_callback(partial(self._made, head))
 
     async def _page(self, head: RequestHead) -> Answer:
-        page = self._server.pages.get(head.path)
-        if page is None:
-            return answers.no_page(self._server.pages)
+        page, local = self._server.pages.get(head.path), self._server.local.get(head.path)
+        if page is None and local is None:
+            return answers.no_page((*self._server.pages, *self._server.local))
         if head.method not in ("GET", "HEAD"):
             return answers.read_only()
-        return await page()
+        if page is not None:
+            return await page()
+        sockname = self._transport.get_extra_info("sockname")
+        return await local(str(sockname[0])) if local is not None else answers.broken_page()
 
     def _made(self, head: RequestHead, task: asyncio.Task[Answer]) -> None:
         if task is not self._task or task.cancelled():

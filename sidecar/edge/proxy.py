@@ -15,9 +15,11 @@ from sidecar.decide.challenge import Answer
 from sidecar.decide.credentials import Location
 from sidecar.decide.outcomes import Permit
 from sidecar.decide.request import Request
+from sidecar.edge import listening
 from sidecar.edge.callers import Callers
 from sidecar.edge.connection import ClientConnection
 from sidecar.edge.decision import Decision
+from sidecar.edge.destinations import Destinations
 from sidecar.edge.evidence import ReadBody
 from sidecar.edge.forwarded import NOBODY, TrustedProxies
 from sidecar.edge.handshakes import Handshakes
@@ -74,7 +76,7 @@ class Proxy:
     def __init__(
         self,
         authorizer: Authorizer,
-        pool: UpstreamPool,
+        upstreams: UpstreamPool | Destinations,
         limits: Limits | None = None,
         *,
         handshakes: Handshakes | None = None,
@@ -87,10 +89,10 @@ class Proxy:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.authorizer = authorizer
-        self.pool = pool
-        self.limits = limits if limits is not None else pool.limits
-        self.stats: ProxyStats = pool.stats
-        self.sweeper = pool.sweeper
+        self.upstreams = upstreams
+        self.limits = limits if limits is not None else upstreams.limits
+        self.stats: ProxyStats = upstreams.stats
+        self.sweeper = upstreams.sweeper
         self.handshakes = handshakes
         self.callers = callers if handshakes is not None else None
         self.told = told
@@ -117,24 +119,19 @@ class Proxy:
     async def listen(
         self, host: str, port: int, *, reuse_port: bool = False
     ) -> list[tuple[str, int]]:
-        """Accept connections; port 0 picks a free one. Returns the addresses bound.
+        """Accept connections; port 0 picks a free one, `::` is every address. Returns those bound.
 
         Raises Misuse when the address cannot be had.
         """
-        loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                self._accept,
-                host,
-                port,
-                backlog=1024,
-                reuse_port=reuse_port or None,
+            servers = await listening.listen(
+                self._accept, host, port, backlog=1024, reuse_port=reuse_port or None
             )
         except OSError as error:
             raise Misuse(cannot_listen(host, port, error)) from None
-        self._servers.append(server)
+        self._servers += servers
         self.sweeper.start()
-        return [each.getsockname()[:2] for each in server.sockets]
+        return [each.getsockname()[:2] for server in servers for each in server.sockets]
 
     async def drain(self, seconds: float) -> bool:
         """Stop accepting, finish what is under way, close. False: not all within `seconds`.
@@ -180,7 +177,7 @@ class Proxy:
         """End everything at once."""
         await self.drain(0)
         self.tunnels.close()
-        self.pool.close()
+        self.upstreams.close()
         self.sweeper.stop()
         await asyncio.sleep(0)  # aborted transports tell their protocols in the next turn
 

@@ -44,6 +44,10 @@ class Sweeper:
         """Call `sweep(now)` at every tick."""
         self._sweeps.append(sweep)
 
+    def unwatch(self, sweep: Callable[[float], None]) -> None:
+        """No longer do that."""
+        self._sweeps = [each for each in self._sweeps if each != sweep]
+
     def after(self, seconds: float) -> float:
         """The deadline that is at least `seconds` away: `now` may be a tick old."""
         return self.now + seconds + self.interval

@@ -50,10 +50,23 @@ class UpstreamPool:
         self._all: set[UpstreamConnection] = set()
         self._waiting: deque[tuple[Taker, float]] = deque()
         self._opening: dict[asyncio.Task[None], float] = {}
-        self._closed = False
+        self._told = 0  # how many are counted as open; other pools may count beside us
+        self.closed = False  # whoever holds it must ask for another
         self._generation = 0  # of connections; those of an earlier one are not used again
         self._tls_failure = ""  # the last one, which is said once
         sweeper.watch(self.sweep)
+
+    def choose(self, transport: asyncio.BaseTransport) -> UpstreamPool:
+        """Where the requests of a connection just accepted go: to where all others do."""
+        return self
+
+    def busy(self) -> bool:
+        """Whether a request is under way, or waits."""
+        return bool(self._waiting or self._opening) or len(self._all) > len(self._idle)
+
+    def ends(self) -> list[Any]:
+        """Our ends of all connections, as loops name them."""
+        return [each.transport.get_extra_info("sockname") for each in self._all]
 
     def take(self, taker: Taker) -> UpstreamConnection | None:
         """An idle connection, now. None: `taker` is in line and will be called.
@@ -78,7 +91,7 @@ class UpstreamPool:
 
     def take_new(self, taker: Taker) -> None:
         """Get in line for a connection nobody used before, as a retry must (if there is room)."""
-        if self._closed or len(self._waiting) >= self.limits.upstream_waiting:
+        if self.closed or len(self._waiting) >= self.limits.upstream_waiting:
             asyncio.get_running_loop().call_soon(taker.upstream_failed, Failure.BUSY)
             return
         self._waiting.append((taker, self.sweeper.after(self.limits.upstream_wait)))
@@ -103,7 +116,8 @@ class UpstreamPool:
 
     def close(self) -> None:
         """End everything. Exchanges still under way fail."""
-        self._closed = True
+        self.closed = True
+        self.sweeper.unwatch(self.sweep)
         for task in list(self._opening):
             task.cancel()
         for upstream in list(self._all):
@@ -147,7 +161,7 @@ class UpstreamPool:
             self._all.remove(upstream)
             if upstream in self._idle:
                 self._idle.remove(upstream)
-            self._counted()
+                self.stats.upstream_idle -= 1
             self._open()
 
     def _give(self, upstream: UpstreamConnection) -> None:
@@ -161,7 +175,7 @@ class UpstreamPool:
                 self.stats.upstream_reused += 1
             self._counted()
             taker.upstream_ready(upstream)
-        elif len(self._idle) >= self.limits.upstream_idle or self._closed:
+        elif len(self._idle) >= self.limits.upstream_idle or self.closed:
             upstream.discard()
         else:
             upstream.deadline = self.sweeper.after(self.limits.keep)
@@ -175,7 +189,7 @@ class UpstreamPool:
 
     def _open(self) -> None:
         """Open as many as wait and as there is room for."""
-        while len(self._opening) < len(self._waiting) and self._room() and not self._closed:
+        while len(self._opening) < len(self._waiting) and self._room() and not self.closed:
             one = partial(UpstreamConnection, self, self._generation)
             task = asyncio.get_running_loop().create_task(self._connect(one))
             self._opening[task] = self.sweeper.after(self.limits.connect)
@@ -213,5 +227,6 @@ class UpstreamPool:
             taker.upstream_failed(failure)
 
     def _counted(self) -> None:
-        self.stats.upstream_open = len(self._all) + len(self._opening)
-        self.stats.upstream_idle = len(self._idle)
+        now = len(self._all) + len(self._opening)
+        self.stats.upstream_open += now - self._told
+        self._told = now

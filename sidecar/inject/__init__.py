@@ -1,1 +1,1 @@
-"""The Kubernetes admission webhook: a pod becomes a pod with a sidecar."""
+"""What puts a sidecar into a pod, and in the way of everything that reaches it."""

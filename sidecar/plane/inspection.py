@@ -17,7 +17,7 @@ from sidecar import __version__
 from sidecar.config import Address, RunSettings
 from sidecar.decide.documents import PLATFORM, Document
 from sidecar.decide.snapshot import Snapshot
-from sidecar.edge.pages import Pages, PageServer
+from sidecar.edge.pages import LocalPages, Pages, PageServer
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.metrics import counter, gauge, labelled_gauge
@@ -30,11 +30,13 @@ class Servers:
         self.addresses: dict[str, str] = {}  # with the ports that were chosen for port 0
         self._running: list[PageServer] = []
 
-    async def start(self, name: str, address: Address, pages: Pages) -> None:
+    async def start(
+        self, name: str, address: Address, pages: Pages, local: LocalPages | None = None
+    ) -> None:
         """Raises Misuse: who should change what. `name` is the setting's."""
 
         async def bind(host: str, port: int) -> None:
-            server = PageServer(pages)
+            server = PageServer(pages, local)
             self._running.append(server)
             self.addresses[name] = str(Address(*await server.start(host, port)))
 
@@ -91,10 +93,11 @@ def snapshot_state(snapshot: Snapshot | None, adopted: float) -> dict[str, Any] 
 def config_state(settings: RunSettings) -> dict[str, Any]:
     """The settings in force."""
     plain = (str, int, float, dict, tuple, type(None))
-    return {
+    state = {
         name: value if isinstance(value, plain) else str(getattr(settings, name))
         for name, value in asdict(settings).items()
     }
+    return {**state, "probes": {name: str(each) for name, each in settings.probes.items()}}
 
 
 def build_family() -> Metric:

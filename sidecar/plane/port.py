@@ -12,6 +12,7 @@ import asyncio
 import socket
 from typing import Final
 
+from sidecar.edge.listening import hosts
 from sidecar.edge.proxy import cannot_listen
 from sidecar.errors import Misuse
 
@@ -37,9 +38,14 @@ class HeldPort:
         """Port 0 chooses a free one. Raises Misuse when the address cannot be had."""
         sockets: list[socket.socket] = []
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            loop = asyncio.get_running_loop()
+            found = [
+                entry
+                for each in hosts(host)
+                for entry in await loop.getaddrinfo(
+                    each, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            ]
             for family, _, _, _, address in dict.fromkeys(found):
                 sockets.append(_held(family, (address[0], port, *address[2:])))
                 port = sockets[0].getsockname()[1]  # one for all, chosen by the first

@@ -22,6 +22,7 @@ from sidecar.edge.address import Address, tls_connect
 from sidecar.edge.assertions import Asserter
 from sidecar.edge.authorizer import Authorizer
 from sidecar.edge.callers import Callers
+from sidecar.edge.destinations import Destinations
 from sidecar.edge.evidence import Keys
 from sidecar.edge.families import (
     insecure_families,
@@ -33,6 +34,7 @@ from sidecar.edge.fields import CERTIFICATE_HEADERS
 from sidecar.edge.forwarded import TrustedProxies, network
 from sidecar.edge.handshakes import Handshakes
 from sidecar.edge.limits import ProxyStats
+from sidecar.edge.original import ORIGINAL_DESTINATION
 from sidecar.edge.proxy import Proxy
 from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable
@@ -105,7 +107,7 @@ class Serving:
             client.changed = self._vouched_anew
         self.proxy = Proxy(
             self.authorizer,
-            _pool(settings, upstream),
+            _upstreams(settings, upstream),
             handshakes=Handshakes(lambda: client.context) if client is not None else None,
             callers=self._callers,
             told=CERTIFICATE_HEADERS.get(settings.client_cert_header, 0),
@@ -244,9 +246,12 @@ def _decision_cache(decisions: ExpiringCache[Any, Any]) -> Iterable[Metric]:
     yield counter("sidecar_decision_cache_evictions", "Dropped at the bound.", decisions.evictions)
 
 
-def _pool(settings: RunSettings, tls: Rotation | None) -> UpstreamPool:
-    address = Address.parse(settings.upstream)
+def _upstreams(settings: RunSettings, tls: Rotation | None) -> UpstreamPool | Destinations:
     limits = settings.limits
+    if settings.upstream == ORIGINAL_DESTINATION:
+        own_ports = frozenset((settings.health.port, settings.admin.port))
+        return Destinations(limits, Sweeper(), ProxyStats(), own_ports=own_ports)
+    address = Address.parse(settings.upstream)
     if tls is None:
         return UpstreamPool(address, limits, Sweeper(), ProxyStats())
     connect = tls_connect(address, lambda: tls.context, settings.upstream_server_name)

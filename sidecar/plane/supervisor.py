@@ -22,6 +22,8 @@ from sidecar.decide.documents import Document
 from sidecar.decide.revocations import Revocation, Revocations, pack
 from sidecar.decide.snapshot import Snapshot
 from sidecar.edge import admin
+from sidecar.edge.families import probe_family
+from sidecar.edge.probes import Probes
 from sidecar.facts.beside import beside
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.subjects import SubjectsFile
@@ -68,6 +70,7 @@ class Supervisor:
         self._adopting = asyncio.Lock()
         self._port: HeldPort | None = None
         self._servers = inspection.Servers()
+        self._probes = Probes(settings.probes)
         self._enforced = inspection.Enforced()
         self._draining = False
         self._tasks = Tasks()
@@ -95,8 +98,9 @@ class Supervisor:
         )  # fmt: skip
         # Last: who hears that we are ready finds all the rest.
         await self._servers.start(
-            "health", settings.health, admin.health_pages(self._page, self._ready)
-        )
+            "health", settings.health, admin.health_pages(self._page, self._ready),
+            self._probes.pages(),
+        )  # fmt: skip
 
     async def stop(self) -> None:
         self._draining = True
@@ -105,6 +109,7 @@ class Supervisor:
         await self.source.close()
         await self.keys.close()
         await self._servers.close()
+        await self._probes.close()
         if self._port is not None:
             self._port.close()
         self._shared.close()
@@ -184,6 +189,8 @@ class Supervisor:
         yield from inspection.snapshot_families(self.snapshot, self.adopted, self.source.age())
         yield from self.source.families()
         yield from inspection.key_families(self.keys)
+        if self.settings.probes:
+            yield probe_family(self._probes.counts)
         yield from self.crew.families()
 
 

@@ -11,6 +11,7 @@ from sidecar import config_tls
 from sidecar.config import RunSettings
 from sidecar.edge.address import Address
 from sidecar.edge.certificates import ClientFiles, ServerFiles
+from sidecar.edge.original import ORIGINAL_DESTINATION
 from sidecar.edge.rotation import Rotation
 from sidecar.errors import Misuse, TlsFilesUnusable
 
@@ -31,7 +32,7 @@ def client_side(settings: RunSettings) -> Rotation | None:
 
 def upstream_side(settings: RunSettings) -> Rotation | None:
     """What the upstream is shown and must show; None where it speaks plain HTTP."""
-    if not Address.parse(settings.upstream).tls:
+    if settings.upstream == ORIGINAL_DESTINATION or not Address.parse(settings.upstream).tls:
         return None
     files = ClientFiles(
         settings.upstream_ca,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from functools import cache
+import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar import config
 from tests.deploy.chart import (
     MATRIX,
     NAMESPACE,
@@ -23,19 +23,6 @@ from tests.deploy.chart import (
 )
 
 EVERY = pytest.mark.parametrize("case", MATRIX)
-
-# Flags that the chart passes and that these commands do not know yet. Delete what has come.
-AWAITED: dict[str, set[str]] = {
-    "control-plane": {
-        "--fleet-listen", "--tls-cert", "--tls-key", "--tls-client-ca", "--workload-tokens",
-        "--workload-issuer", "--registration-keys", "--publish-keys",
-    },
-    "inject": {
-        "--listen", "--http", "--image", "--control-plane", "--control-plane-ca", "--trust", "--mode",
-        "--native", "--certificate", "--tls-cert", "--tls-key", "--webhook-configuration", "--service",
-        "--secret", "--publish-keys", "--insecure-allow-uninjected", "--config",
-    },
-}  # fmt: skip
 
 
 @EVERY
@@ -138,7 +125,6 @@ def test_what_pods_refer_to_is_there(case: str) -> None:
     values = MATRIX[case].get("controlPlane", {})
     by_others = {
         values.get("tls", {}).get("existingSecret"),
-        values.get("tls", {}).get("clientCaSecret"),
         values.get("store", {}).get("postgresql", {}).get("existingSecret"),
     }
     secrets = {each["metadata"]["name"] for each in of_kind(manifests, "Secret")} | by_others
@@ -162,7 +148,7 @@ def test_what_pods_refer_to_is_there(case: str) -> None:
                     assert env["valueFrom"]["secretKeyRef"]["name"] in by_others
             paths = [mount["mountPath"] for mount in each["volumeMounts"]]
             for flag, value in (flags(each) if "args" in each else {}).items():
-                if value.startswith("/") and flag != "--config":
+                if value.startswith("/"):
                     assert any(value.startswith(f"{path}/") for path in paths), (flag, value)
 
 
@@ -211,7 +197,7 @@ def test_every_permission_is_used_and_bound_to_its_object(case: str) -> None:
             if resource in ("tokenreviews", "namespaces"):
                 assert rule["verbs"] == [{"tokenreviews": "create", "namespaces": "get"}[resource]]
                 continue
-            assert rule["verbs"] == ["get", "patch"]
+            assert rule["verbs"] == (["patch"] if resource == "configmaps" else ["get", "patch"])
             target = given[flag].rpartition("/")[2]
             assert rule["resourceNames"] == [target]
             kinds = {
@@ -230,6 +216,7 @@ def test_each_program_is_given_what_the_other_publishes(case: str) -> None:
     control = flags(container(manifests, "control-plane"))
     if not of_kind(manifests, "MutatingWebhookConfiguration"):
         assert "--registration-keys" not in control
+        assert "--insecure-self-asserted-labels" in control
         return
     webhook = flags(container(manifests, "webhook"))
 
@@ -319,23 +306,39 @@ def test_network_policies_admit_what_is_meant(case: str) -> None:
             assert [port["port"] for port in traffic["ports"]] == ["fleet"]
 
 
-@cache
-def help_of(command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", command, "--help"], capture_output=True, text=True
-    )
-    return done.stdout if done.returncode == 0 else ""
+SETTINGS = {
+    "control-plane": (config.CONTROL_PLANE, config.control_plane_settings),
+    "inject": (config.INJECT, config.inject_settings),
+}
 
 
 @EVERY
-def test_every_flag_is_one_of_the_program(case: str) -> None:
+def test_the_programs_take_their_arguments(case: str, tmp_path: Path) -> None:
+    """Read as they read them, with files where the pod has volumes."""
     for _, _, spec in pods(rendered(case)):
         for each in containers(spec):
             if "args" not in each:
                 continue
             command, *rest = each["args"]
-            assert command in AWAITED
-            assert all(argument.startswith("--") for argument in rest)
-            words = help_of(command).replace(",", " ").split()
-            unknown = {flag for flag in flags(each) if flag not in words} - AWAITED[command]
-            assert not unknown
+            settings, read = SETTINGS[command]
+            here = []
+            for argument in rest:
+                flag, equals, value = argument.partition("=")
+                if value.startswith("/"):
+                    (tmp_path / value[1:]).parent.mkdir(parents=True, exist_ok=True)
+                    (tmp_path / value[1:]).touch()
+                    value = str(tmp_path / value[1:])
+                here.append(f"{flag}{equals}{value}")
+            parser = argparse.ArgumentParser()
+            config.add_flags(parser, settings)
+            found = read(parser.parse_args(here), {})
+            assert str(found.http.host) in ("0.0.0.0", "::")
+
+
+def test_settings_of_sidecars_are_settings_of_sidecars() -> None:
+    given = MATRIX["redirect"]["webhook"]["sidecarSettings"]
+    known = {setting.key for setting in config.RUN}
+    assert given.keys() <= known
+    arguments = container(rendered("redirect"), "webhook")["args"]
+    for name, value in given.items():
+        assert f"--sidecar-setting={name}={value}" in arguments

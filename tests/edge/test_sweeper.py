@@ -46,3 +46,22 @@ async def test_the_date_is_there_from_the_start_and_goes_on() -> None:
         await ticked.wait()
     sweeper.stop()
     assert sweeper.date.startswith(b"date: ")
+
+
+def test_who_no_longer_watches_is_not_called() -> None:
+    now = 0.0
+    sweeper = Sweeper(clock=lambda: now)
+    first: list[float] = []
+    second: list[float] = []
+
+    def leave(at: float) -> None:
+        first.append(at)
+        sweeper.unwatch(leave)  # in the middle of a sweep: the others are called all the same
+
+    sweeper.watch(leave)
+    sweeper.watch(second.append)
+    now = 1.0
+    sweeper.tick()
+    now = 2.0
+    sweeper.tick()
+    assert (first, second) == ([1.0], [1.0, 2.0])

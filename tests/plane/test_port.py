@@ -37,6 +37,14 @@ async def test_workers_share_it_and_nobody_else_gets_it() -> None:
     again.close()
 
 
+async def test_every_address_is_held() -> None:
+    held = await HeldPort.hold("::", 0)
+    for host in ("127.0.0.1", "::1"):
+        with pytest.raises(Misuse):
+            await HeldPort.hold(host, held.port)
+    held.close()
+
+
 @pytest.mark.parametrize("share", [False, True])
 async def test_a_port_that_is_taken_cannot_be_held(share: bool) -> None:
     server = await listen(0, share=share)
