@@ -1,16 +1,19 @@
-"""Every metric that an alert or the dashboard reads is one that a real sidecar, or a real control
-plane, has; with the labels that they go by."""
+"""Every metric that an alert or the dashboard reads is one that a real sidecar, a real control plane or
+a real webhook has; with the labels that they go by."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sidecar.demo.world import free_ports
 from tests.certificates import Authority
 from tests.deploy import promql
-from tests.e2e.processes import Sidecar, get, nginx
+from tests.e2e.processes import Running, Sidecar, get, nginx, until
 from tests.e2e.test_control import ControlPlane, policies
 
 # Of kube-state-metrics and of the API server, which nothing here has.
@@ -45,6 +48,26 @@ class Scraped:
             self.labels |= set(re.findall(r"(\w+)=", labels))
 
 
+class Webhook(Running):
+    """`sidecar inject` without an API server: alive, and scraped."""
+
+    def __init__(self, folder: Path, pair: tuple[Path, Path]) -> None:
+        port, http = free_ports(2)
+        self.url = f"http://127.0.0.1:{http}"
+        missing = str(folder / "not-there-yet")
+        super().__init__(
+            [
+                sys.executable, "-m", "sidecar", "inject", "--image", "sidecar",
+                "--control-plane", "127.0.0.1:1", "--control-plane-ca", missing, "--trust", missing,
+                "--secret", "sidecar-system/webhook", "--kubernetes", "http://127.0.0.1:1",
+                "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}",
+                "--tls-cert", str(pair[0]), "--tls-key", str(pair[1]),
+            ],
+            folder, "webhook",
+        )  # fmt: skip
+        until(lambda: get(f"{self.url}/healthz")[0] == 200, f"webhook: {self.said}")
+
+
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     """With everything on: workers, TLS, a control plane, a published release."""
@@ -61,6 +84,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 folder, upstream, "--control-plane", control.server, "--state", str(folder / "state"),
                 "--workers", "2", "--tls-cert", str(cert), "--tls-key", str(key),
             )  # fmt: skip
+            webhook = Webhook(folder, (cert, key))
             try:
                 code, said = control.apply(policies(folder), "--wait")
                 assert code == 0, said
@@ -68,12 +92,17 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 assert get(f"https://127.0.0.1:{sidecar.port}/", context=context)[0] == 200
                 for _ in range(20):  # the workers take turns: each is told of one
                     get(f"https://127.0.0.1:{sidecar.port}/nowhere", context=context)
-                for address in (sidecar.health, f"http://127.0.0.1:{control.http_port}"):
+                for address in (
+                    sidecar.health,
+                    f"http://127.0.0.1:{control.http_port}",
+                    webhook.url,
+                ):
                     status, _, page = get(f"{address}/metrics")
                     assert status == 200
                     found.read(page.decode())
             finally:
                 sidecar.stop()
+                webhook.stop()
         yield found
     finally:
         assert control.running is not None
