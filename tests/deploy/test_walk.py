@@ -306,7 +306,7 @@ def test_network_policies_admit_what_is_meant(case: str) -> None:
             assert [port["port"] for port in traffic["ports"]] == ["fleet"]
 
 
-SETTINGS = {
+SETTINGS: dict[str, tuple[Any, Any]] = {
     "control-plane": (config.CONTROL_PLANE, config.control_plane_settings),
     "inject": (config.INJECT, config.inject_settings),
 }
@@ -331,8 +331,7 @@ def test_the_programs_take_their_arguments(case: str, tmp_path: Path) -> None:
                 here.append(f"{flag}{equals}{value}")
             parser = argparse.ArgumentParser()
             config.add_flags(parser, settings)
-            found = read(parser.parse_args(here), {})
-            assert str(found.http.host) in ("0.0.0.0", "::")
+            assert read(parser.parse_args(here), {}).http.host in ("0.0.0.0", "::")
 
 
 def test_settings_of_sidecars_are_settings_of_sidecars() -> None:

@@ -101,16 +101,16 @@ class Installation:
         return True
 
     def _fill(self, volume: Manifest, path: str) -> None:
-        secret, config = volume.get("secret"), volume.get("configMap")
-        if secret is None and config is None:
+        if "secret" in volume:
+            source, secret = volume["secret"], True
+            name = KINDS["Secret"] + source["secretName"]
+        elif "configMap" in volume:
+            source, secret = volume["configMap"], False
+            name = KINDS["ConfigMap"] + source["name"]
+        else:
             return
-        name = (
-            KINDS["Secret"] + secret["secretName"]
-            if secret
-            else KINDS["ConfigMap"] + config["name"]
-        )
         data = self.api.objects[name].get("data") or {}
-        items = [item["key"] for item in (secret or config).get("items", [])] or list(data)
+        items = [item["key"] for item in source.get("items", [])] or list(data)
         target = Path(f"{self.folder}{path}")
         target.mkdir(parents=True, exist_ok=True)
         for key in items:
