@@ -13,6 +13,7 @@ import yaml
 import sidecar
 from sidecar.control import transmitters
 from sidecar.decide.parse import Source, parse
+from tests.conftest import ROOT
 from tests.deploy import schemas
 from tests.deploy.chart import (
     CHART,
@@ -143,6 +144,7 @@ def test_chart_and_program_have_one_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == sidecar.__version__
     assert chart["version"] == sidecar.__version__
+    assert f"sidecar:{sidecar.__version__} " in (ROOT / "docs" / "kubernetes.md").read_text()
 
 
 def test_one_control_plane_keeps_its_store_and_several_share_a_database() -> None:
