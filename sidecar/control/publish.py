@@ -116,6 +116,18 @@ class Publisher:
         self._announce(self._catalogue.take(releases))
         return Result("published", releases, plan.changes, problems)
 
+    async def take_over(self) -> None:
+        """What other replicas have published. Raises StoreFailed."""
+        stored = await self._store.versions()
+        self._catalogue.endorsements = self._store.endorsements
+        moved = [
+            namespace
+            for namespace, version in stored.items()
+            if _version(self._catalogue.newest(namespace)) != version
+        ]
+        if moved:
+            await self._refresh(moved)
+
     async def _refresh(self, namespaces: Iterable[str]) -> None:
         """Another replica published: takes over what it did."""
         self._announce(self._catalogue.take(await self._store.newest(namespaces)))

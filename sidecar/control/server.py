@@ -20,7 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sidecar.control import http, metrics
+from sidecar.control import database, http, metrics
 from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.certificates import ServerCertificates
@@ -161,10 +161,31 @@ class ControlPlane:
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
+        if not store.path:
+            await self._follow_others(store_url, publisher, withdrawer)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
         self._ready = True
         return Bound(grpc_bound, http_bound, fleet_bound)
+
+    async def _follow_others(
+        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer
+    ) -> None:
+        """What other replicas publish and withdraw reaches the sidecars of this one, too."""
+        from sidecar.control.announcements import Announcements
+
+        async def changed() -> None:
+            await withdrawer.take_over()
+            await publisher.take_over()
+
+        url, _ = database.address(store_url)
+        following = asyncio.create_task(Announcements(url, changed).run())
+
+        async def ended() -> None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+        self._open.push_async_callback(ended)
 
     async def _serve_grpc(self, listen: str, admin: Admin) -> str:
         server = aio.server(options=_OPTIONS)

@@ -149,7 +149,9 @@ class Store:
         try:
             async with self._transaction() as connection:
                 await self._check_bases(connection, drafts)
-                return [await self._insert(connection, draft) for draft in drafts]
+                made = [await self._insert(connection, draft) for draft in drafts]
+                await database.announce(connection)
+                return made
         except IntegrityError:
             raise Conflict({draft.namespace: None for draft in drafts}) from None
 
@@ -159,14 +161,17 @@ class Store:
         Returns the new public key. Sidecars that pinned an older key go on without a break.
         """
         key = Ed25519PrivateKey.generate()
-        endorsement = endorse(raw_public_key(key), self._keys[-1])
         async with self._transaction() as connection:
+            await database.alone(connection)
+            await self._load_keys(connection)
+            endorsement = endorse(raw_public_key(key), self._keys[-1])
             await self._insert_key(connection, key, endorsement)
             for namespace, version in await self._versions(connection, None):
                 release = await self._read(connection, namespace, version)
                 both = cosign(release.signed, key)
                 last = len(both.signatures) - 1
                 await self._insert_signatures(connection, release.manifest, both, last)
+            await database.announce(connection)
         self._keys.append(key)
         self.endorsements = (*self.endorsements, endorsement)
         return raw_public_key(key)
@@ -180,6 +185,7 @@ class Store:
         """
         now = int(self._clock())
         async with self._transaction() as connection:
+            await database.alone(connection)
             if event is not None:
                 await connection.execute(delete(events).where(events.c.expires <= now))
                 known = select(events.c.id).where(events.c.id == event.id)
@@ -196,13 +202,21 @@ class Store:
             ]
             if numbered:
                 await connection.execute(insert(table), [row(each) for each in numbered])
+                await database.announce(connection)
             return numbered
 
-    async def withdrawn(self) -> list[Numbered]:
-        """All that was withdrawn and not forgotten, in order; the newest in any case."""
+    async def withdrawn(self, after: int = 0) -> list[Numbered]:
+        """All that was withdrawn with numbers above `after` and not forgotten, in order; the newest
+        in any case."""
         async with self._transaction() as connection:
-            rows = await connection.execute(select(table).order_by(table.c.number))
-            return [of_row(each) for each in rows]
+            wanted = select(table).where(table.c.number > after).order_by(table.c.number)
+            return [of_row(each) for each in await connection.execute(wanted)]
+
+    async def versions(self) -> dict[str, int]:
+        """The newest version of each namespace, and with it the keys as they are now."""
+        async with self._transaction() as connection:
+            await self._load_keys(connection)
+            return dict(await self._versions(connection, None))
 
     async def _newest_number(self, connection: AsyncConnection) -> int:
         return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
@@ -211,6 +225,7 @@ class Store:
 
     async def _prepare(self) -> None:
         async with self._transaction() as connection:
+            await database.alone(connection)
             try:
                 await connection.run_sync(database.upgrade)
             except CommandError as error:

@@ -41,6 +41,14 @@ class Withdrawer:
         """Takes over what the store holds. Raises StoreFailed."""
         self._log.take(await self._store.withdrawn(), self._clock())
 
+    async def take_over(self) -> None:
+        """What other replicas have withdrawn. Raises StoreFailed."""
+        async with self._turn:
+            more = await self._store.withdrawn(self._log.newest)
+            if more:
+                self._log.take(more, self._clock())
+                self._announce()
+
     def listed(self, issuer: str, value: str, most: int) -> tuple[list[Numbered], int]:
         """What is withdrawn, newest first, `most` at most; an empty issuer or value is any. And
         how many there are in all."""

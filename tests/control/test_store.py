@@ -1,12 +1,8 @@
-"""The store, against each database that it supports: nothing lost, nothing overwritten.
-
-SIDECAR_TEST_STORES may name further database URLs (empty databases), separated by spaces.
-"""
+"""The store, against each database that it supports: nothing lost, nothing overwritten."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,15 +17,13 @@ from sidecar.control.store import Conflict, Draft, Store
 from sidecar.errors import Misuse, StoreFailed
 from sidecar.facts.releases import verify_assignment
 from sidecar.facts.signing import TrustedKeys
+from tests.postgresql import new_database
 from tests.publishing import policy
 
-DATABASES = ["sqlite", *os.environ.get("SIDECAR_TEST_STORES", "").split()]
 
-
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    found: str = request.param
-    return f"sqlite:///{tmp_path / 'store.db'}" if found == "sqlite" else found
+    return f"sqlite:///{tmp_path / 'store.db'}" if request.param == "sqlite" else new_database()
 
 
 @pytest.fixture

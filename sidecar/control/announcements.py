@@ -1,0 +1,78 @@
+"""Replicas of a control plane on one PostgreSQL: what one makes durable, all hear of.
+
+PostgreSQL's NOTIFY is part of the transaction that makes the change, so whoever hears of it finds
+it. What was said while nobody listened is lost; so each time a connection stands, all is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import URL
+
+from sidecar.control.database import CHANNEL
+from sidecar.errors import StoreFailed
+
+RETRY: Final = 1.0  # seconds until a lost connection is made anew
+QUIET: Final = 60.0  # seconds after which the connection is tried, should nothing be heard
+TIMEOUT: Final = 10.0
+_log: Final = logging.getLogger(__name__)
+
+
+class Announcements:
+    """`run` until cancelled: `changed` is awaited after each announcement, several at once as one,
+    and whenever the connection stands anew."""
+
+    def __init__(self, url: URL, changed: Callable[[], Awaitable[None]]) -> None:
+        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._changed = changed
+        self._news = asyncio.Event()
+        self.listening = asyncio.Event()
+        """Set while what others do is heard."""
+
+    async def run(self) -> None:
+        said = ""
+        while True:
+            try:
+                await self._listen()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StoreFailed) as error:
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning("other replicas are not heard: %s", said)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(RETRY)
+
+    async def _listen(self) -> None:
+        """As long as one connection stands."""
+        connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT)
+        try:
+            connection.add_termination_listener(self._heard)
+            await connection.add_listener(CHANNEL, self._heard)
+            self._news.set()
+            self.listening.set()
+            while not connection.is_closed():
+                try:
+                    async with asyncio.timeout(QUIET):
+                        await self._news.wait()
+                except TimeoutError:
+                    await connection.execute("SELECT 1", timeout=TIMEOUT)
+                    continue
+                self._news.clear()
+                await self._changed()
+        finally:
+            await asyncio.shield(_close(connection))
+
+    def _heard(self, *_: Any) -> None:
+        self._news.set()
+
+
+async def _close(connection: Any) -> None:
+    try:
+        await connection.close(timeout=TIMEOUT)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        connection.terminate()
