@@ -6,7 +6,8 @@ to the address at which we were asked, unless it names a host; HTTPS is not veri
 not followed, and 200 to 399 is success. Whoever asks for a probe that is under way gets its answer:
 however many ask, the service is asked once at a time.
 
-The libraries are imported when something is asked first: many sidecars never need them.
+The libraries are imported where there are such probes, before anybody asks: that takes long, and
+many sidecars never need them.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class Probes:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self.counts: dict[tuple[str, str], int] = {}  # by name, and success, failure or crowded
         self._probes = probes
+        if any(probe.http is not None for probe in probes.values()):
+            import aiohttp  # noqa: F401
+        if any(probe.grpc is not None for probe in probes.values()):
+            import grpc_health.v1.health_pb2_grpc  # noqa: F401
         self._under_way: dict[tuple[str, str], asyncio.Task[str]] = {}
 
     def pages(self) -> Mapping[str, Callable[[str], Awaitable[Answer]]]:

@@ -50,7 +50,7 @@ class Pod:
     def __init__(self, client: Namespace, space: Namespace) -> None:
         self.client = client
         self.space = space
-        self.decisions = space.folder / "decisions"
+        self.running: list[Running] = []
         self.application = space.start(
             "application", sys.executable, "-m", "tests.e2e.upstreams.pod",
             *map(str, (*APPLICATION, EXCLUDED)),
@@ -59,11 +59,11 @@ class Pod:
         policies.mkdir()
         (policies / "keys.jwks").write_text(json.dumps(jwks()))
         (policies / "bank.yaml").write_text(DOCUMENTS)
-        self.sidecar = self.start_sidecar()
+        self.running.append(self.application)
 
-    def start_sidecar(self, *more: str, user: int = USER, name: str = "sidecar") -> Running:
+    def start_sidecar(self, *more: str, user: int = USER, name: str = "sidecar") -> None:
         """As in a pod, `more` aside; ready."""
-        running = self.space.start(
+        self.sidecar = running = self.space.start(
             name, sys.executable, "-m", "sidecar", "run", "--upstream", "original-destination",
             "--policies", str(self.space.folder / "policies"), "--decision-log", "stdout",
             "--listen", f"[::]:{TRAFFIC}", "--health", f"[::]:{HEALTH}",
@@ -71,16 +71,22 @@ class Pod:
             user=user,
         )  # fmt: skip
 
+        self.running.append(running)
+
         def ready() -> bool:
             assert running.process.poll() is None, running.said
             return "ready" in self.application.said and self.status("/readyz", HEALTH) == 200
 
         until(ready, f"ready: {running.said}")
-        return running
+
+    def restart_sidecar(self, *more: str, user: int = USER, name: str) -> None:
+        """Another in its place."""
+        assert self.sidecar.stop() == 0, self.sidecar.said
+        self.start_sidecar(*more, user=user, name=name)
 
     def stop(self) -> None:
-        assert self.sidecar.stop() == 0, self.sidecar.said
-        self.application.stop()
+        codes = [each.stop() for each in reversed(self.running)]
+        assert set(codes[:-1]) == {0}, self.sidecar.said  # the application just ends
 
     def get(
         self,
@@ -129,6 +135,7 @@ def pod() -> Iterator[Pod]:
     with joined() as (client, space):
         started = Pod(client, space)
         try:
+            started.start_sidecar()
             before = [started.status("/", port, host) for port in APPLICATION for host in POD]
             assert before == [200] * 4  # whom nobody redirects is decided by nobody
             done = space.sidecar("redirect", "--exclude-port", str(EXCLUDED))
@@ -272,8 +279,7 @@ def test_twice_is_once_and_removing_leaves_nothing(pod: Pod) -> None:
 
 
 def test_several_workers(pod: Pod) -> None:
-    assert pod.sidecar.stop() == 0, pod.sidecar.said
-    pod.sidecar = pod.start_sidecar("--workers", "2", name="workers")
+    pod.restart_sidecar("--workers", "2", name="workers")
     for port in APPLICATION:
         for host in POD:
             assert pod.status("/", port, host) == 401
@@ -284,8 +290,7 @@ def test_several_workers(pod: Pod) -> None:
 
 def test_a_sidecar_that_the_rules_do_not_know_runs_in_no_circle(pod: Pod) -> None:
     """It meets itself: its user is not the one that was named to the rules."""
-    assert pod.sidecar.stop() == 0, pod.sidecar.said
-    pod.sidecar = pod.start_sidecar(user=USER + 1, name="unknown")
+    pod.restart_sidecar(user=USER + 1, name="unknown")
     assert pod.get("/", 8080, authorized=True)[0] == 421
     assert pod.metric('sidecar_destinations_refused_total{reason="loop"}') == 1
     assert pod.metric("sidecar_connections_accepted_total") == 2
