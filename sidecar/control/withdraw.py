@@ -72,6 +72,9 @@ class Withdrawer:
                         "subjects rather than their tokens, and let them be forgotten sooner"
                     )
             numbered = await self._store.withdraw(withdrawals, event)
+            if numbered and numbered[0].number != self._log.newest + 1:
+                # Another replica's came before; with ours in the log nobody would ask for them.
+                numbered = await self._store.withdrawn(self._log.newest)
             self._log.take(numbered, self._clock())
             if numbered:
                 self._announce()

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import make_url
 
 from sidecar.control.announcements import Announcements
-from sidecar.control.revocations import Withdrawal
+from sidecar.control.revocations import RevocationLog, Withdrawal
 from sidecar.control.server import Bound, ControlPlane
 from sidecar.control.store import Store
+from sidecar.control.withdraw import Withdrawer
 from sidecar.decide.revocations import Revocation, Revocations
 from sidecar.facts.revocations import RevocationList
 from sidecar.wire import admin_pb2 as pb
@@ -119,6 +120,19 @@ async def test_numbers_follow_on_each_other_whoever_withdraws(url: str) -> None:
     )
     assert sorted(each.number for one in made for each in one) == list(range(1, 21))
     assert [each.number for each in await stores[0].withdrawn(after=17)] == [18, 19, 20]
+    for store in stores:
+        await store.close()
+
+
+async def test_what_another_withdrew_before_is_not_passed_over(url: str) -> None:
+    """Not even if its announcement comes after our own withdrawal, or never."""
+    stores = [await Store.open(url, clock=lambda: 1000.0) for _ in range(2)]
+    log = RevocationLog()
+    ours = Withdrawer(stores[0], log, lambda: None, lambda: 1000.0)
+    await stores[1].withdraw([Withdrawal("token", "i", "theirs", None, 2000, "test", "")])
+    assert await ours.withdraw([Withdrawal("token", "i", "ours", None, 2000, "test", "")]) == 2
+    found, _ = ours.listed("", "", 10)
+    assert [(each.number, each.withdrawal.value) for each in found] == [(2, "ours"), (1, "theirs")]
     for store in stores:
         await store.close()
 
