@@ -25,6 +25,11 @@ class ServerCertificates:
         self._client_ca = client_ca
         self._seen: _Stamp = ()
         self._error = ""
+        self._ends = 0.0
+
+    def ends(self) -> float:
+        """When the certificate that is shown ends, Unix time."""
+        return self._ends
 
     def credentials(self) -> grpc.ServerCredentials:
         """Raises Misuse where the files are of no use."""
@@ -61,14 +66,14 @@ class ServerCertificates:
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
-        _check_pair(certificate, key)
+        self._ends = _check_pair(certificate, key)
         ca = self._client_ca.read_bytes() if self._client_ca is not None else None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
 
 
-def _check_pair(certificate: bytes, key: bytes) -> None:
-    """gRPC says nothing of a key that is another certificate's, and then serves nobody. Raises
-    ValueError."""
+def _check_pair(certificate: bytes, key: bytes) -> float:
+    """When the certificate ends, Unix time. gRPC says nothing of a key that is another's, and then
+    serves nobody. Raises ValueError."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -78,9 +83,11 @@ def _check_pair(certificate: bytes, key: bytes) -> None:
 
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
-        shown = x509.load_pem_x509_certificate(certificate).public_key().public_bytes(*form)
+        found = x509.load_pem_x509_certificate(certificate)
+        shown = found.public_key().public_bytes(*form)
         held = load_pem_private_key(key, None).public_key().public_bytes(*form)
     except (ValueError, TypeError) as error:
         raise ValueError(f"no readable PEM: {error}") from None
     if shown != held:
         raise ValueError("the key is not that of the certificate")
+    return found.not_valid_after_utc.timestamp()

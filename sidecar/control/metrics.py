@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
@@ -28,6 +28,11 @@ class Counts:
     applies: Counter[str] = field(default_factory=Counter)
     revokes: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    identities: Counter[str] = field(default_factory=Counter)
+    """What sidecars have shown at the fleet's listener: `shown`, `refused`, or `unknown` where who
+    could say was away."""
+    certificate_ends: Callable[[], float] | None = None
+    """When the certificate that they are shown ends, Unix time."""
 
 
 class _Metrics(Collector):
@@ -76,11 +81,18 @@ class _Metrics(Collector):
             ("apply", "Applies by what came of them.", counts.applies),
             ("revoke", "Calls of Revoke by what came of them.", counts.revokes),
             ("events", "Security event tokens by what came of them.", counts.events),
+            ("identities", "Whose sidecar it is, by what came of showing it.", counts.identities),
         ):
             family = CounterMetricFamily(f"sidecar_control_{name}", text, labels=["outcome"])
             for outcome, count in sorted(outcomes.items()):
                 family.add_metric([outcome], count)
             yield family
+        if counts.certificate_ends is not None:
+            yield GaugeMetricFamily(
+                "sidecar_control_certificate_expiry_timestamp_seconds",
+                "When the certificate that sidecars are shown ends.",
+                value=counts.certificate_ends(),
+            )
 
 
 def registry(

@@ -207,6 +207,7 @@ class ControlPlane:
         """Discovery and nothing else, for whoever shows whose sidecar it is."""
         server = aio.server(options=_OPTIONS)
         self._open.push_async_callback(fleet.identities.close)
+        self._counts.certificate_ends = fleet.certificates.ends
         add_DiscoveryServicer_to_server(self._discovery(fleet.identities), server)
         bound = _listen(server, "--fleet-listen", fleet.listen, fleet.certificates.credentials())
         await server.start()

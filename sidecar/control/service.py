@@ -86,8 +86,10 @@ class Discovery(DiscoveryServicer):
         except ValueError as error:
             reason = str(error)
         except IdentityRefused as error:
+            self._counts.identities["refused"] += 1
             code, reason = grpc.StatusCode.UNAUTHENTICATED, str(error)
         except ClusterUnreachable as error:
+            self._counts.identities["unknown"] += 1
             code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
         except FleetFull as error:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
@@ -114,6 +116,7 @@ class Discovery(DiscoveryServicer):
         if workload.labels is not None and dict(hello.labels) != dict(workload.labels):
             raise IdentityRefused("its labels are not those of its registration")
         hello.sidecar_id = workload.name(hello.sidecar_id)
+        self._counts.identities["shown"] += 1
 
     async def _read(self, requests: Requests, session: Session) -> None:
         reason = "the sidecar ended the stream"

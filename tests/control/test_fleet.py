@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
+from aiohttp import ClientSession
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
@@ -69,7 +71,7 @@ async def place(folder: Path, client_ca: Path | None = None) -> AsyncIterator[Pl
         )
         control = ControlPlane()
         bound = await control.start(
-            "127.0.0.1:0", None, f"sqlite:///{folder / 'store.db'}", fleet=listener
+            "127.0.0.1:0", "127.0.0.1:0", f"sqlite:///{folder / 'store.db'}", fleet=listener
         )
         try:
             yield Place(bound, api, folder)
@@ -179,6 +181,25 @@ async def test_a_renewed_certificate_counts_and_a_broken_one_does_not(
         async with running(two):
             await two.enforces(1, "shop")
         assert "the certificate before stays in use: the key is not that" in caplog.text
+
+
+async def test_what_they_have_shown_is_counted(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.api.account("t", "shop", "web", "web-1")
+        await apply(here.bound.grpc, policy("p", "shop"))
+        one = here.pod()
+        async with running(one):
+            await one.enforces(1, "shop")
+        await refused(here.pod(namespace="bank"), "it asks for namespace 'bank'")
+        async with ClientSession() as session, session.get(
+            f"http://{here.bound.http}/metrics"
+        ) as response:  # fmt: skip
+            page = await response.text()
+    assert 'sidecar_control_identities_total{outcome="shown"} 1.0' in page
+    assert 'sidecar_control_identities_total{outcome="refused"}' in page
+    certificate = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes())
+    [line] = [each for each in page.splitlines() if each.startswith("sidecar_control_certificate")]
+    assert float(line.split()[-1]) == certificate.not_valid_after_utc.timestamp()
 
 
 @pytest.mark.parametrize("broken", ["certificate", "key"])

@@ -43,13 +43,13 @@ class ControlPlane:
         self.running: Running | None = None
         self.starts = 0
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         self.starts += 1
         self.running = Running(
             [
                 sys.executable, "-m", "sidecar", "control-plane",
                 "--store", f"sqlite:///{self.folder}/store.db", "--listen", self.server,
-                "--http", f"127.0.0.1:{self.http_port}",
+                "--http", f"127.0.0.1:{self.http_port}", *more,
             ],
             self.folder, f"control-{self.starts}",
         )  # fmt: skip

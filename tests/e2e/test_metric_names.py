@@ -74,9 +74,14 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("scraped")
     found = Scraped()
     control = ControlPlane(folder)
-    control.start()
     authority = Authority("ca")
     cert, key = authority.issue().write(folder, "server")
+    [fleet] = free_ports(1)
+    control.start(
+        "--fleet-listen", f"127.0.0.1:{fleet}", "--tls-cert", str(cert), "--tls-key", str(key),
+        "--workload-tokens", "tokenreview", "--kubernetes", "http://127.0.0.1:1",
+        "--registration-keys", str(folder / "not-there-yet"),
+    )  # fmt: skip
     context = authority.client_context()
     try:
         with nginx(folder) as upstream:
@@ -89,6 +94,12 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 code, said = control.apply(policies(folder), "--wait")
                 assert code == 0, said
                 sidecar.ready()
+                refused = Sidecar(  # it shows nothing
+                    folder, upstream, "--control-plane", f"127.0.0.1:{fleet}",
+                    "--control-plane-ca", authority.pem.decode(), name="refused",
+                )  # fmt: skip
+                until(lambda: "nothing shows whose" in refused.said, f"refused: {refused.said}")
+                refused.stop()
                 assert get(f"https://127.0.0.1:{sidecar.port}/", context=context)[0] == 200
                 for _ in range(20):  # the workers take turns: each is told of one
                     get(f"https://127.0.0.1:{sidecar.port}/nowhere", context=context)
