@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+EVERYWHERE: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104 - told apart, not listened at
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ CONFIG = {
     "config_limits",
     "config_setting",
     "config_probes",
+    "config_run",
     "config_tls",
     "config_values",
 }  # below the top, and for it alone
