@@ -102,7 +102,7 @@ class _Cutting:
                 if key in whole:
                     continue
                 if key in way:
-                    walk.append(container[key])  # type: ignore[index]
+                    walk.append(container[key])  # type: ignore[index]  # `_keys` are its own
                 else:
                     self._cut(container, key)
 

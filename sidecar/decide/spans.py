@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import ItemsView, Iterator
-from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.decoder import scanstring  # type: ignore[attr-defined]  # the C one; stubs lack it
 from typing import Any, Final
 
 from sidecar.errors import Uninspectable
@@ -21,6 +21,7 @@ STEPS: Final = 50_000
 STEPS_PER_VALUE: Final = 64
 MAX_STEPS: Final = 4_000_000
 
+# Matches everywhere, if only nothing: where its match is used at once, there is one [union-attr].
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _SCALAR: Final = re.compile(
     r"(true|false|null)|-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
@@ -92,7 +93,7 @@ class Object(dict[str, Any]):
         self.ends: list[int] = []
         self.cut = UNCUT
 
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # dict's own is final
         self.budget.charge(len(self) + 1)
         return super().items()
 
@@ -170,7 +171,7 @@ class Text:
                 if type(within) is Array:
                     within.append(value)
                 else:
-                    within[name] = value  # type: ignore[call-overload]
+                    within[name] = value  # type: ignore[call-overload]  # it is an Object
             if opened is not None:
                 if within is not None and len(open_) + 1 >= MAX_DEPTH:
                     raise Uninspectable("too_deep")
