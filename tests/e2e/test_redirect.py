@@ -38,9 +38,9 @@ spec:
   - {name: all, match: {paths: ["/**"]}}
 """
 PROBES = {
-    "http": {"http": {"port": 8080, "path": "/live"}},
-    "tcp": {"tcp": {"port": 9090}},
-    "closed": {"tcp": {"port": 9}},
+    "http": {"http": {"port": 8080, "path": "/live"}, "timeout": 30},
+    "tcp": {"tcp": {"port": 9090}, "timeout": 30},
+    "closed": {"tcp": {"port": 9}, "timeout": 30},
 }
 
 
