@@ -12,10 +12,11 @@ from sidecar.edge.probes import Probe
 
 MOST: Final = 64
 _EXAMPLE: Final = '{"live": {"http": {"port": 8080, "path": "/live"}}}'
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+"""Room for a container's name, 63 at most, and which of its probes it is."""
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
-_PATH: Final = re.compile(r"/[!-~]{0,4095}")
+_PATH: Final = re.compile(r"[!-~]{0,4096}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 
@@ -38,7 +39,7 @@ def to_probes(text: str) -> dict[str, Probe]:
 
 def _mistake(name: str, probe: Probe) -> str:
     if not _NAME.fullmatch(name):
-        return "a name has letters, digits, '.', '_' and '-', 63 at most"
+        return "a name has letters, digits, '.', '_' and '-', 127 at most"
     if [probe.http, probe.tcp, probe.grpc].count(None) != 2:
         return "a probe is one of http, tcp and grpc"
     http = probe.http
@@ -48,7 +49,7 @@ def _mistake(name: str, probe: Probe) -> str:
     if http is None:
         return ""
     if not _PATH.fullmatch(http.path):
-        return "a path begins with / and is what may stand in a request line"
+        return "a path is what may stand in a request line: visible ASCII"
     for header, value in http.headers.items():
         if not _HEADER.fullmatch(header) or not _VALUE.fullmatch(value):
             return f"{header!r} is no header that can be sent"

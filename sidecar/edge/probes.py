@@ -65,7 +65,7 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http | None = None
     tcp: Tcp | None = None
     grpc: Grpc | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=300)] = 1.0
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
 
     def __str__(self) -> str:
         """For people; headers and queries may hold what is nobody's business."""
@@ -158,7 +158,8 @@ async def _http(wanted: Http, host: str) -> None:
     from yarl import URL
 
     authority = f"[{host}]" if ":" in host else host
-    address = URL(f"{wanted.scheme.lower()}://{authority}:{wanted.port}{wanted.path}", encoded=True)
+    path = wanted.path.removeprefix("/")  # Kubernetes takes it without as well
+    address = URL(f"{wanted.scheme.lower()}://{authority}:{wanted.port}/{path}", encoded=True)
     headers = {"user-agent": AGENT, "accept": "*/*"}
     headers.update((name.lower(), value) for name, value in wanted.headers.items())
     connector = aiohttp.TCPConnector(ssl=False, force_close=True, use_dns_cache=False)

@@ -92,7 +92,10 @@ async def test_the_request_is_a_kubelets() -> None:
         await asked(
             Probe(http=Http(port, headers={"Host": "bank.example", "User-Agent": "x", "X-A": "b"}))
         )
-    first, second = (head.decode().lower().split("\r\n") for head in heads)
+        await asked(Probe(http=Http(port, "live")))  # as Kubernetes lets it be written
+        await asked(Probe(http=Http(port, "@192.0.2.1/")))
+    first, second, *bare = (head.decode().lower().split("\r\n") for head in heads)
+    assert [head[0] for head in bare] == ["get /live http/1.1", "get /@192.0.2.1/ http/1.1"]
     assert first[0] == "get /live?a=%2f&b http/1.1"
     assert sorted(first[1:-2]) == [
         "accept: */*", "connection: close", f"host: {HERE}:{port}", "user-agent: kube-probe/sidecar",
