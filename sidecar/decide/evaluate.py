@@ -141,14 +141,13 @@ def _look_further(
     verified: Verified | None,
 ) -> None:
     """The second stage: what depends on facts, for a credential that would do."""
-    pending = guarded = possible = denying = False
+    pending = guarded = possible = False
     nobody = verified is None and bindings.workload() is None
     for place, candidate in late:
         rule, pattern = candidate
         selected = True if rule.when is None else bindings.truth(rule.when, pattern)
         if selected is UNKNOWN:
             pending = True
-            denying = denying or rule.effect == "deny"
             continue
         if selected is False:
             continue
@@ -161,9 +160,9 @@ def _look_further(
         at = sum([each < place for each in places])
         verdict.guards.insert(at, (candidate, unmet))
         places.insert(at, place)
-    # By what the token lacks: that comes first, whatever else is missing. But not before a deny:
-    # or else what the caller is told would hang on what happened to be known.
-    if guarded and (nobody or not denying):
+    # By what the token lacks: that comes first, whatever else is missing. But not before all denies
+    # and guards are weighed: what the caller is told would hang on what happened to be known.
+    if guarded and (nobody or not pending):
         verdict.open = [
             (rule, _before(rule) if unmet is None else unmet) for (rule, _), unmet in weighed
         ]

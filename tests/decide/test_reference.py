@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.decide.authorize import authorize
@@ -463,6 +463,18 @@ def worlds(*, unavailable: bool) -> st.SearchStrategy[World]:
     )
 
 
+def guarding(*rules: tuple[str, int]) -> tuple[Rule, ...]:
+    """An open allow rule behind guards: when, and what each requires."""
+    whens = [text for text, _ in WHEN]
+    found = [Rule("guard", "token", whens.index(text), require, 0) for text, require in rules]
+    return (*found, Rule("allow", "token", 0, 0, 0))
+
+
+PLAIN: Final = World("plain", None, RECORDS[2], (True, True, True), b"")
+
+
+@example(rules=guarding(("subject.risk > 50", 1), ("enriched.e.ok", 2)), world=PLAIN)
+@example(rules=guarding(("'s' in subject.segments", 1), ("enriched.e.ok", 2)), world=PLAIN)
 @settings(max_examples=1500, deadline=None)
 @given(rules=policies(), world=worlds(unavailable=False))
 def test_permitted_if_and_only_if_the_reference_says_so(
