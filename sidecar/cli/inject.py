@@ -13,7 +13,7 @@ def register(commands: Any) -> None:
         "inject",
         help="the Kubernetes admission webhook that puts a sidecar into pods",
         description="Answer the API server's reviews of new pods: each gets a sidecar.",
-        epilog="example: the Helm chart in deploy/helm/sidecar runs it; see docs/kubernetes.md",
+        epilog="example: sidecar inject --config inject.yaml (the Helm chart runs it with flags)",
     )
     config.add_flags(parser, config.INJECT)
     parser.set_defaults(handler=run)
