@@ -16,7 +16,7 @@ from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable_lines
 from sidecar.cli.server import add_flags, live
 from sidecar.decide.documents import Document
-from sidecar.decide.parse import problem_at
+from sidecar.decide.problems import problem_at
 from sidecar.errors import ControlPlaneUnreachable, Misuse, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.files import load

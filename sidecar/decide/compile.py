@@ -36,7 +36,7 @@ from sidecar.decide.documents import (
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.introspection import Introspector
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import problem_at, report
+from sidecar.decide.problems import problem_at, report
 from sidecar.decide.routes import Route, RouteIndex
 from sidecar.decide.snapshot import NO_SERVICE, CompiledRule, Service, Snapshot
 from sidecar.errors import DocumentsInvalid, Problem

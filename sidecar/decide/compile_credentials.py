@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sidecar.decide import api_keys
 from sidecar.decide.documents import ApiKey, Document, TokenIssuer, order_key, seconds
 from sidecar.decide.keys import KeySet, parse_jwks, private_members
-from sidecar.decide.parse import report
+from sidecar.decide.problems import report
 from sidecar.decide.tokens import Issuer
 from sidecar.errors import Problem
 

@@ -23,7 +23,7 @@ from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Secret
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import problem_at, report
+from sidecar.decide.problems import problem_at, report
 from sidecar.decide.segments import CompiledSegment
 from sidecar.errors import Problem
 

@@ -24,7 +24,7 @@ from sidecar.decide.documents import (
     seconds,
 )
 from sidecar.decide.introspection import Introspector, Secret, overlap
-from sidecar.decide.parse import report
+from sidecar.decide.problems import report
 from sidecar.decide.tokens import Issuer
 from sidecar.errors import Problem
 

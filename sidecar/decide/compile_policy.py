@@ -20,7 +20,7 @@ from sidecar.decide.compile_rule import (
 )
 from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import report
+from sidecar.decide.problems import report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
 from sidecar.decide.snapshot import CompiledRule

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sidecar.decide.documents import Document
 from sidecar.decide.expressions import Program
 from sidecar.decide.kinds.policy import Redact
-from sidecar.decide.parse import report
+from sidecar.decide.problems import report
 from sidecar.decide.redact import Redaction
 from sidecar.decide.snapshot import RedactRule
 from sidecar.errors import Problem

@@ -10,7 +10,7 @@ from sidecar.decide.documents import Document, Limit, Require, StepUp, seconds
 from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
 from sidecar.decide.nodes import TEXT
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import problem_at, report
+from sidecar.decide.problems import problem_at, report
 from sidecar.decide.rates import Rate
 from sidecar.decide.snapshot import CompiledLimit, Requirements
 from sidecar.decide.step_up import StepUp as CompiledStepUp

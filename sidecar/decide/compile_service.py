@@ -21,7 +21,7 @@ from sidecar.decide.documents import Cors as CorsSpec
 from sidecar.decide.documents import Dpop as DpopSpec
 from sidecar.decide.documents import Friction as FrictionSpec
 from sidecar.decide.dpop import LONGEST_WINDOW, Dpop
-from sidecar.decide.parse import report
+from sidecar.decide.problems import report
 from sidecar.decide.rates import Rate
 from sidecar.decide.snapshot import NO_DPOP, AssertionTerms, Friction, Service
 from sidecar.errors import Problem

@@ -25,7 +25,7 @@ from sidecar.decide.expression_hints import as_number
 from sidecar.decide.expression_lint import Traits, spelled, traits
 from sidecar.decide.lint_pairs import compare
 from sidecar.decide.lint_rules import Placed
-from sidecar.decide.parse import problem_at
+from sidecar.decide.problems import problem_at
 from sidecar.decide.routes import REST
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.decide.workloads import SCHEME

@@ -14,7 +14,7 @@ from sidecar.decide.compile_policy import RoutedRule
 from sidecar.decide.documents import PLATFORM, AccessPolicy, Document, Rule, order_key
 from sidecar.decide.expressions import Program
 from sidecar.decide.inclusion import Parts, example
-from sidecar.decide.parse import problem_at
+from sidecar.decide.problems import problem_at
 from sidecar.decide.routes import REST, Pattern, Route, RouteIndex
 from sidecar.errors import Problem
 

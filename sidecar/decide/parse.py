@@ -19,6 +19,7 @@ from yaml._yaml import CParser
 from yaml.composer import Composer
 from yaml.resolver import Resolver
 
+from sidecar.decide.compile_rule import expression
 from sidecar.decide.documents import KINDS, AccessPolicy, Document, Spec
 from sidecar.decide.nodes import (
     MAX_DEPTH,
@@ -31,6 +32,7 @@ from sidecar.decide.nodes import (
     kind_of,
 )
 from sidecar.decide.pace import pause
+from sidecar.decide.problems import problem_at
 from sidecar.decide.syntax import NOT_YAML, no_yaml
 from sidecar.errors import DocumentsInvalid, Problem
 
@@ -132,40 +134,6 @@ def compose(source: Source) -> Iterator[yaml.Node]:
             composer.dispose()
     except yaml.YAMLError as error:
         raise DocumentsInvalid([no_yaml(source.name, error, text)]) from None
-
-
-def problem_at(
-    document: Document,
-    pointer: str,
-    message: str,
-    *,
-    hint: str = "",
-    warning: bool = False,
-    code: str = "",
-) -> Problem:
-    """A problem at `pointer` of a document, or at the nearest enclosing place that is known."""
-    place = pointer
-    while place and place not in document.marks:
-        place = place[: max(place.rfind("."), place.rfind("["), 0)]
-    line, column = document.marks.get(place, (0, 0))
-    return Problem(
-        message=message,
-        file=document.file,
-        line=line,
-        column=column,
-        document=document.ref,
-        pointer=pointer,
-        hint=hint,
-        warning=warning,
-        code=code,
-    )
-
-
-def report(
-    problems: list[Problem], document: Document, pointer: str, message: str, *, hint: str = ""
-) -> None:
-    """Add an error at `pointer` to `problems`."""
-    problems.append(problem_at(document, pointer, message, hint=hint))
 
 
 def from_canonical(data: bytes) -> Document:
@@ -348,8 +316,6 @@ class _Parser:
 
     def _look_at_expressions(self, kind: str, namespace: str, name: str) -> None:
         """What is wrong with them is said along with what is wrong around them."""
-        from sidecar.decide.compile_rule import expression  # which builds on this module
-
         shell = Document(
             kind, namespace, name, {}, _NO_SPEC, b"", "", self._source.name, self._reader.marks
         )

@@ -17,7 +17,8 @@ import orjson
 from sidecar.decide.documents import Document, TokenIssuer
 from sidecar.decide.keys import private_members
 from sidecar.decide.pace import pause
-from sidecar.decide.parse import MAX_TEXT, Source, parse, problem_at, with_spec
+from sidecar.decide.parse import MAX_TEXT, Source, parse, with_spec
+from sidecar.decide.problems import problem_at
 from sidecar.errors import Problem
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")

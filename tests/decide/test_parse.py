@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from sidecar.decide.nodes import MAX_DEPTH
-from sidecar.decide.parse import Source, from_canonical, parse, problem_at
+from sidecar.decide.parse import Source, from_canonical, parse
+from sidecar.decide.problems import problem_at
 from sidecar.errors import DocumentsInvalid, Problem
 
 ISSUER = """apiVersion: authz.sidecar/v1
