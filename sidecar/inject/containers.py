@@ -63,9 +63,10 @@ def environment(
 
 
 def sidecar(
-    terms: Terms, resources: Resources, variables: Mapping[str, str], port: Mapping[str, Any]
+    terms: Terms, resources: Resources, variables: Mapping[str, str], port: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The container; `port` is the one for traffic, whose name a Service may know."""
+    """The container; `port` is the one for traffic, where no other container has it."""
+    ports = [{"name": "sidecar-health", "containerPort": HEALTH, "protocol": "TCP"}]
     health = {"path": "/healthz", "port": HEALTH, "scheme": "HTTP"}
     container: dict[str, Any] = {
         "name": SIDECAR,
@@ -73,9 +74,7 @@ def sidecar(
         "imagePullPolicy": terms.pull_policy,
         "args": ["run"],
         "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
-        "ports": [
-            dict(port), {"name": "sidecar-health", "containerPort": HEALTH, "protocol": "TCP"},
-        ],
+        "ports": [*([dict(port)] if port else []), *ports],
         "startupProbe": {"httpGet": health, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"httpGet": health, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {"httpGet": {**health, "path": "/readyz"}, "periodSeconds": 2},

@@ -76,10 +76,10 @@ def inject(
 
 @dataclass(frozen=True, slots=True)
 class _Put:
-    """How the sidecar stands before the application."""
+    """How the sidecar stands before the application. `port` is one of its own container's."""
 
     upstream: str
-    port: Mapping[str, Any]
+    port: Mapping[str, Any] | None
     probes: Mapping[str, Any]
 
 
@@ -160,7 +160,10 @@ def _swapped(listening: list[ports.Container], wanted: Wanted) -> _Put:
         if field in port:
             traffic[field] = port.pop(field)
     del port["name"]
-    return _Put(f"http://127.0.0.1:{port['containerPort']}", traffic, {})
+    # Not on the sidecar's own container: before Kubernetes 1.33 a Service does not find the named
+    # ports of a native one. Whose of the pod's containers a port is makes no other difference.
+    container["ports"].append(traffic)
+    return _Put(f"http://127.0.0.1:{port['containerPort']}", None, {})
 
 
 def _add(

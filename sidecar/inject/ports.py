@@ -1,7 +1,8 @@
 """A pod's ports: which are the application's, and how mode `port` puts the sidecar before one.
 
-Without privileges nothing can be put in a packet's way, so the webhook moves a name: a Service
-whose `targetPort` is that name reaches the sidecar, which reaches the application by its number.
+Without privileges nothing can be put in a packet's way, so the webhook moves a name, to another
+port of the same container: a Service whose `targetPort` is that name reaches the sidecar, which
+reaches the application by its number.
 Who connects to the number still gets past; a NetworkPolicy closes that (docs/redirect.md).
 """
 

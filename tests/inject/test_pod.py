@@ -205,16 +205,16 @@ def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
     if once.result != "injected":
         assert once.pod == given_pod
     elif environment(once.pod)["SIDECAR_UPSTREAM"] != "original-destination":
-        # A Service that knows the port by name finds the sidecar, and nothing else.
-        name = container(once.pod)["ports"][0]["name"]
-        everyone = [*once.pod["spec"]["containers"], *once.pod["spec"].get("initContainers", [])]
-        having = [
-            each["name"]
-            for each in everyone
+        # A Service that knows the port by name finds the sidecar, and nothing else; on a container
+        # that is no init container, where every version of Kubernetes looks.
+        ports = [
+            port
+            for each in once.pod["spec"]["containers"]
             for port in each.get("ports") or []
-            if port.get("name") == name and port.get("protocol", "TCP") == "TCP"
+            if port.get("protocol", "TCP") == "TCP"
         ]
-        assert having == ["sidecar"]
+        [name] = [port["name"] for port in ports if port["containerPort"] == 7400]
+        assert [port["containerPort"] for port in ports if port.get("name") == name] == [7400]
 
 
 def test_a_pod_is_yaml_that_kubectl_reads() -> None:
