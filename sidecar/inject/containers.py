@@ -128,6 +128,17 @@ def redirect(terms: Terms, excluded: tuple[int, ...]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def keep_defaults(container: dict[str, Any], held: Mapping[str, Any]) -> None:
+    """What the cluster has added to one of ours since the webhook was first asked stays: defaults
+    of a LimitRange, AlwaysPullImages. They are not added a third time, and a pod without them is
+    refused there. Nothing that says what runs is taken from there."""
+    for kind, quantities in (held.get("resources") or {}).items():
+        if kind in ("requests", "limits"):
+            container["resources"][kind] = {**quantities, **container["resources"][kind]}
+    if held.get("imagePullPolicy") == "Always":
+        container["imagePullPolicy"] = "Always"
+
+
 def volumes() -> list[dict[str, Any]]:
     """Where the last-known-good release is kept, and the token for the control plane."""
     token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token"}

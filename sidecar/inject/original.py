@@ -45,9 +45,9 @@ def seal(parts: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
     return jwt.encode({"containers": dict(parts)}, key, algorithm="EdDSA", headers={"typ": TYPE})
 
 
-def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> None:
-    """Takes everything of ours out of a pod. Raises Refused where something has our names that is
-    not ours."""
+def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Mapping[str, Any]]:
+    """Takes everything of ours out of a pod; gives the containers that are taken out, by name, as
+    others have left them. Raises Refused where something has our names that is not ours."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     sealed = (metadata.get("annotations") or {}).get(ORIGINAL)
     present = [
@@ -63,8 +63,11 @@ def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> None:
                 f"the pod has {', '.join(present)} already, and the names are the sidecar's: "
                 'choose others, or leave the pod out with authz.sidecar/inject: "false"',
             )
-        return
+        return {}
     parts = _opened(str(sealed), key)
+    held: dict[str, Mapping[str, Any]] = {
+        str(each["name"]): each for each in _containers(pod) if each["name"] in (SIDECAR, REDIRECT)
+    }
     for name, ours in _LISTS.items():
         if name in spec:
             spec[name] = [each for each in spec[name] if each.get("name") not in ours]
@@ -77,10 +80,11 @@ def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> None:
             else:
                 container[field] = value
     for field, name in (("annotations", ORIGINAL), ("labels", INJECTED)):
-        held = metadata.get(field) or {}
-        held.pop(name, None)
-        if not held:
+        marks = metadata.get(field) or {}
+        marks.pop(name, None)
+        if not marks:
             metadata.pop(field, None)
+    return held
 
 
 def _opened(sealed: str, key: Ed25519PrivateKey) -> Mapping[Any, Any]:

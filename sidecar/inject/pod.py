@@ -55,7 +55,7 @@ def inject(
     if wanted.inject is False:
         return Injection(pod, "left_out")
     before = copy.deepcopy(dict(pod))
-    original.restore(before, key)
+    held = original.restore(before, key)
     _check(before)
     mode = wanted.mode or terms.mode
     if (why := _without(before, wanted, mode, terms)) is not None:
@@ -67,7 +67,7 @@ def inject(
         found = _redirected(listening, wanted, namespace, namespace_labels)
     else:
         found = _swapped(listening, wanted)
-    _add(after, namespace, wanted, terms, mode, found, key)
+    _add(after, namespace, wanted, terms, mode, found, held, key)
     sealed = original.seal(original.changed(before, after), key)
     after["metadata"].setdefault("annotations", {})[ORIGINAL] = sealed
     after["metadata"].setdefault("labels", {})[INJECTED] = "true"
@@ -168,7 +168,7 @@ def _swapped(listening: list[ports.Container], wanted: Wanted) -> _Put:
 
 def _add(
     pod: dict[str, Any], namespace: str, wanted: Wanted, terms: Terms, mode: Mode, put: _Put,
-    key: Ed25519PrivateKey,
+    held: Mapping[str, Mapping[str, Any]], key: Ed25519PrivateKey,
 ) -> None:  # fmt: skip
     metadata = pod.setdefault("metadata", {})
     spec = pod["spec"]
@@ -192,6 +192,8 @@ def _add(
     )
     made = containers.sidecar(terms, wanted.resources, variables, put.port)
     first = [containers.redirect(terms, wanted.excluded)] if mode == "redirect" else []
+    for each in (made, *first):
+        containers.keep_defaults(each, held.get(each["name"]) or {})
     if terms.native:
         first.append(made)
     else:

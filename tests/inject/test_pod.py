@@ -90,6 +90,37 @@ def test_what_others_changed_meanwhile_stays() -> None:
     assert container(again)["image"] == TERMS.image
 
 
+def test_what_the_cluster_adds_to_our_containers_stays() -> None:
+    """The API server runs its own plugins again after a webhook has changed a pod, and then the
+    webhook once more, as they have: https://kubernetes.io/docs/reference/access-authn-authz/
+    extensible-admission-controllers/#reinvocation-policy"""
+    once = copy.deepcopy(dict(injected(pod(PLAIN), mode="redirect").pod))
+    for name in ("sidecar", "sidecar-redirect"):
+        ours = container(once, name)
+        ours["imagePullPolicy"] = "Always"  # AlwaysPullImages
+        ours["resources"]["limits"]["cpu"] = "2"  # LimitRanger, of a LimitRange's `default`
+        ours["resources"]["limits"]["ephemeral-storage"] = "1Gi"
+        ours["volumeMounts"] = [*ours.get("volumeMounts", []), {"name": "api", "mountPath": "/t"}]
+        ours["args"] = ["--version"]
+    again = injected(once, mode="redirect").pod
+    for name in ("sidecar", "sidecar-redirect"):
+        ours = container(again, name)
+        assert ours["imagePullPolicy"] == "Always"
+        assert ours["resources"]["limits"]["cpu"] == "2"
+        assert ours["resources"]["limits"]["ephemeral-storage"] == "1Gi"
+        assert "/t" not in str(ours.get("volumeMounts"))  # the application's token is not ours
+        assert ours["args"][0] in ("run", "redirect")
+    assert injected(dict(again), mode="redirect").pod == again
+
+
+def test_what_the_pod_asks_for_comes_before_defaults() -> None:
+    once = copy.deepcopy(dict(injected(pod(PLAIN)).pod))
+    container(once)["resources"]["limits"].update({"cpu": "100m", "memory": "1Gi"})
+    once["metadata"]["annotations"]["authz.sidecar/cpu-limit"] = "2"
+    limits = container(injected(once).pod)["resources"]["limits"]
+    assert limits == {"cpu": "2", "memory": "192Mi"}
+
+
 @pytest.mark.parametrize(
     "forged",
     [
