@@ -27,6 +27,7 @@ from sidecar.inject.wanted import Wanted, read
 
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 _RESTRICTING: Final = ("baseline", "restricted")
+_PREFIX: Final = 58  # characters of generateName that the API server keeps; five are made up
 _MIRROR: Final = "kubernetes.io/config.mirror"
 
 
@@ -172,7 +173,7 @@ def _add(
 ) -> None:  # fmt: skip
     metadata = pod.setdefault("metadata", {})
     spec = pod["spec"]
-    name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
+    name, prefix = metadata.get("name", ""), metadata.get("generateName", "")[:_PREFIX]
     registration = Registration(
         namespace,
         spec.get("serviceAccountName") or spec.get("serviceAccount") or "default",

@@ -151,6 +151,7 @@ def test_an_annotation_of_another_pod_puts_the_sidecar_in_all_the_same() -> None
     ("metadata", "spec", "expected"),
     [
         ({"generateName": "web-"}, {"serviceAccountName": "web"}, ("web", "web-", True)),
+        ({"generateName": "w" * 60 + "-"}, {}, ("default", "w" * 58, True)),
         ({"name": "web-0"}, {}, ("default", "web-0", False)),
         ({"name": "web-0", "generateName": "web-"}, {}, ("default", "web-0", False)),
         ({}, {"serviceAccount": "old"}, ("old", "", False)),
