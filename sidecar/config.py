@@ -111,6 +111,7 @@ def inject_settings(
     values, mistakes, unread = _resolve(INJECT, args, os.environ if environ is None else environ)
     _distinct(mistakes, values, ("listen", "http"))
     mistakes += config_inject.mistakes(values, unread)
+    mistakes += config_inject.sidecar_mistakes(values.get("sidecar_setting", ()), RUN)
     if mistakes:
         raise Misuse(mistakes)
     return config_inject.settings(values)

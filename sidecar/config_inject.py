@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -142,6 +142,26 @@ def mistakes(values: Mapping[str, Any], unread: set[str]) -> list[str]:
         )
     if "webhook_configuration" in given and files:
         found.append("--webhook-configuration: whoever made the certificate looks after it")
+    return found
+
+
+def sidecar_mistakes(given: Iterable[tuple[str, str]], known: Iterable[Setting]) -> list[str]:
+    """What no sidecar would start with, or would not look at. Files are theirs, not looked for."""
+    settings = {f"SIDECAR_{setting.attribute.upper()}": setting for setting in known}
+    found = []
+    for variable, value in given:
+        name = variable.removeprefix("SIDECAR_").lower().replace("_", "-")
+        setting = settings.get(variable)
+        if setting is None:
+            found.append(f"--sidecar-setting: {name} is no setting of `sidecar run`")
+            continue
+        if setting.metavar.endswith(("FILE", "DIR")):
+            continue
+        try:
+            for each in value.split(",") if setting.repeated else [value]:
+                setting.read(each)
+        except ValueError as error:
+            found.append(f"--sidecar-setting: {name}: {error}")
     return found
 
 

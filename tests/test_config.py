@@ -315,6 +315,10 @@ def test_the_webhook() -> None:
         ([*NEEDED, "--service", "s", "--mode", "proxy"], "is not one of port, redirect"),
         ([*NEEDED, "--service", "s", "--sidecar-setting", "listen=0.0.0.0:1"], "webhook itself"),
         ([*NEEDED, "--service", "s", "--sidecar-setting", "LOUD"], "is not NAME=VALUE"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "trusted-proxi=10.0.0.0/8"],
+         "trusted-proxi is no setting of `sidecar run`"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "workers=lots"], "workers: 'lots'"),
+        ([*NEEDED, "--service", "s", "--sidecar-setting", "trusted-proxy=10.0.0.0/8,x"], "'x'"),
     ],
 )  # fmt: skip
 def test_a_webhook_that_cannot_be(given: list[str], says: str) -> None:
