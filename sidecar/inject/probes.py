@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
+from urllib.parse import quote
 
 from sidecar.inject.ports import Container, numbered
 from sidecar.inject.terms import HEALTH, Refused
 
+LONGEST: Final = 3600  # seconds that a probe of the sidecar's may take
+_AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]~"  # in a path, beside letters, digits, - . and _
 _PROBES: Final = {
     "startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness",
 }  # fmt: skip
@@ -55,7 +58,7 @@ def through_sidecar(
             found[probe] = wanted
             if name not in _HOOKS.values():  # a hook has no time-out of its own
                 seconds = int(handler.get("timeoutSeconds") or 1)
-                wanted["timeout"] = seconds
+                wanted["timeout"] = min(seconds, LONGEST)
                 handler["timeoutSeconds"] = seconds + 1  # the sidecar's own comes first
             else:
                 wanted["timeout"] = 30
@@ -72,7 +75,7 @@ def _wanted(container: Container, name: str, handler: dict[str, Any]) -> dict[st
             return None  # somebody else is asked
         aim: dict[str, Any] = {
             "port": numbered(container, http["port"]),
-            "path": http.get("path") or "/",
+            "path": _path(http.get("path") or "/"),
             "scheme": http.get("scheme") or "HTTP",
         }
         if http.get("httpHeaders"):
@@ -83,3 +86,8 @@ def _wanted(container: Container, name: str, handler: dict[str, Any]) -> dict[st
     if grpc := handler.get("grpc"):
         return {"grpc": {"port": int(grpc["port"]), "service": grpc.get("service") or ""}}
     return None
+
+
+def _path(path: str) -> str:
+    """As a kubelet asks for it: one need not begin with a slash, and may hold anything."""
+    return quote(path if path.startswith("/") else f"/{path}", safe=_AS_IT_IS)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.config_probes import to_probes
 from sidecar.facts.registration import verify
 from sidecar.inject.original import seal
 from sidecar.inject.patch import difference
@@ -183,6 +184,24 @@ def test_requests_in_flight_end_before_the_pod_does(
     if grace is not None:
         given["spec"]["terminationGracePeriodSeconds"] = grace
     assert environment(injected(given, native=native).pod)["SIDECAR_DRAIN"] == drain
+
+
+def test_the_sidecar_takes_every_probe_that_a_pod_may_have() -> None:
+    given = pod(PLAIN)
+    app = given["spec"]["containers"][0]
+    app["name"] = "a" * 63
+    app["readinessProbe"] = {
+        "httpGet": {"port": "http", "path": "ready now?é=1"}, "timeoutSeconds": 7200,
+    }  # fmt: skip
+    app["lifecycle"] = {"postStart": {"httpGet": {"port": 8080}}}
+    app["livenessProbe"] = {"grpc": {"port": 9000}, "terminationGracePeriodSeconds": 5}
+    found = injected(given, mode="redirect").pod
+    probes = to_probes(environment(found)["SIDECAR_PROBES"])
+    ready = probes[f"{'a' * 63}-readiness"]
+    assert ready.http is not None
+    assert (ready.http.path, ready.timeout) == ("/ready%20now?%C3%A9=1", 3600)
+    assert container(found, "a" * 63)["readinessProbe"]["timeoutSeconds"] == 7201
+    assert len(probes) == 3
 
 
 NAMES = st.sampled_from(["app", "other", "third"])
