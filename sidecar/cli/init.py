@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -102,7 +103,20 @@ def register(commands: Any) -> None:
         help=f"the `aud` of your tokens (default: from the title of OPENAPI, or {_AUDIENCE})",
     )
     parser.add_argument("--name", help="the service's name (default: the audience)")
+    parser.add_argument(
+        "--namespace", type=_namespace,
+        help="that of the sidecars that it is for; on Kubernetes, of the pods (default: default)",
+    )  # fmt: skip
     parser.set_defaults(handler=run)
+
+
+def _namespace(text: str) -> str:
+    from sidecar.config_values import to_name
+
+    try:
+        return to_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
     if existing:
         raise Misuse(f"{args.folder} already holds {', '.join(existing)}; name another folder")
     texts, said = _sample(args) if args.openapi is None else _translated(args)
+    if args.namespace is not None:
+        texts = {name: _placed(text, args.namespace) for name, text in texts.items()}
     documents, problems = parse([Source(name, text) for name, text in texts.items()])
     problems = problems or validate(documents)
     if problems:  # of what was given; nothing was written that a line could be named of
@@ -132,8 +148,16 @@ def run(args: argparse.Namespace) -> int:
         print(file=sys.stderr)
     print(f"Wrote {', '.join(texts)} into {args.folder}/. Next:\n")
     print(f"  sidecar check {args.folder}")
-    print(f"  sidecar run --upstream http://127.0.0.1:8080 --policies {args.folder}")
+    where = "" if args.namespace is None else f" --namespace {args.namespace}"
+    print(f"  sidecar run --upstream http://127.0.0.1:8080 --policies {args.folder}{where}")
     return FINE
+
+
+def _placed(text: str, namespace: str) -> str:
+    """The same documents in this namespace."""
+    return re.sub(
+        r"^(metadata: \{name: .*)\}$", rf"\1, namespace: '{namespace}'}}", text, flags=re.M
+    )
 
 
 def _sample(args: argparse.Namespace) -> tuple[dict[str, str], list[str]]:

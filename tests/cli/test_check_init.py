@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sidecar.cli import COMMANDS, run
 
@@ -44,6 +45,20 @@ def test_init_refuses_what_no_document_could_hold(
     said = capsys.readouterr().err
     assert says in said
     assert ".yaml" not in said
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_init_writes_for_a_namespace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], described: bool
+) -> None:
+    folder, openapi = tmp_path / "policies", tmp_path / "openapi.yaml"
+    openapi.write_text("{openapi: 3.0.3, info: {title: a, version: '1'}, paths: {/a: {get: {}}}}")
+    given = [str(openapi)] if described else []
+    assert run(["init", *given, "--into", str(folder), "--namespace", "shop"]) == 0
+    assert "--namespace shop" in capsys.readouterr().out
+    found = [yaml.safe_load(file.read_text()) for file in folder.iterdir()]
+    assert [each["metadata"]["namespace"] for each in found] == ["shop"] * 3
+    assert run(["check", str(folder)]) == 0
 
 
 def test_nothing_of_a_document_reaches_the_terminal_as_a_command(
