@@ -26,7 +26,8 @@ from sidecar.inject.terms import (
 )
 
 FOREWARNED: Final = 5  # seconds between the end of new traffic and SIGTERM
-LONGEST_DRAIN: Final = 20
+DRAIN: Final = 20
+ENDING: Final = 8  # seconds that the end of a sidecar may take beside its drain
 TOKEN_LIFE: Final = 3600  # seconds; the kubelet replaces it in time
 
 
@@ -151,7 +152,7 @@ def volumes() -> list[dict[str, Any]]:
 def drain_seconds(grace: int, native: bool) -> int:
     """How long requests in flight may take at the end of a pod that is given so many seconds."""
     left = grace - 2 - (0 if native else FOREWARNED)
-    return max(1, min(LONGEST_DRAIN, left))
+    return max(1, min(left, max(DRAIN, left - ENDING)))
 
 
 def _resources(resources: Resources) -> dict[str, dict[str, str]]:

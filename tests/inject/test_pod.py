@@ -175,7 +175,15 @@ def test_the_registration_is_of_this_pod(
 
 @pytest.mark.parametrize(
     ("grace", "native", "drain"),
-    [(None, True, "20s"), (30, False, "20s"), (10, True, "8s"), (10, False, "3s"), (0, True, "1s")],
+    [
+        (None, True, "20s"),
+        (30, False, "20s"),
+        (10, True, "8s"),
+        (10, False, "3s"),
+        (0, True, "1s"),
+        (300, True, "290s"),
+        (300, False, "285s"),  # whose requests take long has said so
+    ],
 )
 def test_requests_in_flight_end_before_the_pod_does(
     grace: int | None, native: bool, drain: str
