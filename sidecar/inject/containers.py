@@ -103,8 +103,10 @@ def sidecar(
     return container
 
 
-def redirect(terms: Terms, excluded: tuple[int, ...]) -> dict[str, Any]:
-    """The init step that puts the sidecar in every inbound connection's way."""
+def redirect(terms: Terms, resources: Resources, excluded: tuple[int, ...]) -> dict[str, Any]:
+    """The init step that puts the sidecar in every inbound connection's way. It asks for what the
+    sidecar does, which comes after it: so it costs nothing, and what a ResourceQuota wants of each
+    container, or the class Guaranteed, can be had by annotation."""
     arguments = ["redirect", "--to", str(TRAFFIC), "--user", str(USER)]
     for port in excluded:
         arguments += ["--exclude-port", str(port)]
@@ -113,9 +115,7 @@ def redirect(terms: Terms, excluded: tuple[int, ...]) -> dict[str, Any]:
         "image": terms.image,
         "imagePullPolicy": terms.pull_policy,
         "args": arguments,
-        "resources": {
-            "requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"},
-        },
+        "resources": _resources(resources),
         "securityContext": {
             "runAsUser": 0,
             "runAsGroup": 0,

@@ -192,7 +192,11 @@ def _add(
         drain=containers.drain_seconds(30 if grace is None else int(grace), terms.native),
     )
     made = containers.sidecar(terms, wanted.resources, variables, put.port)
-    first = [containers.redirect(terms, wanted.excluded)] if mode == "redirect" else []
+    first = (
+        [containers.redirect(terms, wanted.resources, wanted.excluded)]
+        if mode == "redirect"
+        else []
+    )
     for each in (made, *first):
         containers.keep_defaults(each, held.get(each["name"]) or {})
     if terms.native:

@@ -212,6 +212,21 @@ def test_the_sidecar_takes_every_probe_that_a_pod_may_have() -> None:
     assert len(probes) == 3
 
 
+def test_a_pod_can_stay_guaranteed() -> None:
+    """https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/: every container, init containers
+    too, has limits, and requests that are the same."""
+    given = pod(PLAIN)
+    given["metadata"]["annotations"] = {
+        f"authz.sidecar/{kind}-{part}": quantity
+        for kind, quantity in (("cpu", "250m"), ("memory", "192Mi"))
+        for part in ("request", "limit")
+    }
+    found = injected(given, mode="redirect").pod
+    for name in ("sidecar", "sidecar-redirect"):
+        resources = container(found, name)["resources"]
+        assert resources["limits"] == resources["requests"] == {"cpu": "250m", "memory": "192Mi"}
+
+
 NAMES = st.sampled_from(["app", "other", "third"])
 PORTS = st.lists(
     st.fixed_dictionaries(
