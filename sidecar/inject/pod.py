@@ -28,6 +28,7 @@ from sidecar.inject.wanted import Wanted, read
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 _RESTRICTING: Final = ("baseline", "restricted")
 _PREFIX: Final = 58  # characters of generateName that the API server keeps; five are made up
+_MESHES: Final = ("istio-proxy", "istio-init", "linkerd-proxy", "linkerd-init")
 _MIRROR: Final = "kubernetes.io/config.mirror"
 
 
@@ -96,7 +97,8 @@ def _check(pod: Mapping[str, Any]) -> None:
         raise Refused(
             "host_network",
             "with hostNetwork the pod's ports and network rules are the node's: a sidecar would "
-            "stand in the way of others, and callers could pass it by; leave hostNetwork out",
+            "stand in the way of others, and callers could pass it by; leave hostNetwork out, or "
+            'the pod, with the annotation authz.sidecar/inject: "false"',
         )
     for each in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         if any(m.get("name") in (STATE, TOKEN) for m in each.get("volumeMounts") or []):
@@ -220,4 +222,10 @@ def _warnings(pod: Mapping[str, Any], mode: Mode) -> tuple[str, ...]:
             security.get("privileged") or {"NET_ADMIN", "ALL", "CAP_NET_ADMIN"} & set(added)
         ):
             found.append(f"container {each.get('name')} may change the rules of {REDIRECT}")
+        if mode == "redirect" and each.get("name") in _MESHES:
+            found.append(f"{each['name']} redirects what {REDIRECT} does: take one, or mode port")
+    if spec.get("dnsPolicy") in ("Default", "None"):
+        found.append(
+            f"with dnsPolicy {spec['dnsPolicy']} the control plane's name may not be found"
+        )
     return tuple(found)

@@ -67,6 +67,8 @@ class Webhook:
         async with self._turns:
             found, result = await self._answer(request)
         self._count(result)
+        if result != "injected":
+            _log.info("%s: %s", result, _of(request, found))
         return web.json_response(found)
 
     async def _answer(self, request: Request) -> tuple[dict[str, Any], str]:
@@ -107,6 +109,15 @@ class Webhook:
 
     def _count(self, result: str) -> None:
         self.results[result] = self.results.get(result, 0) + 1
+
+
+def _of(request: Request, found: Mapping[str, Any]) -> str:
+    """A pod that got no sidecar, and why: whoever made its controller is not told. Nothing of it
+    has been validated yet."""
+    metadata, response = request.pod.get("metadata") or {}, found["response"]
+    name = metadata.get("name") or metadata.get("generateName")
+    why = response.get("warnings") or [response.get("status", {}).get("message", "")]
+    return f"{request.namespace}/{name}: {' '.join(why)}".encode("unicode_escape").decode()
 
 
 class Shown:

@@ -215,3 +215,22 @@ def test_sources_say_what_they_wait_for(tmp_path: Path) -> None:
     assert found.terms.ca == other.decode()
     ca.write_text("x" * 70_000)
     assert "larger than" in sources.missing()
+
+
+async def test_a_pod_without_a_sidecar_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its controller gets the refusal and the warning, not whoever made the Deployment."""
+    left_out = pod(PLAIN)
+    left_out["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
+    wrong = pod(PLAIN)
+    wrong["metadata"] = {"name": "a\nb", "annotations": {"authz.sidecar/mode": "x"}}
+    with caplog.at_level("INFO", "sidecar.inject"):
+        async with place(tmp_path, READY) as here:
+            for each in (pod(PLAIN), left_out, wrong):
+                await here.ask(review(object=each))
+    assert [record.getMessage() for record in caplog.records] == [
+        "left_out: shop/web-7d9f-: ",
+        "refused_annotation: shop/a\\nb: sidecar: annotation authz.sidecar/mode: 'x' is not one of "
+        "port, redirect",
+    ]
