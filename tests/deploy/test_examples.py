@@ -74,7 +74,7 @@ def test_the_service_leads_to_the_sidecar_alone() -> None:
         for each_port in each.get("ports", [])
         if each_port.get("name") == port["targetPort"]
     ]
-    assert named == [("sidecar", 7400)]
+    assert named == [("shop", 7400)]  # its port, where the sidecar listens
     [rule] = find(built(), "Ingress")["spec"]["rules"]
     [path] = rule["http"]["paths"]
     assert path["backend"]["service"]["name"] == service["metadata"]["name"]
