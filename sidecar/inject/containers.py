@@ -133,9 +133,9 @@ def keep_defaults(container: dict[str, Any], held: Mapping[str, Any]) -> None:
     """What the cluster has added to one of ours since the webhook was first asked stays: defaults
     of a LimitRange, AlwaysPullImages. They are not added a third time, and a pod without them is
     refused there. Nothing that says what runs is taken from there."""
-    for kind, quantities in (held.get("resources") or {}).items():
-        if kind in ("requests", "limits"):
-            container["resources"][kind] = {**quantities, **container["resources"][kind]}
+    resources = held.get("resources") or {}
+    for kind, ours in container["resources"].items():
+        container["resources"][kind] = {**(resources.get(kind) or {}), **ours}
     if held.get("imagePullPolicy") == "Always":
         container["imagePullPolicy"] = "Always"
 
