@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.request import Headers
 from sidecar.edge import answers, listening
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import NONE, RequestHead, parse_request_head, request_head_end
@@ -21,8 +22,8 @@ from sidecar.errors import BadRequest
 
 Pages = Mapping[str, Callable[[], Awaitable[Answer]]]
 """Path -> what is there at the moment."""
-LocalPages = Mapping[str, Callable[[str], Awaitable[Answer]]]
-"""Path -> the same, for who has connected to this address."""
+LocalPages = Mapping[str, Callable[[str, Headers], Awaitable[Answer]]]
+"""Path -> the same, for who has connected to this address, and sent these headers."""
 
 MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16 * 1024
@@ -131,7 +132,9 @@ class _Connection(asyncio.Protocol):
         if page is not None:
             return await page()
         sockname = self._transport.get_extra_info("sockname")
-        return await local(str(sockname[0])) if local is not None else answers.broken_page()
+        if local is None:
+            return answers.broken_page()
+        return await local(str(sockname[0]), head.block.headers)
 
     def _made(self, head: RequestHead, task: asyncio.Task[Answer]) -> None:
         if task is not self._task or task.cancelled():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import hmac
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,7 +65,9 @@ def inject(
     listening = ports.serving(after)
     ports.check_free(listening)
     if mode == "redirect":
-        found = _redirected(listening, wanted, namespace, namespace_labels)
+        found = _redirected(
+            listening, wanted, namespace, namespace_labels, _hook_keys(before, namespace, key)
+        )
     else:
         found = _swapped(listening, wanted)
     _add(after, namespace, wanted, terms, mode, found, key)
@@ -128,6 +131,7 @@ def _redirected(
     wanted: Wanted,
     namespace: str,
     namespace_labels: Mapping[str, str],
+    hook_key: Callable[[str], str],
 ) -> _Put:
     level = namespace_labels.get(_ENFORCE, "")
     if level in _RESTRICTING:
@@ -143,7 +147,22 @@ def _redirected(
             "are not with authz.sidecar/exclude-ports",
         )
     traffic = {"name": SIDECAR, "containerPort": TRAFFIC, "protocol": "TCP"}
-    return _Put("original-destination", traffic, probes.through_sidecar(listening, wanted.excluded))
+    asked = probes.through_sidecar(listening, wanted.excluded, hook_key)
+    return _Put("original-destination", traffic, asked)
+
+
+def _hook_keys(
+    pod: Mapping[str, Any], namespace: str, key: Ed25519PrivateKey
+) -> Callable[[str], str]:
+    """Makes the key of a hook by its name: the same for the same pod, and nobody else's guess."""
+    metadata = pod.get("metadata") or {}
+    name = metadata.get("name") or metadata.get("generateName") or ""
+
+    def made(hook: str) -> str:
+        text = f"sidecar hook {namespace}/{name}/{hook}"
+        return hmac.new(key.private_bytes_raw(), text.encode(), "sha256").hexdigest()[:32]
+
+    return made
 
 
 def _swapped(listening: list[ports.Container], wanted: Wanted) -> _Put:

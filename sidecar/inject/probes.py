@@ -3,11 +3,14 @@
 The kubelet has no token. In mode `redirect` its probes would reach the sidecar, so they are turned
 into probes of the health port, and the sidecar makes them (`--probes`) and says how they went. In
 mode `port` the kubelet still reaches the application, but by number: the port's name has moved.
+
+The health port is open to all who reach the pod, and a hook does more than ask: it has a key, which
+the kubelet shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
 from sidecar.inject.ports import Container, numbered
@@ -16,6 +19,7 @@ from sidecar.inject.terms import HEALTH, Refused
 _PROBES: Final = {
     "startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness",
 }  # fmt: skip
+KEY_HEADER: Final = "probe-key"
 _HOOKS: Final = {"postStart": "poststart", "preStop": "prestop"}
 
 
@@ -39,10 +43,10 @@ def by_number(container: Container, name: str) -> None:
 
 
 def through_sidecar(
-    containers: Iterable[Container], excluded: Collection[int]
+    containers: Iterable[Container], excluded: Collection[int], key: Callable[[str], str]
 ) -> dict[str, dict[str, Any]]:
     """Turns handlers of taken ports into requests to the health port: what the sidecar is to do
-    for each, by its name there (`--probes`). Raises Refused."""
+    for each, by its name there (`--probes`). `key` makes that of a hook. Raises Refused."""
     found: dict[str, dict[str, Any]] = {}
     for container in containers:
         for name, handler in handlers(container):
@@ -53,15 +57,18 @@ def through_sidecar(
             if probe in found:
                 raise Refused("probes", f"two containers are named {container['name']}")
             found[probe] = wanted
+            asked: dict[str, Any] = {"path": f"/probe/{probe}", "port": HEALTH, "scheme": "HTTP"}
             if name not in _HOOKS.values():  # a hook has no time-out of its own
                 seconds = int(handler.get("timeoutSeconds") or 1)
                 wanted["timeout"] = seconds
                 handler["timeoutSeconds"] = seconds + 1  # the sidecar's own comes first
             else:
                 wanted["timeout"] = 30
+                wanted["key"] = key(probe)
+                asked["httpHeaders"] = [{"name": KEY_HEADER, "value": wanted["key"]}]
             for kind in ("httpGet", "tcpSocket", "grpc"):
                 handler.pop(kind, None)
-            handler["httpGet"] = {"path": f"/probe/{probe}", "port": HEALTH, "scheme": "HTTP"}
+            handler["httpGet"] = asked
     return found
 
 

@@ -176,7 +176,8 @@ class Kubelet:
         port = aim["port"]
         if isinstance(port, str):
             [port] = [p["containerPort"] for p in container["ports"] if p.get("name") == port]
-        return self.get(int(port), aim["path"])[0]
+        headers = {each["name"]: each["value"] for each in aim.get("httpHeaders", [])}
+        return self.get(int(port), aim["path"], headers)[0]
 
     def get(
         self, port: int, path: str, headers: Mapping[str, str] | None = None

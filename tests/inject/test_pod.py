@@ -220,3 +220,18 @@ def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
 def test_a_pod_is_yaml_that_kubectl_reads() -> None:
     found = inject(pod(PLAIN), "shop", {}, TERMS, KEY)
     assert yaml.safe_load(yaml.safe_dump(dict(found.pod))) == found.pod
+
+
+def test_a_hook_is_asked_for_with_a_key_of_its_own() -> None:
+    """Else whoever reaches the health port would stop the application."""
+    case = CASES["probes"]["pod"]
+    found = injected(case, mode="redirect").pod
+    asked = json.loads(environment(found)["SIDECAR_PROBES"])
+    keys = {name: probe["key"] for name, probe in asked.items() if "key" in probe}
+    assert set(keys) == {"app-prestop"}
+    hook = container(found, "app")["lifecycle"]["preStop"]["httpGet"]
+    assert hook["httpHeaders"] == [{"name": "probe-key", "value": keys["app-prestop"]}]
+    elsewhere = injected(case, namespace="other", mode="redirect").pod
+    assert json.loads(environment(elsewhere)["SIDECAR_PROBES"])["app-prestop"]["key"] not in (
+        keys["app-prestop"], "",
+    )  # fmt: skip
