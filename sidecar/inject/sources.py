@@ -30,9 +30,11 @@ class Sources:
     """`ready` is asked for each pod: files are read again when they have changed."""
 
     def __init__(self, terms: Terms, ca: Path, trust: Path, native: bool | None) -> None:
-        """`terms` without those that are in files. `native` None: `native` is set later."""
+        """`terms` without those that are in files. `native` None: it and
+        `named_ports` are set later."""
         self.key: Ed25519PrivateKey | None = None
         self.native = native
+        self.named_ports = True
         self._terms = terms
         self._files = {"ca": ca, "trust": trust}
         self._read: dict[str, tuple[tuple[int, int], str]] = {}
@@ -54,7 +56,10 @@ class Sources:
             except (OSError, ValueError, Misuse) as error:
                 return f"{path} is not there yet, or of no use: {error}"
         ca, trust = texts
-        return Ready(replace(self._terms, native=self.native, ca=ca, trust=trust), self.key)
+        terms = replace(
+            self._terms, native=self.native, named_ports=self.named_ports, ca=ca, trust=trust
+        )
+        return Ready(terms, self.key)
 
     def missing(self) -> str:
         """What of it is; empty: nothing."""
