@@ -72,7 +72,11 @@ def sidecar(
         "image": terms.image,
         "imagePullPolicy": terms.pull_policy,
         "args": ["run"],
-        "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
+        # The kubelet puts other variables where a value says $(NAME); $$ is a $ to it.
+        "env": [
+            {"name": name, "value": variables[name].replace("$", "$$")}
+            for name in sorted(variables)
+        ],
         "ports": [
             dict(port), {"name": "sidecar-health", "containerPort": HEALTH, "protocol": "TCP"},
         ],

@@ -235,3 +235,13 @@ def test_a_hook_is_asked_for_with_a_key_of_its_own() -> None:
     assert json.loads(environment(elsewhere)["SIDECAR_PROBES"])["app-prestop"]["key"] not in (
         keys["app-prestop"], "",
     )  # fmt: skip
+
+
+def test_what_a_pod_says_is_not_taken_for_other_variables() -> None:
+    """A kubelet would put the value of another variable there, and probes be no JSON any more."""
+    given = pod(PLAIN)
+    path = "/$(SIDECAR_CONTROL_PLANE_CA)/$$(SIDECAR_LISTEN)/$$/$"
+    given["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": path, "port": "http"}}
+    found = injected(given, mode="redirect").pod
+    asked = json.loads(environment(found)["SIDECAR_PROBES"])
+    assert asked["app-readiness"]["http"]["path"] == path
