@@ -12,7 +12,7 @@ from sidecar.edge.probes import Probe
 
 MOST: Final = 64
 _EXAMPLE: Final = '{"live": {"http": {"port": 8080, "path": "/live"}}}'
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")  # a container's has 63
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 _PATH: Final = re.compile(r"/[!-~]{0,4095}")
@@ -39,7 +39,7 @@ def to_probes(text: str) -> dict[str, Probe]:
 
 def _mistake(name: str, probe: Probe) -> str:
     if not _NAME.fullmatch(name):
-        return "a name has letters, digits, '.', '_' and '-', 63 at most"
+        return "a name has letters, digits, '.', '_' and '-', 127 at most"
     if [probe.http, probe.tcp, probe.grpc].count(None) != 2:
         return "a probe is one of http, tcp and grpc"
     if not _KEY.fullmatch(probe.key):

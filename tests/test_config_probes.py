@@ -60,7 +60,7 @@ def http(**fields: Any) -> dict[str, Any]:
         ({"a": {"tcp": {"port": 1}, "grpc": {"port": 1}}}, "a probe is one of"),
         ({"a/b": {"tcp": {"port": 1}}}, "'a/b': a name has letters"),
         ({"": {"tcp": {"port": 1}}}, "a name has letters"),
-        ({"a" * 64: {"tcp": {"port": 1}}}, "63 at most"),
+        ({"a" * 128: {"tcp": {"port": 1}}}, "127 at most"),
         ({"a": {"tcp": {"port": 1, "host": "h/x"}}}, "'h/x' is no host"),
         (http(host="u@h"), "'u@h' is no host"),
         (http(path="x"), "a path begins with /"),

@@ -10,8 +10,11 @@ the kubelet shows.
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
+from urllib.parse import quote
 
 from sidecar.inject.ports import Container, numbered
 from sidecar.inject.terms import HEALTH, Refused
@@ -19,6 +22,10 @@ from sidecar.inject.terms import HEALTH, Refused
 _PROBES: Final = {
     "startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness",
 }  # fmt: skip
+MOST: Final = 64  # of all that follow `config_probes` is the judge; it would not let us start
+LONGEST: Final = 300  # seconds
+LONGEST_PATH: Final = 4096
+_VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 KEY_HEADER: Final = "probe-key"
 _HOOKS: Final = {"postStart": "poststart", "preStop": "prestop"}
 
@@ -59,7 +66,7 @@ def through_sidecar(
             found[probe] = wanted
             asked: dict[str, Any] = {"path": f"/probe/{probe}", "port": HEALTH, "scheme": "HTTP"}
             if name not in _HOOKS.values():  # a hook has no time-out of its own
-                seconds = int(handler.get("timeoutSeconds") or 1)
+                seconds = min(int(handler.get("timeoutSeconds") or 1), LONGEST)
                 wanted["timeout"] = seconds
                 handler["timeoutSeconds"] = seconds + 1  # the sidecar's own comes first
             else:
@@ -69,6 +76,10 @@ def through_sidecar(
             for kind in ("httpGet", "tcpSocket", "grpc"):
                 handler.pop(kind, None)
             handler["httpGet"] = asked
+    if len(found) > MOST:
+        raise Refused(
+            "probes", f"it has {len(found)} probes and hooks, and {MOST} can be asked for"
+        )
     return found
 
 
@@ -79,14 +90,30 @@ def _wanted(container: Container, name: str, handler: dict[str, Any]) -> dict[st
             return None  # somebody else is asked
         aim: dict[str, Any] = {
             "port": numbered(container, http["port"]),
-            "path": http.get("path") or "/",
+            "path": _path(str(http.get("path") or "/")),
             "scheme": http.get("scheme") or "HTTP",
         }
         if http.get("httpHeaders"):
-            aim["headers"] = {each["name"]: each["value"] for each in http["httpHeaders"]}
+            aim["headers"] = {each["name"]: _value(each) for each in http["httpHeaders"]}
         return {"http": aim}
     if tcp := handler.get("tcpSocket"):
         return {"tcp": {"port": numbered(container, tcp["port"])}}
     if grpc := handler.get("grpc"):
         return {"grpc": {"port": int(grpc["port"]), "service": grpc.get("service") or ""}}
     return None
+
+
+def _path(given: str) -> str:
+    """A probe's path as a kubelet sends it: the API server admits any text. Raises Refused."""
+    text = quote(given.partition("#")[0], safe=string.punctuation)
+    path = text if text.startswith("/") else f"/{text}"
+    if len(path) > LONGEST_PATH:
+        raise Refused("probes", f"a probe's path has more than {LONGEST_PATH} characters")
+    return path
+
+
+def _value(header: dict[str, Any]) -> str:
+    value = str(header.get("value") or "")
+    if not _VALUE.fullmatch(value):
+        raise Refused("probes", f"a probe's header {header['name']} cannot be sent")
+    return value

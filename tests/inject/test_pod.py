@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.config_probes import to_probes
 from sidecar.facts.registration import verify
 from sidecar.inject.original import seal
 from sidecar.inject.patch import difference
@@ -245,3 +246,43 @@ def test_what_a_pod_says_is_not_taken_for_other_variables() -> None:
     found = injected(given, mode="redirect").pod
     asked = json.loads(environment(found)["SIDECAR_PROBES"])
     assert asked["app-readiness"]["http"]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        ({"path": "ready"}, {"path": "/ready"}),
+        ({"path": "/a b?c=d#e"}, {"path": "/a%20b?c=d"}),
+        ({"path": "/%41\u00e9"}, {"path": "/%41%C3%A9"}),
+        ({"path": ""}, {"path": "/"}),
+        ({"httpHeaders": [{"name": "a"}]}, {"path": "/", "headers": {"a": ""}}),
+    ],
+)
+def test_the_sidecar_can_read_every_probe(probe: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What the API server admits must not keep the sidecar from starting."""
+    given = pod(PLAIN)
+    app = given["spec"]["containers"][0]
+    app["name"] = "a" * 63
+    app["readinessProbe"] = {"httpGet": {"port": "http", **probe}, "timeoutSeconds": 100_000}
+    text = environment(injected(given, mode="redirect").pod)["SIDECAR_PROBES"]
+    [[name, found]] = json.loads(text).items()
+    assert found == {"http": {"port": 8080, "scheme": "HTTP", **asked}, "timeout": 300}
+    assert list(to_probes(text)) == [name]
+
+
+def test_probes_that_no_sidecar_can_do_are_refused() -> None:
+    for probe in (
+        {"path": "/" + "a" * 4096},
+        {"httpHeaders": [{"name": "a", "value": "b\r\nc: d"}]},
+    ):
+        given = pod(PLAIN)
+        given["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"port": "http", **probe}}
+        with pytest.raises(Refused, match="a probe's"):
+            injected(given, mode="redirect")
+    given = pod(PLAIN)
+    given["spec"]["containers"] = [
+        {"name": f"c{i}", "image": "i", "livenessProbe": {"tcpSocket": {"port": 9000}}}
+        for i in range(65)
+    ]
+    with pytest.raises(Refused, match="65 probes"):
+        injected(given, mode="redirect")
