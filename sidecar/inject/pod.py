@@ -54,7 +54,7 @@ def inject(
         return Injection(pod, "mirror", ("a static pod cannot be changed: it has no sidecar",))
     wanted = read(metadata, terms.resources)
     if wanted.inject is False:
-        return Injection(pod, "left_out")
+        return Injection(original.unmarked(pod, key), "left_out")
     before = copy.deepcopy(dict(pod))
     original.restore(before, key)
     _check(before)
@@ -62,7 +62,7 @@ def inject(
     if mode == "port" and not terms.named_ports:
         terms = replace(terms, native=False)  # the name moves, and a Service has to find it
     if (why := _without(before, wanted, mode, terms)) is not None:
-        return Injection(pod, "nothing_to_protect", (why,))
+        return Injection(original.unmarked(pod, key), "nothing_to_protect", (why,))
     after = copy.deepcopy(before)
     listening = ports.serving(after)
     ports.check_free(listening)

@@ -286,3 +286,29 @@ def test_probes_that_no_sidecar_can_do_are_refused() -> None:
     ]
     with pytest.raises(Refused, match="65 probes"):
         injected(given, mode="redirect")
+
+
+@pytest.mark.parametrize("annotation", ["left out", "nothing to protect"])
+def test_no_pod_without_a_sidecar_says_that_it_has_one(annotation: str) -> None:
+    """NetworkPolicies and monitors go by the label."""
+    given = pod(PLAIN)
+    if annotation == "left out":
+        given["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
+    else:
+        del given["spec"]["containers"][0]["ports"]
+        del given["spec"]["containers"][0]["readinessProbe"]
+    marked = copy.deepcopy(given)
+    marked["metadata"]["labels"]["authz.sidecar/injected"] = "true"
+    found = injected(marked)
+    assert found.result == annotation.replace(" ", "_")
+    assert found.pod == given
+
+
+def test_a_copied_sidecar_goes_when_its_pod_is_left_out() -> None:
+    """Its registration is another pod's; it would stand before the application and serve nobody."""
+    copied = copy.deepcopy(dict(injected(pod(PLAIN)).pod))
+    copied["metadata"]["annotations"]["authz.sidecar/inject"] = "false"
+    expected = pod(PLAIN)
+    expected["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
+    found = injected(copied)
+    assert (found.result, found.pod) == ("left_out", expected)
