@@ -23,6 +23,7 @@ from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.registration import Registration, sign
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire.admin_pb2_grpc import AdminStub
+from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
 from tests.certificates import Authority
 from tests.kubernetes import Api, api_server
 from tests.publishing import WITHIN, apply, policy, running, sidecar, soon, status
@@ -127,6 +128,18 @@ async def test_others_are_not(tmp_path: Path, more: dict[str, Any], why: str) ->
         await apply(here.bound.grpc, policy("p", "shop"), policy("q", "bank"))
         await refused(here.pod(**more), why)
         assert not (await status(here.bound.grpc)).sidecars
+
+
+async def test_of_a_stranger_nothing_is_read(tmp_path: Path) -> None:
+    """A message may have 64 MiB, and anybody may connect."""
+    async with place(tmp_path) as here:
+        credentials = channel_credentials(AUTHORITY.pem.decode(), None, None)()
+        async with aio.secure_channel(here.bound.fleet, credentials) as channel:
+            metadata = aio.Metadata(("authorization", "Bearer forged"))
+            stream = DiscoveryStub(channel).Stream(metadata=metadata)  # type: ignore[call-arg]
+            with pytest.raises(aio.AioRpcError) as caught:  # though no Hello has been sent
+                await asyncio.wait_for(stream.read(), WITHIN)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_cluster_that_is_away_is_asked_again(tmp_path: Path) -> None:
