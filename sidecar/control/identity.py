@@ -177,7 +177,12 @@ class Identities:
         if token is not None and self._tokens is not None:
             if len(token) > MAX_TOKEN:
                 raise IdentityRefused("the service-account token is too long")
-            return await self._tokens.check(token)
+            found = await self._tokens.check(token)
+            if not found.pod:
+                # Such a one outlives its pod, and could take as many places in the fleet as it
+                # says names; the kubelet's are always a pod's.
+                raise IdentityRefused("the service-account token is not bound to a pod")
+            return found
         if spiffe is not None:
             return _of_certificate(spiffe)
         raise IdentityRefused(
