@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
+from sidecar.control import server
 from sidecar.control.certificates import ServerCertificates
 from sidecar.control.identity import Identities, TokenReviews
 from sidecar.control.server import Bound, ControlPlane, FleetListener
@@ -128,6 +129,24 @@ async def test_others_are_not(tmp_path: Path, more: dict[str, Any], why: str) ->
         await apply(here.bound.grpc, policy("p", "shop"), policy("q", "bank"))
         await refused(here.pod(**more), why)
         assert not (await status(here.bound.grpc)).sidecars
+
+
+async def test_whoever_is_gone_is_served_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream outlives the token that began it; a stolen one must not for ever."""
+    monkeypatch.setattr(server, "MAX_AGE", 0.5)
+    async with place(tmp_path) as here:
+        here.api.account("t", "shop", "web", "web-1")
+        await apply(here.bound.grpc, policy("p", "shop"))
+        one = here.pod()
+        async with running(one):
+            await one.enforces(1, "shop")
+            here.api.accounts.clear()
+            await soon(
+                lambda: "does not vouch" in one.client.last_error, lambda: asyncio.sleep(0.01)
+            )
+            assert not one.client.connected
 
 
 async def test_of_a_stranger_nothing_is_read(tmp_path: Path) -> None:
