@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidecar.facts.registration import Registration, sign
+from sidecar.facts.registration import MAX_LABELS, MAX_TEXT, Registration, sign
 from sidecar.inject import containers, original, ports, probes
 from sidecar.inject.terms import (
     INJECTED,
@@ -198,12 +198,18 @@ def _add(
         not name and bool(prefix),
         wanted.labels,
     )
+    statement = sign(registration, key)
+    if len(wanted.labels) > MAX_LABELS or len(statement) > MAX_TEXT:
+        raise Refused(
+            "labels",
+            f"the control plane takes {MAX_LABELS} labels and {MAX_TEXT} characters of them",
+        )
     grace = spec.get("terminationGracePeriodSeconds")
     variables = containers.environment(
         terms,
         namespace=namespace,
         labels=wanted.labels,
-        registration=sign(registration, key),
+        registration=statement,
         upstream=put.upstream,
         probes=put.probes,
         drain=containers.drain_seconds(30 if grace is None else int(grace), terms.native),

@@ -312,3 +312,20 @@ def test_a_copied_sidecar_goes_when_its_pod_is_left_out() -> None:
     expected["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
     found = injected(copied)
     assert (found.result, found.pod) == ("left_out", expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {f"a{i}": "" for i in range(60)},
+        {f"{'a' * 200}.{i}/{'b' * 60}": "c" * 63 for i in range(50)},
+    ],
+    ids=["with those of the annotation too many", "too long"],
+)
+def test_a_registration_that_no_control_plane_takes_is_not_made(labels: dict[str, str]) -> None:
+    given = pod(PLAIN)
+    given["metadata"]["labels"] = labels
+    more = ",".join(f"b{i}=" for i in range(10))
+    given["metadata"]["annotations"] = {"authz.sidecar/labels": more}
+    with pytest.raises(Refused, match="the control plane takes 64 labels"):
+        injected(given)
