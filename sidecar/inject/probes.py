@@ -97,6 +97,8 @@ def _wanted(container: Container, name: str, handler: dict[str, Any]) -> dict[st
             aim["headers"] = {each["name"]: _value(each) for each in http["httpHeaders"]}
         return {"http": aim}
     if tcp := handler.get("tcpSocket"):
+        if tcp.get("host"):
+            return None
         return {"tcp": {"port": numbered(container, tcp["port"])}}
     if grpc := handler.get("grpc"):
         return {"grpc": {"port": int(grpc["port"]), "service": grpc.get("service") or ""}}

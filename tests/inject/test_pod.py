@@ -329,3 +329,13 @@ def test_a_registration_that_no_control_plane_takes_is_not_made(labels: dict[str
     given["metadata"]["annotations"] = {"authz.sidecar/labels": more}
     with pytest.raises(Refused, match="the control plane takes 64 labels"):
         injected(given)
+
+
+@pytest.mark.parametrize("kind", ["httpGet", "tcpSocket"])
+def test_a_probe_of_another_host_stays_the_kubelets(kind: str) -> None:
+    given = pod(PLAIN)
+    probe = {kind: {"host": "10.1.1.1", "port": 5432}}
+    given["spec"]["containers"][0]["readinessProbe"] = probe
+    found = injected(given, mode="redirect").pod
+    assert container(found, "app")["readinessProbe"] == probe
+    assert "SIDECAR_PROBES" not in environment(found)
