@@ -74,8 +74,8 @@ def inject(
         found = _swapped(listening, wanted)
     _add(after, namespace, wanted, terms, mode, found, key)
     sealed = original.seal(original.changed(before, after), key)
-    after["metadata"].setdefault("annotations", {})[ORIGINAL] = sealed
-    after["metadata"].setdefault("labels", {})[INJECTED] = "true"
+    for field, name, value in (("annotations", ORIGINAL, sealed), ("labels", INJECTED, "true")):
+        after["metadata"][field] = {**(after["metadata"].get(field) or {}), name: value}
     return Injection(after, "injected", _warnings(before, mode))
 
 

@@ -339,3 +339,9 @@ def test_a_probe_of_another_host_stays_the_kubelets(kind: str) -> None:
     found = injected(given, mode="redirect").pod
     assert container(found, "app")["readinessProbe"] == probe
     assert "SIDECAR_PROBES" not in environment(found)
+
+
+def test_null_is_as_nothing() -> None:
+    given = pod(PLAIN)
+    given["metadata"] = {"name": "a", "labels": None, "annotations": None}
+    assert injected(given).pod["metadata"]["labels"] == {"authz.sidecar/injected": "true"}
