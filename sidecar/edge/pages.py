@@ -38,7 +38,7 @@ class PageServer:
     def __init__(self, pages: Pages, local: LocalPages | None = None) -> None:
         self.pages = pages
         self.local = local or {}
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, None] = {}  # the oldest first
         self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -70,14 +70,17 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # asyncio says BaseTransport; that of a stream can write.
         self._transport = transport  # type: ignore[assignment]
-        if len(self._server.connections) >= MAX_CONNECTIONS:
-            self._transport.abort()
-            return
-        self._server.connections.add(self)
+        others = self._server.connections
+        if len(others) >= MAX_CONNECTIONS:
+            # Whoever holds them all would else keep a kubelet out, and so end the pod.
+            oldest = next((each for each in others if each._task is None), next(iter(others)))
+            del others[oldest]
+            oldest.abort()
+        others[self] = None
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
