@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,8 +59,6 @@ def inject(
     original.restore(before, key)
     _check(before)
     mode = wanted.mode or terms.mode
-    if mode == "port" and not terms.named_ports:
-        terms = replace(terms, native=False)  # the name moves, and a Service has to find it
     if (why := _without(before, wanted, mode, terms)) is not None:
         return Injection(original.unmarked(pod, key), "nothing_to_protect", (why,))
     after = copy.deepcopy(before)
@@ -121,8 +119,8 @@ def _without(pod: Mapping[str, Any], wanted: Wanted, mode: Mode, terms: Terms) -
             raise Refused(
                 "never_ends",
                 "on this cluster a sidecar would keep a job's pod from ever ending: it needs "
-                "sidecar containers (Kubernetes 1.29, in mode port 1.33); leave the pod out with "
-                'the annotation authz.sidecar/inject: "false"',
+                "sidecar containers (Kubernetes 1.29); leave the pod out with the annotation "
+                'authz.sidecar/inject: "false"',
             )
         return "it listens at no port: it has no sidecar"
     return None if listens else "it listens at no port that it names: it has no sidecar"

@@ -36,8 +36,6 @@ FRESH: Final = 10.0  # seconds that a namespace's labels count
 RETRY: Final = 5.0  # seconds until the cluster's version is asked for again
 EVERY: Final = 3600.0
 NATIVE_SINCE: Final = (1, 29)  # sidecar containers are on by default
-# Endpoints have their named ports (kubernetes/kubernetes#127958, #128850; not in 1.32's).
-NAMED_PORTS_SINCE: Final = (1, 33)
 
 _log: Final = logging.getLogger("sidecar.inject")
 
@@ -169,26 +167,24 @@ class Shown:
             raise Misuse(f"--tls-cert, --tls-key: {error}") from None
 
 
-async def cluster_version(api: KubernetesApi) -> tuple[int, int]:
-    """Major and minor. Raises ClusterUnreachable."""
+async def native_sidecars(api: KubernetesApi) -> bool:
+    """Whether the cluster runs sidecar containers. Raises ClusterUnreachable."""
     found = await api.get("/version")
     try:
         digits = ("".join(filter(str.isdigit, str(found[part]))) for part in ("major", "minor"))
         major, minor = (int(each) for each in digits)
     except (KeyError, ValueError):
         raise ClusterUnreachable("the API server does not say its version") from None
-    return major, minor
+    return (major, minor) >= NATIVE_SINCE
 
 
 async def watch_version(api: KubernetesApi, sources: Sources) -> None:
-    """Tells `sources` whether the cluster runs sidecar containers, and whether Services find their
-    ports, once it says its version, and again should it be upgraded."""
+    """Tells `sources` whether the cluster runs sidecar containers, once it says so, and again
+    should it be upgraded."""
     said = ""
     while True:
         try:
-            version = await cluster_version(api)
-            sources.named_ports = version >= NAMED_PORTS_SINCE
-            sources.native = version >= NATIVE_SINCE
+            sources.native = await native_sidecars(api)
         except ClusterUnreachable as error:
             if str(error) != said:
                 said = str(error)

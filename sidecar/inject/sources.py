@@ -30,11 +30,9 @@ class Sources:
     """`ready` is asked for each pod: files are read again when they have changed."""
 
     def __init__(self, terms: Terms, ca: Path, trust: Path, native: bool | None) -> None:
-        """`terms` without those that are in files. `native` None: it and
-        `named_ports` are set later."""
+        """`terms` without those that are in files. `native` None: `native` is set later."""
         self.key: Ed25519PrivateKey | None = None
         self.native = native
-        self.named_ports = True
         self._terms = terms
         self._files = {"ca": ca, "trust": trust}
         self._read: dict[str, tuple[tuple[int, int], str]] = {}
@@ -56,10 +54,7 @@ class Sources:
             except (OSError, ValueError, Misuse) as error:
                 return f"{path} is not there yet, or of no use: {error}"
         ca, trust = texts
-        terms = replace(
-            self._terms, native=self.native, named_ports=self.named_ports, ca=ca, trust=trust
-        )
-        return Ready(terms, self.key)
+        return Ready(replace(self._terms, native=self.native, ca=ca, trust=trust), self.key)
 
     def missing(self) -> str:
         """What of it is; empty: nothing."""

@@ -44,8 +44,7 @@ class Resources:
 class Terms:
     """`control_plane` is HOST:PORT of its fleet listener. `ca` vouches for it, `trust` are the
     public keys of its releases; both PEM. `native`: the cluster runs sidecar containers (KEP-753).
-    `named_ports`: its Services find them by the names of their ports. `mode` is what a pod gets
-    that asks for none."""
+    `mode` is what a pod gets that asks for none."""
 
     image: str
     control_plane: str
@@ -55,7 +54,6 @@ class Terms:
     native: bool
     pull_policy: PullPolicy = "IfNotPresent"
     resources: Resources = Resources()
-    named_ports: bool = True
     settings: Mapping[str, str] | None = None
     """More of the sidecar's environment, by name (SIDECAR_DECISION_LOG, ...)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import datetime as dt
 import io
@@ -22,7 +21,7 @@ from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.signing import public_key_pem
 from sidecar.inject import server
 from sidecar.inject.certificates import Material, renewed
-from sidecar.inject.server import Servers, Shown, Webhook, cluster_version, watch_version
+from sidecar.inject.server import Servers, Shown, Webhook, native_sidecars
 from sidecar.inject.sources import Ready, Sources
 from tests.certificates import Authority
 from tests.inject.common import KEY, PLAIN, PUBLIC, TERMS, injected, pod
@@ -209,39 +208,27 @@ async def test_a_certificate_of_the_secret_is_shown_and_renewed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("version", "native", "named_ports"),
+    ("version", "native"),
     [
-        ({"major": "1", "minor": "28"}, False, False),
-        ({"major": "1", "minor": "29"}, True, False),
-        ({"major": "1", "minor": "32+"}, True, False),
-        ({"major": "1", "minor": "33"}, True, True),
-        ({"major": "1", "minor": "34+"}, True, True),
-        ({"major": "2", "minor": "0"}, True, True),
+        ({"major": "1", "minor": "28"}, False),
+        ({"major": "1", "minor": "29"}, True),
+        ({"major": "1", "minor": "34+"}, True),
+        ({"major": "2", "minor": "0"}, True),
+        ({}, None),
+        ({"major": "1", "minor": ""}, None),
     ],
 )
 async def test_which_clusters_run_sidecar_containers(
-    tmp_path: Path, version: dict[str, str], native: bool, named_ports: bool
+    version: dict[str, str], native: bool | None
 ) -> None:
     async with api_server() as server:
         server.objects["/version"] = dict(version)
         api = KubernetesApi(Cluster(server.url, None, None))
-        sources = Sources(TERMS, tmp_path, tmp_path, None)
-        watching = asyncio.create_task(watch_version(api, sources))
-        async with asyncio.timeout(10):
-            while sources.native is None:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-        watching.cancel()
-        assert (sources.native, sources.named_ports) == (native, named_ports)
-        await api.close()
-
-
-@pytest.mark.parametrize("version", [{}, {"major": "1", "minor": ""}])
-async def test_a_cluster_that_does_not_say_its_version(version: dict[str, str]) -> None:
-    async with api_server() as server:
-        server.objects["/version"] = dict(version)
-        api = KubernetesApi(Cluster(server.url, None, None))
-        with pytest.raises(ClusterUnreachable, match="does not say its version"):
-            await cluster_version(api)
+        if native is None:
+            with pytest.raises(ClusterUnreachable, match="does not say its version"):
+                await native_sidecars(api)
+        else:
+            assert await native_sidecars(api) is native
         await api.close()
 
 
