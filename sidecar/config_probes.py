@@ -17,6 +17,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 _PATH: Final = re.compile(r"[!-~]{0,4096}")
+_KEY: Final = re.compile(r"[!-~]{0,256}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 
@@ -42,6 +43,8 @@ def _mistake(name: str, probe: Probe) -> str:
         return "a name has letters, digits, '.', '_' and '-', 127 at most"
     if [probe.http, probe.tcp, probe.grpc].count(None) != 2:
         return "a probe is one of http, tcp and grpc"
+    if not _KEY.fullmatch(probe.key):
+        return "a key is 256 visible ASCII characters at most"
     http = probe.http
     host = http.host if http is not None else probe.tcp.host if probe.tcp is not None else ""
     if host and not _HOST.fullmatch(host):

@@ -168,19 +168,30 @@ class Identities:
         self._registration_keys = registration_keys
 
     async def workload(self, token: str | None, spiffe: str | None, registration: str) -> Workload:
+        """Whose sidecar it is, and its labels. Raises IdentityRefused or ClusterUnreachable."""
+        return await self.registered(await self.shown(token, spiffe), registration)
+
+    async def shown(self, token: str | None, spiffe: str | None) -> Workload:
         """Whose sidecar it is. A token counts where there is one; a certificate's SPIFFE id, which
         the listener has verified, otherwise. Raises IdentityRefused or ClusterUnreachable."""
         if token is not None and self._tokens is not None:
             if len(token) > MAX_TOKEN:
                 raise IdentityRefused("the service-account token is too long")
             found = await self._tokens.check(token)
-        elif spiffe is not None:
-            found = _of_certificate(spiffe)
-        else:
-            raise IdentityRefused(
-                "nothing shows whose sidecar it is: give it its pod's token "
-                "(--control-plane-token FILE) or a certificate (--control-plane-cert FILE)"
-            )
+            if not found.pod:
+                # Such a one outlives its pod, and could take as many places in the fleet as it
+                # says names; the kubelet's are always a pod's.
+                raise IdentityRefused("the service-account token is not bound to a pod")
+            return found
+        if spiffe is not None:
+            return _of_certificate(spiffe)
+        raise IdentityRefused(
+            "nothing shows whose sidecar it is: give it its pod's token "
+            "(--control-plane-token FILE) or a certificate (--control-plane-cert FILE)"
+        )
+
+    async def registered(self, found: Workload, registration: str) -> Workload:
+        """The same with its labels, as the webhook has signed them. Raises IdentityRefused."""
         if self._registration_keys is None:
             return found
         if not registration:

@@ -55,6 +55,7 @@ _OPTIONS: Final = (
     # gRPC calls clients abusive that ping more often than this, and cuts them off.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
+MAX_AGE: Final = 3600.0  # seconds, give or take a tenth, of a sidecar's connection
 _SERVICES: Final = tuple(
     service.full_name
     for file in (discovery_pb2, admin_pb2)
@@ -204,8 +205,11 @@ class ControlPlane:
         return bound
 
     async def _serve_fleet(self, fleet: FleetListener) -> str:
-        """Discovery and nothing else, for whoever shows whose sidecar it is."""
-        server = aio.server(options=_OPTIONS)
+        """Discovery and nothing else, for whoever shows whose sidecar it is: anew with each
+        connection, so that nobody is served for long whose pod or certificate is gone."""
+        age = ("grpc.max_connection_age_ms", int(MAX_AGE * 1000))
+        # A stream would go on for ever within a grace without an end.
+        server = aio.server(options=(*_OPTIONS, age, ("grpc.max_connection_age_grace_ms", 1000)))
         self._open.push_async_callback(fleet.identities.close)
         self._counts.certificate_ends = fleet.certificates.ends
         add_DiscoveryServicer_to_server(self._discovery(fleet.identities), server)

@@ -12,7 +12,7 @@ from grpc import aio
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet, FleetFull
-from sidecar.control.identity import Identities
+from sidecar.control.identity import Identities, Workload
 from sidecar.control.metrics import Counts
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
@@ -70,10 +70,12 @@ class Discovery(DiscoveryServicer):
         """The session that a Hello begins. Aborts the call where there is none."""
         code, reason = grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello"
         try:
+            # First: of a stranger no message is read, which may have 64 MiB.
+            workload = await self._shown(context)
             async with asyncio.timeout(HELLO_WITHIN):
                 first = await anext(requests)
             if first.HasField("hello"):
-                await self._identify(first.hello, context)
+                await self._identify(first.hello, workload)
                 address = _readable(context.peer())
                 session = Session(first.hello, address=address, since=self._clock())
                 self._fleet.join(session)
@@ -97,18 +99,28 @@ class Discovery(DiscoveryServicer):
         await context.abort(code, reason)
         raise AssertionError("abort returned")
 
-    async def _identify(self, hello: Hello, context: Context) -> None:
-        """A Hello is of whom it says it is. Raises IdentityRefused, ClusterUnreachable."""
+    async def _shown(self, context: Context) -> Workload | None:
+        """Whose sidecar calls; None where nobody has to show it. Raises IdentityRefused,
+        ClusterUnreachable."""
         if self._identities is None:
-            return
+            return None
         sent = dict(context.invocation_metadata() or ())
         scheme, _, token = str(sent.get("authorization", "")).partition(" ")
         found = next(iter(context.auth_context().get("peer_spiffe_id") or ()), b"")
-        workload = await self._identities.workload(
-            token if scheme.lower() == "bearer" else None,
-            bytes(found).decode("utf-8", "replace") or None,
-            hello.registration,
-        )
+        try:
+            async with asyncio.timeout(HELLO_WITHIN):
+                return await self._identities.shown(
+                    token if scheme.lower() == "bearer" else None,
+                    bytes(found).decode("utf-8", "replace") or None,
+                )
+        except TimeoutError:
+            raise ClusterUnreachable("too many wait to show whose sidecar they are") from None
+
+    async def _identify(self, hello: Hello, workload: Workload | None) -> None:
+        """A Hello is of whom it says it is. Raises IdentityRefused."""
+        if self._identities is None or workload is None:
+            return
+        workload = await self._identities.registered(workload, hello.registration)
         if hello.namespace != workload.namespace:
             raise IdentityRefused(
                 f"it asks for namespace {hello.namespace!r}, and is of {workload.namespace!r}"

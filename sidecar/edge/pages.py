@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.request import Headers
 from sidecar.edge import answers, listening
 from sidecar.edge.forward import answer as answer_bytes
 from sidecar.edge.http1 import NONE, RequestHead, parse_request_head, request_head_end
@@ -21,8 +22,8 @@ from sidecar.errors import BadRequest
 
 Pages = Mapping[str, Callable[[], Awaitable[Answer]]]
 """Path -> what is there at the moment."""
-LocalPages = Mapping[str, Callable[[str], Awaitable[Answer]]]
-"""Path -> the same, for who has connected to this address."""
+LocalPages = Mapping[str, Callable[[str, Headers], Awaitable[Answer]]]
+"""Path -> the same, for who has connected to this address, and sent these headers."""
 
 MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16 * 1024
@@ -37,7 +38,7 @@ class PageServer:
     def __init__(self, pages: Pages, local: LocalPages | None = None) -> None:
         self.pages = pages
         self.local = local or {}
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, None] = {}  # the oldest first
         self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -69,14 +70,17 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # asyncio says BaseTransport; that of a stream can write.
         self._transport = transport  # type: ignore[assignment]
-        if len(self._server.connections) >= MAX_CONNECTIONS:
-            self._transport.abort()
-            return
-        self._server.connections.add(self)
+        others = self._server.connections
+        if len(others) >= MAX_CONNECTIONS:
+            # Whoever holds them all would else keep a kubelet out, and so end the pod.
+            oldest = next((each for each in others if each._task is None), next(iter(others)))
+            del others[oldest]
+            oldest.abort()
+        others[self] = None
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -131,7 +135,9 @@ class _Connection(asyncio.Protocol):
         if page is not None:
             return await page()
         sockname = self._transport.get_extra_info("sockname")
-        return await local(str(sockname[0])) if local is not None else answers.broken_page()
+        if local is None:
+            return answers.broken_page()
+        return await local(str(sockname[0]), head.block.headers)
 
     def _made(self, head: RequestHead, task: asyncio.Task[Answer]) -> None:
         if task is not self._task or task.cancelled():

@@ -6,6 +6,9 @@ to the address at which we were asked, unless it names a host; HTTPS is not veri
 not followed, and 200 to 399 is success. Whoever asks for a probe that is under way gets its answer:
 however many ask, the service is asked once at a time.
 
+The health port is open to whoever reaches the pod. A hook changes what the service does (`/stop`),
+so it can have a `key`, and is then for nobody but the kubelet, whose request shows it.
+
 The libraries are imported where there are such probes, before anybody asks: that takes long, and
 many sidecars never need them.
 """
@@ -13,6 +16,7 @@ many sidecars never need them.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, Literal
@@ -20,10 +24,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from sidecar.decide.challenge import Answer
+from sidecar.decide.request import Headers
 from sidecar.errors import FetchFailed
 
 AT_ONCE: Final = 32  # probes under way, of all names and addresses
 AGENT: Final = "kube-probe/sidecar"
+KEY: Final = b"probe-key"  # not x-sidecar-…: what callers say so is taken for nothing
 _SERVING: Final = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 _MESSAGE: Final = 1024  # bytes of an answer over gRPC
 _TEXT: Final = (
@@ -60,12 +66,14 @@ class Grpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of the three. `timeout` is in seconds, for the whole of it."""
+    """One of the three. `timeout` is in seconds, for the whole of it. Who asks must show `key` in
+    the header `probe-key`; empty: anybody may ask."""
 
     http: Http | None = None
     tcp: Tcp | None = None
     grpc: Grpc | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
+    key: str = ""
 
     def __str__(self) -> str:
         """For people; headers and queries may hold what is nobody's business."""
@@ -84,7 +92,7 @@ class Probes:
     """All of one sidecar. `pages` for the health port, then `close`."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
-        self.counts: dict[tuple[str, str], int] = {}  # by name, and success, failure or crowded
+        self.counts: dict[tuple[str, str], int] = {}  # by name and result
         self._probes = probes
         if any(probe.http is not None for probe in probes.values()):
             import aiohttp  # noqa: F401
@@ -92,11 +100,11 @@ class Probes:
             import grpc_health.v1.health_pb2_grpc  # noqa: F401
         self._under_way: dict[tuple[str, str], asyncio.Task[str]] = {}
 
-    def pages(self) -> Mapping[str, Callable[[str], Awaitable[Answer]]]:
-        """By path; a page is told at which address it was asked for."""
+    def pages(self) -> Mapping[str, Callable[[str, Headers], Awaitable[Answer]]]:
+        """By path; a page is told at which address it was asked for, and with which headers."""
 
-        def page(name: str) -> Callable[[str], Awaitable[Answer]]:
-            return lambda here: self._answered(name, here)
+        def page(name: str) -> Callable[[str, Headers], Awaitable[Answer]]:
+            return lambda here, headers: self._page(name, here, headers)
 
         return {f"/probe/{name}": page(name) for name in self._probes}
 
@@ -106,6 +114,14 @@ class Probes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _page(self, name: str, here: str, headers: Headers) -> Answer:
+        key = self._probes[name].key.encode()
+        shown = next((value for header, value in headers if header == KEY), b"")
+        if key and not hmac.compare_digest(key, shown):
+            self._count(name, "forbidden")
+            return Answer(403, list(_TEXT), b"failed: this is for the kubelet alone\n")
+        return await self._answered(name, here)
 
     async def _answered(self, name: str, here: str) -> Answer:
         key = (name, here)

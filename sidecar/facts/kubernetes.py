@@ -41,8 +41,10 @@ class Cluster:
         token, ca = (
             path if path.is_file() else None for path in (ACCOUNT / "token", ACCOUNT / "ca.crt")
         )
-        if server:
-            return cls(server, token, ca if server.startswith("https://") else None)
+        if server.startswith("https://"):
+            return cls(server, token, ca)
+        if server:  # without TLS anybody on the way could take the token
+            return cls(server, None, None)
         host, port = (variable(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
         if not host or not port:
             raise ClusterUnreachable(

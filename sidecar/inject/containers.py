@@ -74,7 +74,11 @@ def sidecar(
         "image": terms.image,
         "imagePullPolicy": terms.pull_policy,
         "args": ["run"],
-        "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
+        # The kubelet puts other variables where a value says $(NAME); $$ is a $ to it.
+        "env": [
+            {"name": name, "value": variables[name].replace("$", "$$")}
+            for name in sorted(variables)
+        ],
         "ports": [*([dict(port)] if port else []), *ports],
         "startupProbe": {"httpGet": health, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"httpGet": health, "periodSeconds": 10, "failureThreshold": 6},

@@ -8,6 +8,7 @@ its sidecar already: what the annotation says is only where to begin from.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -85,6 +86,21 @@ def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Mapping[st
         if not marks:
             metadata.pop(field, None)
     return held
+
+
+def unmarked(pod: Mapping[str, Any], key: Ed25519PrivateKey) -> Mapping[str, Any]:
+    """A pod that gets no sidecar without what would say that it has one, and without one that was
+    copied along; the same object where there is neither. Raises Refused."""
+    metadata = pod.get("metadata") or {}
+    sealed = ORIGINAL in (metadata.get("annotations") or {})
+    if not sealed and INJECTED not in (metadata.get("labels") or {}):
+        return pod
+    after = copy.deepcopy(dict(pod))
+    if sealed:
+        restore(after, key)
+    else:
+        del after["metadata"]["labels"][INJECTED]
+    return after
 
 
 def _opened(sealed: str, key: Ed25519PrivateKey) -> Mapping[Any, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import hmac
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidecar.facts.registration import Registration, sign
+from sidecar.facts.registration import MAX_LABELS, MAX_TEXT, Registration, sign
 from sidecar.inject import containers, original, ports, probes
 from sidecar.inject.terms import (
     INJECTED,
@@ -55,24 +56,26 @@ def inject(
         return Injection(pod, "mirror", ("a static pod cannot be changed: it has no sidecar",))
     wanted = read(metadata, terms.resources)
     if wanted.inject is False:
-        return Injection(pod, "left_out")
+        return Injection(original.unmarked(pod, key), "left_out")
     before = copy.deepcopy(dict(pod))
     held = original.restore(before, key)
     _check(before)
     mode = wanted.mode or terms.mode
     if (why := _without(before, wanted, mode, terms)) is not None:
-        return Injection(pod, "nothing_to_protect", (why,))
+        return Injection(original.unmarked(pod, key), "nothing_to_protect", (why,))
     after = copy.deepcopy(before)
     listening = ports.serving(after)
     ports.check_free(listening)
     if mode == "redirect":
-        found = _redirected(listening, wanted, namespace, namespace_labels)
+        found = _redirected(
+            listening, wanted, namespace, namespace_labels, _hook_keys(before, namespace, key)
+        )
     else:
         found = _swapped(listening, wanted)
     _add(after, namespace, wanted, terms, mode, found, held, key)
     sealed = original.seal(original.changed(before, after), key)
-    after["metadata"].setdefault("annotations", {})[ORIGINAL] = sealed
-    after["metadata"].setdefault("labels", {})[INJECTED] = "true"
+    for field, name, value in (("annotations", ORIGINAL, sealed), ("labels", INJECTED, "true")):
+        after["metadata"][field] = {**(after["metadata"].get(field) or {}), name: value}
     return Injection(after, "injected", _warnings(before, mode))
 
 
@@ -131,6 +134,7 @@ def _redirected(
     wanted: Wanted,
     namespace: str,
     namespace_labels: Mapping[str, str],
+    hook_key: Callable[[str], str],
 ) -> _Put:
     level = namespace_labels.get(_ENFORCE, "")
     if level in _RESTRICTING:
@@ -146,7 +150,22 @@ def _redirected(
             "are not with authz.sidecar/exclude-ports",
         )
     traffic = {"name": SIDECAR, "containerPort": TRAFFIC, "protocol": "TCP"}
-    return _Put("original-destination", traffic, probes.through_sidecar(listening, wanted.excluded))
+    asked = probes.through_sidecar(listening, wanted.excluded, hook_key)
+    return _Put("original-destination", traffic, asked)
+
+
+def _hook_keys(
+    pod: Mapping[str, Any], namespace: str, key: Ed25519PrivateKey
+) -> Callable[[str], str]:
+    """Makes the key of a hook by its name: the same for the same pod, and nobody else's guess."""
+    metadata = pod.get("metadata") or {}
+    name = metadata.get("name") or metadata.get("generateName") or ""
+
+    def made(hook: str) -> str:
+        text = f"sidecar hook {namespace}/{name}/{hook}"
+        return hmac.new(key.private_bytes_raw(), text.encode(), "sha256").hexdigest()[:32]
+
+    return made
 
 
 def _swapped(listening: list[ports.Container], wanted: Wanted) -> _Put:
@@ -183,12 +202,18 @@ def _add(
         not name and bool(prefix),
         wanted.labels,
     )
+    statement = sign(registration, key)
+    if len(wanted.labels) > MAX_LABELS or len(statement) > MAX_TEXT:
+        raise Refused(
+            "labels",
+            f"the control plane takes {MAX_LABELS} labels and {MAX_TEXT} characters of them",
+        )
     grace = spec.get("terminationGracePeriodSeconds")
     variables = containers.environment(
         terms,
         namespace=namespace,
         labels=wanted.labels,
-        registration=sign(registration, key),
+        registration=statement,
         upstream=put.upstream,
         probes=put.probes,
         drain=containers.drain_seconds(30 if grace is None else int(grace), terms.native),

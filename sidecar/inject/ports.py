@@ -89,4 +89,12 @@ def chosen(containers: Sequence[Container], wanted: Sequence[str]) -> tuple[Cont
             f"port {container['ports'][place]['containerPort']} has no name: give it one, and let "
             "the Service's targetPort be that name; or use mode redirect",
         )
+    # A Service takes the first container with the name, sidecar containers last: it would go by.
+    name = container["ports"][place]["name"]
+    if sum(port.get("name") == name for each in containers for port in tcp_ports(each)) > 1:
+        raise Refused(
+            "several_ports",
+            f"two ports are named {name}, and a Service could lead to either; give each a name of "
+            "its own, or use mode redirect",
+        )
     return container, place

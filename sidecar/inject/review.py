@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ from sidecar.inject.pod import Injection
 from sidecar.inject.terms import Refused
 
 VERSION: Final = "admission.k8s.io/v1"
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 MAX_WARNING: Final = 250  # characters; the API server cuts what is longer
 
 
@@ -51,7 +53,11 @@ def read(data: bytes) -> Request:
         raise BadReview("its pod has no spec")
     if not isinstance(pod["spec"].get("containers"), list) or not pod["spec"]["containers"]:
         raise BadReview("its pod has no containers")
-    return Request(request["uid"], str(request.get("namespace") or "default"), pod)
+    namespace = request.get("namespace") or "default"
+    # It becomes part of a path of the API, and not only the API server can reach us.
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise BadReview("its namespace is none")
+    return Request(request["uid"], namespace, pod)
 
 
 def answer(request: Request, inject: Callable[[], Injection]) -> tuple[dict[str, Any], str]:

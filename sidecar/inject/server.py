@@ -26,6 +26,10 @@ from sidecar.inject.review import BadReview, Request, answer, leave, read, refus
 from sidecar.inject.sources import Ready, Sources
 
 MAX_REVIEW: Final = 4 * 1024 * 1024  # bytes; an object of Kubernetes has at most 1.5 MiB
+MOST_HELD: Final = (
+    2 * MAX_REVIEW
+)  # bytes of all that is being reviewed; parsed it is many times that
+BODY_WITHIN: Final = 5.0  # seconds
 AT_ONCE: Final = 256  # reviews
 NAMESPACES: Final = 10_000  # remembered
 FRESH: Final = 10.0  # seconds that a namespace's labels count
@@ -55,12 +59,33 @@ class Webhook:
         self._allow = insecure_allow_uninjected
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._held = 0  # bytes, of all requests
         self._labels: dict[str, tuple[float, Mapping[str, str]]] = {}
 
     async def handle(self, http: web.Request) -> web.Response:
-        """One AdmissionReview."""
+        """One AdmissionReview. Whoever reaches the port may send some: what is held of all of them
+        is bounded, and what comes beyond it is answered with 503."""
+        data = bytearray()
         try:
-            request = read(await http.read())
+            async with asyncio.timeout(BODY_WITHIN):
+                async for chunk in http.content.iter_any():
+                    data += chunk
+                    self._held += len(chunk)
+                    if len(data) > MAX_REVIEW:
+                        raise web.HTTPRequestEntityTooLarge(MAX_REVIEW, len(data))
+                    if self._held > MOST_HELD:
+                        self._count("crowded")
+                        return web.Response(status=503, text="too much is under review\n")
+            return await self._reviewed(bytes(data))
+        except TimeoutError:
+            self._count("bad_review")
+            return web.Response(status=408, text="the review did not come in time\n")
+        finally:
+            self._held -= len(data)
+
+    async def _reviewed(self, data: bytes) -> web.Response:
+        try:
+            request = read(data)
         except BadReview as error:
             self._count("bad_review")
             return web.Response(status=400, text=f"{error}\n")

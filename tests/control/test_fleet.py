@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
+from sidecar.control import server
 from sidecar.control.certificates import ServerCertificates
 from sidecar.control.identity import Identities, TokenReviews
 from sidecar.control.server import Bound, ControlPlane, FleetListener
@@ -25,6 +26,7 @@ from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.registration import Registration, sign
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire.admin_pb2_grpc import AdminStub
+from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
 from tests.certificates import Authority
 from tests.kubernetes import Api, api_server
 from tests.publishing import WITHIN, apply, policy, running, sidecar, soon, status
@@ -129,6 +131,36 @@ async def test_others_are_not(tmp_path: Path, more: dict[str, Any], why: str) ->
         await apply(here.bound.grpc, policy("p", "shop"), policy("q", "bank"))
         await refused(here.pod(**more), why)
         assert not (await status(here.bound.grpc)).sidecars
+
+
+async def test_whoever_is_gone_is_served_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream outlives the token that began it; a stolen one must not for ever."""
+    monkeypatch.setattr(server, "MAX_AGE", 0.5)
+    async with place(tmp_path) as here:
+        here.api.account("t", "shop", "web", "web-1")
+        await apply(here.bound.grpc, policy("p", "shop"))
+        one = here.pod()
+        async with running(one):
+            await one.enforces(1, "shop")
+            here.api.accounts.clear()
+            await soon(
+                lambda: "does not vouch" in one.client.last_error, lambda: asyncio.sleep(0.01)
+            )
+            assert not one.client.connected
+
+
+async def test_of_a_stranger_nothing_is_read(tmp_path: Path) -> None:
+    """A message may have 64 MiB, and anybody may connect."""
+    async with place(tmp_path) as here:
+        credentials = channel_credentials(AUTHORITY.pem.decode(), None, None)()
+        async with aio.secure_channel(here.bound.fleet, credentials) as channel:
+            metadata = aio.Metadata(("authorization", "Bearer forged"))
+            stream = DiscoveryStub(channel).Stream(metadata=metadata)  # type: ignore[call-arg]
+            with pytest.raises(aio.AioRpcError) as caught:  # though no Hello has been sent
+                await asyncio.wait_for(stream.read(), WITHIN)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_cluster_that_is_away_is_asked_again(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def test_a_file_of_keys_that_is_none_is_said_at_the_start(tmp_path: Path) -> Non
 
 class Known(WorkloadTokens):
     async def check(self, token: str) -> Workload:
+        if token == "loose":
+            return Workload("shop", "web")
         if token != "right":
             raise IdentityRefused("wrong")
         return Workload("shop", "web", "web-1")
@@ -196,6 +198,7 @@ async def test_labels_are_those_that_were_signed() -> None:
         # A bad token is not made good by a certificate.
         ("wrong", "spiffe://prod/ns/shop/sa/web", registration(), "wrong"),
         ("x" * 20000, None, registration(), "too long"),
+        ("loose", None, registration(), "not bound to a pod"),
         ("right", None, "", "has no registration"),
         ("right", None, registration("bank"), "of bank/web, and it is of shop/web"),
         ("right", None, registration(account="root"), "of shop/root"),

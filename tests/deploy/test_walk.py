@@ -299,7 +299,8 @@ def test_network_policies_admit_what_is_meant(case: str) -> None:
         wanted = given.get("metricsNamespace")
         assert spaces == ([wanted] if wanted else [])
         if each["metadata"]["name"].endswith("-webhook"):
-            assert "from" not in traffic
+            blocks = [{"ipBlock": {"cidr": cidr}} for cidr in given.get("apiServerCidrs", [])]
+            assert traffic.get("from") == (blocks or None)
             assert [port["port"] for port in traffic["ports"]] == ["https"]
         else:
             assert traffic["from"] == [{"namespaceSelector": {}}]

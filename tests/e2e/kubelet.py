@@ -143,7 +143,10 @@ class Kubelet:
     def _start(self, container: Mapping[str, Any]) -> Running:
         name = container["name"]
         command = [*self._images[container["image"]], *container.get("args", [])]
-        variables = [f"{each['name']}={each['value']}" for each in container.get("env", [])]
+        variables = [
+            f"{each['name']}={each['value'].replace('$$', '$')}"
+            for each in container.get("env", [])
+        ]
         clean = ["env", "-i", f"PATH={os.environ['PATH']}", "PYTHONUNBUFFERED=1", *variables]
         mounted = ["unshare", "--mount", "sh", "-ec", f'{self._mounts(container)}; exec "$@"', "sh"]
         self.running[name] = started = Running(
@@ -176,7 +179,8 @@ class Kubelet:
         port = aim["port"]
         if isinstance(port, str):
             [port] = [p["containerPort"] for p in container["ports"] if p.get("name") == port]
-        return self.get(int(port), aim["path"])[0]
+        headers = {each["name"]: each["value"] for each in aim.get("httpHeaders", [])}
+        return self.get(int(port), aim["path"], headers)[0]
 
     def get(
         self, port: int, path: str, headers: Mapping[str, str] | None = None

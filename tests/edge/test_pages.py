@@ -152,13 +152,24 @@ async def test_a_client_that_takes_nothing_is_not_answered_on_and_on(served: Ser
 
 
 async def test_one_client_too_many(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "MAX_CONNECTIONS", 1)
-    first = await served.client(GET)
-    await first.response()
-    second = await served.client(GET)
+    """Nobody keeps a kubelet out by connecting: the oldest goes that waits for nothing."""
+    monkeypatch.setattr(pages, "MAX_CONNECTIONS", 2)
+    busy = await served.client(get("/slow"))
+    await becomes(lambda: any(each._task for each in served.server.connections))
+    idle = await served.client(GET)
+    await idle.response()
+    third = await served.client(GET)
+    assert (await third.response())[0] == 200
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await second.head()
-    assert len(served.server.connections) == 1
+        await idle.head()
+    assert len(served.server.connections) == 2
+    for _ in range(2):
+        last = await served.client(get("/slow"))
+        await becomes(lambda: all(each._task for each in served.server.connections))
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await busy.head()
+    assert len(served.server.connections) == 2
+    last.close()
 
 
 async def test_too_much_behind_a_request_under_way(served: Served) -> None:

@@ -62,7 +62,7 @@ def answering(data: bytes, heads: list[bytes] | None = None) -> Callable[[Peer],
 async def asked(probe: Probe, here: str = HERE) -> tuple[int, bytes]:
     """What `/probe/it` says; the usual second may be too short for a busy machine."""
     made = Probes({"it": replace(probe, timeout=30) if probe.timeout == 1 else probe})
-    answer = await soon(made.pages()["/probe/it"](here))
+    answer = await soon(made.pages()["/probe/it"](here, []))
     assert (b"cache-control", b"no-store") in answer.headers
     [(labels, count)] = made.counts.items()
     assert (labels, count) == (("it", "success" if answer.status == 200 else "failure"), 1)
@@ -235,14 +235,14 @@ async def test_however_many_ask_the_service_is_asked_once_at_a_time() -> None:
     async with service(slow.handle) as port:
         made = Probes({"it": Probe(http=Http(port), timeout=60)})
         page = made.pages()["/probe/it"]
-        asking = [asyncio.ensure_future(page(HERE)) for _ in range(50)]
+        asking = [asyncio.ensure_future(page(HERE, [])) for _ in range(50)]
         await turns(lambda: slow.connections == 1)
         asking[0].cancel()  # one who leaves takes nothing from the others
         slow.go.set()
         answers = await soon(asyncio.gather(*asking[1:]))
         assert {answer.status for answer in answers} == {200}
         assert slow.connections == 1
-        assert (await soon(page(HERE))).status == 200  # the next is a new one
+        assert (await soon(page(HERE, []))).status == 200  # the next is a new one
         assert slow.connections == 2
     assert made.counts == {("it", "success"): 2}
 
@@ -254,21 +254,42 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         probe = Probe(http=Http(port), timeout=60)
         made = Probes({"a": probe, "b": probe, "c": probe})
         pages = made.pages()
-        asking = [asyncio.ensure_future(pages[f"/probe/{name}"](HERE)) for name in "ab"]
+        asking = [asyncio.ensure_future(pages[f"/probe/{name}"](HERE, [])) for name in "ab"]
         await turns(lambda: slow.connections == 2)
-        crowded = await soon(pages["/probe/c"](HERE))
+        crowded = await soon(pages["/probe/c"](HERE, []))
         assert (crowded.status, crowded.body) == (503, b"failed: too many probes are under way\n")
         slow.go.set()
         await soon(asyncio.gather(*asking))
-        assert (await soon(pages["/probe/c"](HERE))).status == 200
+        assert (await soon(pages["/probe/c"](HERE, []))).status == 200
     assert made.counts[("c", "crowded")] == 1
+
+
+async def test_a_hook_is_for_who_shows_its_key() -> None:
+    """The health port is open to all who reach the pod; `/stop` is not theirs to ask for."""
+    heads: list[bytes] = []
+    answer = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", heads)
+    async with service(answer) as port:
+        made = Probes({"it": Probe(http=Http(port, "/stop"), timeout=30, key="secret")})
+        server = PageServer({}, made.pages())
+        _, own = await server.start(HERE, 0)
+        found = []
+        for line in ("", "probe-key: secre\r\n", "probe-key: \xe9\r\n", "probe-key: secret\r\n"):
+            peer = Peer(*await asyncio.open_connection(HERE, own))
+            peer.send(f"GET /probe/it HTTP/1.1\r\nHost: a\r\n{line}\r\n".encode("latin-1"))
+            found.append((await peer.response())[0])
+            peer.close()
+        await server.close()
+    assert found == [403, 403, 403, 200]
+    assert len(heads) == 1
+    assert b"probe-key" not in heads[0]
+    assert made.counts == {("it", "forbidden"): 3, ("it", "success"): 1}
 
 
 async def test_at_the_end_nothing_is_left_under_way() -> None:
     slow = Slow()
     async with service(slow.handle) as port:
         made = Probes({"it": Probe(http=Http(port), timeout=60)})
-        asking = asyncio.ensure_future(made.pages()["/probe/it"](HERE))
+        asking = asyncio.ensure_future(made.pages()["/probe/it"](HERE, []))
         await turns(lambda: slow.connections == 1)
         await soon(made.close())
         assert (await soon(asking)).body == b"failed: it was ended\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -60,5 +61,17 @@ def container(pod: Any, name: str = "sidecar") -> dict[str, Any]:
 
 
 def environment(pod: Any) -> dict[str, str]:
-    """The sidecar's variables."""
-    return {each["name"]: each["value"] for each in container(pod)["env"]}
+    """The sidecar's variables, as a kubelet sets them."""
+    found: dict[str, str] = {}
+    for each in container(pod)["env"]:
+        found[each["name"]] = expanded(each["value"], found)
+    return found
+
+
+def expanded(text: str, known: dict[str, str]) -> str:
+    """As k8s.io/kubernetes/third_party/forked/golang/expansion does it."""
+
+    def one(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else known.get(match[1], match[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", one, text)

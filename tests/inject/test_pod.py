@@ -294,3 +294,127 @@ def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
 def test_a_pod_is_yaml_that_kubectl_reads() -> None:
     found = inject(pod(PLAIN), "shop", {}, TERMS, KEY)
     assert yaml.safe_load(yaml.safe_dump(dict(found.pod))) == found.pod
+
+
+def test_a_hook_is_asked_for_with_a_key_of_its_own() -> None:
+    """Else whoever reaches the health port would stop the application."""
+    case = CASES["probes"]["pod"]
+    found = injected(case, mode="redirect").pod
+    asked = json.loads(environment(found)["SIDECAR_PROBES"])
+    keys = {name: probe["key"] for name, probe in asked.items() if "key" in probe}
+    assert set(keys) == {"app-prestop"}
+    hook = container(found, "app")["lifecycle"]["preStop"]["httpGet"]
+    assert hook["httpHeaders"] == [{"name": "probe-key", "value": keys["app-prestop"]}]
+    elsewhere = injected(case, namespace="other", mode="redirect").pod
+    assert json.loads(environment(elsewhere)["SIDECAR_PROBES"])["app-prestop"]["key"] not in (
+        keys["app-prestop"], "",
+    )  # fmt: skip
+
+
+def test_what_a_pod_says_is_not_taken_for_other_variables() -> None:
+    """A kubelet would put the value of another variable there, and probes be no JSON any more."""
+    given = pod(PLAIN)
+    path = "/$(SIDECAR_CONTROL_PLANE_CA)/$$(SIDECAR_LISTEN)/$$/$"
+    given["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": path, "port": "http"}}
+    found = injected(given, mode="redirect").pod
+    asked = json.loads(environment(found)["SIDECAR_PROBES"])
+    assert asked["app-readiness"]["http"]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        ({"path": "ready"}, {"path": "/ready"}),
+        ({"path": "/a b?c=d#e"}, {"path": "/a%20b?c=d"}),
+        ({"path": "/%41\u00e9"}, {"path": "/%41%C3%A9"}),
+        ({"path": ""}, {"path": "/"}),
+        ({"httpHeaders": [{"name": "a"}]}, {"path": "/", "headers": {"a": ""}}),
+    ],
+)
+def test_the_sidecar_can_read_every_probe(probe: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What the API server admits must not keep the sidecar from starting."""
+    given = pod(PLAIN)
+    app = given["spec"]["containers"][0]
+    app["name"] = "a" * 63
+    app["readinessProbe"] = {"httpGet": {"port": "http", **probe}, "timeoutSeconds": 100_000}
+    text = environment(injected(given, mode="redirect").pod)["SIDECAR_PROBES"]
+    [[name, found]] = json.loads(text).items()
+    assert found == {"http": {"port": 8080, "scheme": "HTTP", **asked}, "timeout": 3600}
+    assert list(to_probes(text)) == [name]
+
+
+def test_probes_that_no_sidecar_can_do_are_refused() -> None:
+    for probe in (
+        {"path": "/" + "a" * 4096},
+        {"httpHeaders": [{"name": "a", "value": "b\r\nc: d"}]},
+    ):
+        given = pod(PLAIN)
+        given["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"port": "http", **probe}}
+        with pytest.raises(Refused, match="a probe's"):
+            injected(given, mode="redirect")
+    given = pod(PLAIN)
+    given["spec"]["containers"] = [
+        {"name": f"c{i}", "image": "i", "livenessProbe": {"tcpSocket": {"port": 9000}}}
+        for i in range(65)
+    ]
+    with pytest.raises(Refused, match="65 probes"):
+        injected(given, mode="redirect")
+
+
+@pytest.mark.parametrize("annotation", ["left out", "nothing to protect"])
+def test_no_pod_without_a_sidecar_says_that_it_has_one(annotation: str) -> None:
+    """NetworkPolicies and monitors go by the label."""
+    given = pod(PLAIN)
+    if annotation == "left out":
+        given["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
+    else:
+        del given["spec"]["containers"][0]["ports"]
+        del given["spec"]["containers"][0]["readinessProbe"]
+    marked = copy.deepcopy(given)
+    marked["metadata"]["labels"]["authz.sidecar/injected"] = "true"
+    found = injected(marked)
+    assert found.result == annotation.replace(" ", "_")
+    assert found.pod == given
+
+
+def test_a_copied_sidecar_goes_when_its_pod_is_left_out() -> None:
+    """Its registration is another pod's; it would stand before the application and serve nobody."""
+    copied = copy.deepcopy(dict(injected(pod(PLAIN)).pod))
+    copied["metadata"]["annotations"]["authz.sidecar/inject"] = "false"
+    expected = pod(PLAIN)
+    expected["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
+    found = injected(copied)
+    assert (found.result, found.pod) == ("left_out", expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {f"a{i}": "" for i in range(60)},
+        {f"{'a' * 200}.{i}/{'b' * 60}": "c" * 63 for i in range(50)},
+    ],
+    ids=["with those of the annotation too many", "too long"],
+)
+def test_a_registration_that_no_control_plane_takes_is_not_made(labels: dict[str, str]) -> None:
+    given = pod(PLAIN)
+    given["metadata"]["labels"] = labels
+    more = ",".join(f"b{i}=" for i in range(10))
+    given["metadata"]["annotations"] = {"authz.sidecar/labels": more}
+    with pytest.raises(Refused, match="the control plane takes 64 labels"):
+        injected(given)
+
+
+@pytest.mark.parametrize("kind", ["httpGet", "tcpSocket"])
+def test_a_probe_of_another_host_stays_the_kubelets(kind: str) -> None:
+    given = pod(PLAIN)
+    probe = {kind: {"host": "10.1.1.1", "port": 5432}}
+    given["spec"]["containers"][0]["readinessProbe"] = probe
+    found = injected(given, mode="redirect").pod
+    assert container(found, "app")["readinessProbe"] == probe
+    assert "SIDECAR_PROBES" not in environment(found)
+
+
+def test_null_is_as_nothing() -> None:
+    given = pod(PLAIN)
+    given["metadata"] = {"name": "a", "labels": None, "annotations": None}
+    assert injected(given).pod["metadata"]["labels"] == {"authz.sidecar/injected": "true"}

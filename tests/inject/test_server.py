@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import io
@@ -19,6 +20,7 @@ import pytest
 from sidecar.errors import ClusterUnreachable, Misuse
 from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.signing import public_key_pem
+from sidecar.inject import server
 from sidecar.inject.certificates import Material, renewed
 from sidecar.inject.server import Servers, Shown, Webhook, native_sidecars
 from sidecar.inject.sources import Ready, Sources
@@ -38,7 +40,9 @@ class Place:
     webhook: Webhook
     authority: Authority
 
-    async def ask(self, body: bytes | io.BytesIO | dict[str, Any]) -> tuple[int, Any]:
+    async def ask(
+        self, body: bytes | io.BytesIO | AsyncIterator[bytes] | dict[str, Any]
+    ) -> tuple[int, Any]:
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json"}
         context = self.authority.client_context()
@@ -137,6 +141,46 @@ async def test_a_pod_that_cannot_have_one_is_refused_in_any_case(
     async with place(tmp_path, READY, insecure_allow_uninjected=allow) as here:
         _, found = await here.ask(review(object=given))
         assert found["response"]["allowed"] is False
+
+
+async def test_what_is_held_of_all_reviews_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_HELD", 100_000)
+    body = json.dumps(review()).encode()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b" " * 60_000
+        yield b" " * 39_900
+        begun.set()
+        await go.wait()
+        yield body[:50]
+
+    async with place(tmp_path, READY) as here:
+        asking = asyncio.create_task(here.ask(slow()))
+        await begun.wait()
+        async with asyncio.timeout(10):
+            while (await here.ask(body))[0] != 503:  # until all of the other has come
+                pass
+        assert here.webhook.results["crowded"] == 1
+        go.set()
+        assert (await asking)[0] == 400
+        assert (await here.ask(body))[0] == 200
+
+
+async def test_a_review_that_does_not_come_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_WITHIN", 0.01)
+    never = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b" "
+        await never.wait()
+
+    async with place(tmp_path, READY) as here:
+        assert (await here.ask(slow()))[0] == 408
 
 
 async def test_other_requests_get_nowhere(tmp_path: Path) -> None:
