@@ -239,6 +239,7 @@ def _fleet(settings: ControlPlaneSettings, fleet: FleetSettings) -> FleetListene
         Identities(
             _workload_tokens(settings, fleet),
             None if keys is None else partial(registration.read_keys, keys),
+            fleet.trust_domain,
         ),
     )
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sidecar.config_setting import Address, Setting, address
 from sidecar.config_values import to_boolean, to_file, to_path
+from sidecar.decide import workloads
 
 _REVIEW: Final = "tokenreview"
 _NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
@@ -28,6 +29,7 @@ class FleetSettings:
     tls_cert: Path
     tls_key: Path
     tls_client_ca: Path | None
+    trust_domain: str
     workload_tokens: str | None
     workload_issuer: str
     workload_audience: str
@@ -66,6 +68,13 @@ def api_server(text: str) -> str:
     return text.rstrip("/")
 
 
+def trust_domain(text: str) -> str:
+    """The name of one (SPIFFE-ID section 2.1)."""
+    if not workloads.trust_domain(text):
+        raise ValueError(f"{text!r} is not the name of a trust domain, such as prod.example")
+    return text
+
+
 def _workload_tokens(text: str) -> str:
     """How service-account tokens are checked."""
     if text == _REVIEW or text.startswith("https://"):
@@ -96,6 +105,9 @@ CONTROL_PLANE: Final = (
     Setting(
         "tls-client-ca", to_file, "FILE",
         "there, want a certificate with a SPIFFE id that these CAs vouch for",
+    ),
+    Setting(
+        "workload-trust-domain", trust_domain, "DOMAIN", "of which these SPIFFE ids have to be"
     ),
     Setting(
         "workload-tokens", _workload_tokens, "HOW",
@@ -133,7 +145,8 @@ def mistakes(values: Mapping[str, Any]) -> list[str]:
     if values.get("fleet_listen") is None:
         found += [
             f"--{name}: it is about --fleet-listen, which is not given"
-            for name in ("tls-cert", "tls-key", "tls-client-ca", "workload-tokens",
+            for name in ("tls-cert", "tls-key", "tls-client-ca", "workload-trust-domain",
+                         "workload-tokens",
                          "workload-issuer", "registration-keys")
             if name.replace("-", "_") in values
         ]  # fmt: skip
@@ -148,6 +161,11 @@ def mistakes(values: Mapping[str, Any]) -> list[str]:
         found.append(
             "--fleet-listen: nothing would show whose a sidecar is; give --workload-tokens, or "
             "--tls-client-ca"
+        )
+    if (values.get("tls_client_ca") is None) != (values.get("workload_trust_domain") is None):
+        found.append(
+            "--tls-client-ca, --workload-trust-domain: one is of no use without the other; say of "
+            "which SPIFFE trust domain these CAs may vouch for workloads"
         )
     if tokens not in (None, _REVIEW) and not values.get("workload_issuer"):
         found.append("--workload-tokens: with keys, say who issues the tokens: --workload-issuer")
@@ -169,6 +187,7 @@ def fleet(values: Mapping[str, Any]) -> FleetSettings | None:
         tls_cert=values["tls_cert"],
         tls_key=values["tls_key"],
         tls_client_ca=values.get("tls_client_ca"),
+        trust_domain=values.get("workload_trust_domain", ""),
         workload_tokens=values.get("workload_tokens"),
         workload_issuer=values.get("workload_issuer", ""),
         workload_audience=values["workload_audience"],

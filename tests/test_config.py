@@ -266,6 +266,8 @@ def test_a_fleets_listener(tmp_path: Path) -> None:
             "not both",
         ),
         ([*FLEET, "--workload-tokens", "https://c/keys"], "say who issues the tokens"),
+        ([*FLEET, "--tls-client-ca", "/etc/hosts"], "say of which SPIFFE trust domain"),
+        ([*FLEET, "--workload-trust-domain", "A B"], "is not the name of a trust domain"),
         ([*FLEET, "--workload-tokens", "http://c/keys"], "does not exist"),
         (["--publish-keys", "keys"], "is not NAMESPACE/NAME"),
         (["--kubernetes", "10.0.0.1"], "is not the address of an API server"),

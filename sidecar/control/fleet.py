@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,6 +13,7 @@ from sidecar.decide.documents import PLATFORM
 from sidecar.errors import SidecarError
 
 MAX_WATCHERS: Final = 256
+MAX_OF_ACCOUNT: Final = 256  # sidecars of one account that show no pod, and so could make up any
 
 
 class FleetFull(SidecarError):
@@ -25,12 +27,18 @@ class Fleet:
         self._max_streams = max_streams
         self._sessions: dict[str, Session] = {}
         self._watchers: set[asyncio.Event] = set()
+        self._accounts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._sessions.values()))
+
+    @property
+    def most(self) -> int:
+        """How many streams there may be."""
+        return self._max_streams
 
     @property
     def watchers(self) -> int:
@@ -42,15 +50,25 @@ class Fleet:
         old = self._sessions.get(session.sidecar_id)
         if old is not None:
             old.end("another stream came with the same sidecar id")
+            self._accounts[old.account] -= 1
         elif len(self._sessions) >= self._max_streams:
             raise FleetFull(f"{self._max_streams} sidecars are connected, the most allowed")
+        elif session.account and self._accounts[session.account] >= MAX_OF_ACCOUNT:
+            raise FleetFull(
+                f"{MAX_OF_ACCOUNT} sidecars of {session.account} are connected, the most of one "
+                "account that show no pod"
+            )
         self._sessions[session.sidecar_id] = session
+        self._accounts[session.account] += 1
         self.changed()
 
     def leave(self, session: Session) -> None:
         """A stream has ended."""
         if self._sessions.get(session.sidecar_id) is session:
             del self._sessions[session.sidecar_id]
+            self._accounts[session.account] -= 1
+            if not self._accounts[session.account]:
+                del self._accounts[session.account]
             self.changed()
 
     def announce(self, namespaces: Iterable[str]) -> None:

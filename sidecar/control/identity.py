@@ -12,6 +12,7 @@ Sources: Kubernetes authentication.k8s.io/v1 TokenReview; claims of bound servic
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from sidecar.facts.registration import Registration, verify
 
 REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 AT_ONCE: Final = 32  # reviews; a reconnecting fleet waits its turn
+LONGEST_NAME: Final = 253  # characters
 MAX_TOKEN: Final = 16 * 1024  # characters
 _USER: Final = "system:serviceaccount:"
 _EXTRA: Final = "authentication.kubernetes.io/pod-name"
@@ -48,7 +50,16 @@ class Workload:
 
     def name(self, given: str) -> str:
         """By which the fleet knows it: no sidecar can take the place of another workload's."""
-        return f"{self.namespace}/{self.pod or f'{self.service_account}:{given}'}"[:253]
+        whole = f"{self.namespace}/{self.pod or f'{self.service_account}:{given}'}"
+        if len(whole) <= LONGEST_NAME:
+            return whole
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
+        return f"{whole[: LONGEST_NAME - 33]}-{digest}"
+
+    @property
+    def account(self) -> str:
+        """What it takes its place in the fleet from; empty where its pod is shown: that is one."""
+        return "" if self.pod else f"{self.namespace}/{self.service_account}"
 
 
 class WorkloadTokens(Protocol):
@@ -161,11 +172,14 @@ class Identities:
         self,
         tokens: WorkloadTokens | None,
         registration_keys: Callable[[], Iterable[bytes]] | None,
+        trust_domain: str = "",
     ) -> None:
         """Without `tokens` only certificates count. `registration_keys` are the webhook's, asked
-        for each time; without them sidecars name their labels themselves."""
+        for each time; without them sidecars name their labels themselves. Certificates count of
+        workloads of `trust_domain` alone, whomever else their CAs vouch for."""
         self._tokens = tokens
         self._registration_keys = registration_keys
+        self._trust_domain = trust_domain
 
     async def workload(self, token: str | None, spiffe: str | None, registration: str) -> Workload:
         """Whose sidecar it is, and its labels. Raises IdentityRefused or ClusterUnreachable."""
@@ -184,7 +198,7 @@ class Identities:
                 raise IdentityRefused("the service-account token is not bound to a pod")
             return found
         if spiffe is not None:
-            return _of_certificate(spiffe)
+            return _of_certificate(spiffe, self._trust_domain)
         raise IdentityRefused(
             "nothing shows whose sidecar it is: give it its pod's token "
             "(--control-plane-token FILE) or a certificate (--control-plane-cert FILE)"
@@ -218,11 +232,14 @@ class Identities:
             await self._tokens.close()
 
 
-def _of_certificate(spiffe: str) -> Workload:
+def _of_certificate(spiffe: str, trust_domain: str) -> Workload:
     try:
         found = workloads.workload(spiffe, 0.0)
+        domain, _ = workloads.parse_id(spiffe)
     except ValueError as error:
         raise IdentityRefused(f"its certificate names no workload: {error}") from None
+    if domain != trust_domain:
+        raise IdentityRefused(f"its certificate is of trust domain {domain}, not {trust_domain}")
     if not found.namespace or not found.service_account:
         raise IdentityRefused(
             "its certificate's SPIFFE id is not of the form spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT"

@@ -42,6 +42,7 @@ from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
 from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
 
 MAX_STREAMS: Final = 20_000
+STRANGERS: Final = 1024  # calls at the fleet's listener that have not shown whose they are
 GRACE: Final = 2.0  # seconds that calls under way get when it stops
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a taken port is shared in silence
@@ -209,7 +210,10 @@ class ControlPlane:
         connection, so that nobody is served for long whose pod or certificate is gone."""
         age = ("grpc.max_connection_age_ms", int(MAX_AGE * 1000))
         # A stream would go on for ever within a grace without an end.
-        server = aio.server(options=(*_OPTIONS, age, ("grpc.max_connection_age_grace_ms", 1000)))
+        server = aio.server(
+            options=(*_OPTIONS, age, ("grpc.max_connection_age_grace_ms", 1000)),
+            maximum_concurrent_rpcs=self._fleet.most + STRANGERS,
+        )
         self._open.push_async_callback(fleet.identities.close)
         self._counts.certificate_ends = fleet.certificates.ends
         add_DiscoveryServicer_to_server(self._discovery(fleet.identities), server)

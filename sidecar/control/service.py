@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from sidecar.errors import ClusterUnreachable, IdentityRefused
 from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
 
+_log: Final = logging.getLogger(__name__)
 HELLO_WITHIN: Final = 10.0  # seconds
 
 Requests = AsyncIterator[FromSidecar]
@@ -78,6 +80,7 @@ class Discovery(DiscoveryServicer):
                 await self._identify(first.hello, workload)
                 address = _readable(context.peer())
                 session = Session(first.hello, address=address, since=self._clock())
+                session.account = workload.account if workload is not None else ""
                 self._fleet.join(session)
                 self._counts.streams += 1
                 return session
@@ -92,7 +95,8 @@ class Discovery(DiscoveryServicer):
             code, reason = grpc.StatusCode.UNAUTHENTICATED, str(error)
         except ClusterUnreachable as error:
             self._counts.identities["unknown"] += 1
-            code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
+            _log.warning("whose sidecar it is cannot be told: %s", error)  # not to strangers
+            code, reason = grpc.StatusCode.UNAVAILABLE, "the cluster cannot be asked who this is"
         except FleetFull as error:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
         self._counts.streams_refused += 1

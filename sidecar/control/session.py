@@ -35,6 +35,7 @@ class Session:
         self.labels: Mapping[str, str] = dict(hello.labels)
         self.build = hello.build[:253]
         self.address = address
+        self.account = ""  # whose places in the fleet it takes one of; empty: of everybody's
         self.since = since
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
         """What it says it enforces, for people to read."""

@@ -16,16 +16,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
+from sidecar.control import fleet as fleet_module
 from sidecar.control import server
 from sidecar.control.certificates import ServerCertificates
+from sidecar.control.fleet import Fleet, FleetFull
 from sidecar.control.identity import Identities, TokenReviews
 from sidecar.control.server import Bound, ControlPlane, FleetListener
+from sidecar.control.session import Session
 from sidecar.errors import Misuse
 from sidecar.facts.control_channel import channel_credentials, pod_token
 from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.registration import Registration, sign
 from sidecar.wire import admin_pb2 as pb
+from sidecar.wire import convert
 from sidecar.wire.admin_pb2_grpc import AdminStub
+from sidecar.wire.discovery_pb2 import Hello, Subscription
 from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
 from tests.certificates import Authority
 from tests.kubernetes import Api, api_server
@@ -69,7 +74,7 @@ async def place(folder: Path, client_ca: Path | None = None) -> AsyncIterator[Pl
         listener = FleetListener(
             "127.0.0.1:0",
             ServerCertificates(certificate, key, client_ca),
-            Identities(reviews, lambda: keys),
+            Identities(reviews, lambda: keys, "prod"),
         )
         control = ControlPlane()
         bound = await control.start(
@@ -195,6 +200,36 @@ async def test_a_certificate_shows_the_same(tmp_path: Path) -> None:
             [shown] = (await status(here.bound.grpc)).sidecars
             assert shown.sidecar_id == "shop/web:vm-1"
         await refused(here.pod(token=None), "UNAVAILABLE")  # and none is no way in
+        pair = workloads.issue("p", "spiffe://partner/ns/shop/sa/web").write(tmp_path, "partner")
+        other = here.pod(token=None, credentials=channel_credentials(ca, *pair))
+        await refused(other, "its certificate is of trust domain partner, not prod")
+
+
+def test_one_account_cannot_fill_the_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "MAX_OF_ACCOUNT", 2)
+    fleet = Fleet(10)
+
+    def session(sidecar_id: str, account: str) -> Session:
+        hello = Hello(
+            sidecar_id=sidecar_id, namespace="n", subscriptions=[Subscription(type=convert.RELEASE)]
+        )
+        made = Session(hello, address="", since=0.0)
+        made.account = account
+        return made
+
+    first, second = session("n/a:1", "n/a"), session("n/a:2", "n/a")
+    for each in (first, second, session("n/b:1", "n/b"), session("n/p", ""), session("n/q", "")):
+        fleet.join(each)
+    with pytest.raises(FleetFull, match="2 sidecars of n/a are connected"):
+        fleet.join(session("n/a:3", "n/a"))
+    again = session("n/a:2", "n/a")
+    fleet.join(again)  # takes the place of the one before
+    fleet.leave(second)
+    with pytest.raises(FleetFull):
+        fleet.join(session("n/a:3", "n/a"))
+    fleet.leave(first)
+    fleet.join(session("n/a:3", "n/a"))
+    assert len(fleet) == 5
 
 
 async def test_a_renewed_certificate_counts_and_a_broken_one_does_not(

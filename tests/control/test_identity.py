@@ -182,7 +182,7 @@ def registration(
 
 
 async def test_labels_are_those_that_were_signed() -> None:
-    identities = Identities(Known(), lambda: PUBLIC)
+    identities = Identities(Known(), lambda: PUBLIC, "prod")
     found = await identities.workload("right", None, registration())
     assert found == Workload("shop", "web", "web-1", {"app": "web"})
     spiffe = "spiffe://prod/ns/shop/sa/web"
@@ -206,12 +206,13 @@ async def test_labels_are_those_that_were_signed() -> None:
         ("right", None, registration(pod="web", generated=False), "another pod than web-1"),
         (None, "spiffe://prod/workload/web", registration(), "not of the form"),
         (None, "https://prod/ns/shop/sa/web", registration(), "names no workload"),
+        (None, "spiffe://other/ns/shop/sa/web", registration(), "trust domain other, not prod"),
     ],
 )  # fmt: skip
 async def test_who_shows_less_is_refused(
     presented: str | None, spiffe: str | None, signed: str, why: str
 ) -> None:
-    identities = Identities(Known(), lambda: PUBLIC)
+    identities = Identities(Known(), lambda: PUBLIC, "prod")
     with pytest.raises(IdentityRefused, match=why):
         await identities.workload(presented, spiffe, signed)
 
@@ -223,3 +224,6 @@ async def test_without_the_webhooks_keys_labels_are_the_sidecars_own_word() -> N
 def test_no_sidecar_takes_the_place_of_another_workloads() -> None:
     assert Workload("shop", "web", "web-1").name("anything") == "shop/web-1"
     assert Workload("shop", "web").name("host-7") == "shop/web:host-7"
+    names = [Workload("shop", "web").name("x" * 300 + end) for end in "ab"]
+    assert len(set(names)) == 2
+    assert {len(name) for name in names} == {253}
