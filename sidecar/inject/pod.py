@@ -20,6 +20,7 @@ from sidecar.inject.terms import (
     STATE,
     TOKEN,
     TRAFFIC,
+    USER,
     Mode,
     Refused,
     Terms,
@@ -249,6 +250,11 @@ def _warnings(pod: Mapping[str, Any], mode: Mode) -> tuple[str, ...]:
             found.append(f"container {each.get('name')} may change the rules of {REDIRECT}")
         if mode == "redirect" and each.get("name") in _MESHES:
             found.append(f"{each['name']} redirects what {REDIRECT} does: take one, or mode port")
+    if spec.get("shareProcessNamespace"):
+        found.append(
+            f"with shareProcessNamespace a container of user {USER} or root can read what the "
+            "sidecar holds"
+        )
     if spec.get("dnsPolicy") in ("Default", "None"):
         found.append(
             f"with dnsPolicy {spec['dnsPolicy']} the control plane's name may not be found"
