@@ -69,7 +69,7 @@ def inject(
     ports.check_free(listening)
     if mode == "redirect":
         found = _redirected(
-            listening, wanted, namespace, namespace_labels, _hook_keys(before, namespace, key)
+            listening, wanted, namespace, namespace_labels, _probe_keys(before, namespace, key)
         )
     else:
         found = _swapped(listening, wanted)
@@ -135,7 +135,7 @@ def _redirected(
     wanted: Wanted,
     namespace: str,
     namespace_labels: Mapping[str, str],
-    hook_key: Callable[[str], str],
+    probe_key: Callable[[str], str],
 ) -> _Put:
     level = namespace_labels.get(_ENFORCE, "")
     if level in _RESTRICTING:
@@ -151,19 +151,19 @@ def _redirected(
             "are not with authz.sidecar/exclude-ports",
         )
     traffic = {"name": SIDECAR, "containerPort": TRAFFIC, "protocol": "TCP"}
-    asked = probes.through_sidecar(listening, wanted.excluded, hook_key)
+    asked = probes.through_sidecar(listening, wanted.excluded, probe_key)
     return _Put("original-destination", traffic, asked)
 
 
-def _hook_keys(
+def _probe_keys(
     pod: Mapping[str, Any], namespace: str, key: Ed25519PrivateKey
 ) -> Callable[[str], str]:
-    """Makes the key of a hook by its name: the same for the same pod, and nobody else's guess."""
+    """Makes the key of a probe by its name: the same for the same pod, and nobody else's guess."""
     metadata = pod.get("metadata") or {}
     name = metadata.get("name") or metadata.get("generateName") or ""
 
-    def made(hook: str) -> str:
-        text = f"sidecar hook {namespace}/{name}/{hook}"
+    def made(probe: str) -> str:
+        text = f"sidecar probe {namespace}/{name}/{probe}"
         return hmac.new(key.private_bytes_raw(), text.encode(), "sha256").hexdigest()[:32]
 
     return made

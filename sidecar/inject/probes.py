@@ -4,8 +4,8 @@ The kubelet has no token. In mode `redirect` its probes would reach the sidecar,
 into probes of the health port, and the sidecar makes them (`--probes`) and says how they went. In
 mode `port` the kubelet still reaches the application, but by number: the port's name has moved.
 
-The health port is open to all who reach the pod, and a hook does more than ask: it has a key, which
-the kubelet shows.
+The health port is open to all who reach the pod, and a probe costs the application something, a
+hook does more than ask: each has a key, which the kubelet shows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def through_sidecar(
     containers: Iterable[Container], excluded: Collection[int], key: Callable[[str], str]
 ) -> dict[str, dict[str, Any]]:
     """Turns handlers of taken ports into requests to the health port: what the sidecar is to do
-    for each, by its name there (`--probes`). `key` makes that of a hook. Raises Refused."""
+    for each, by its name there (`--probes`). `key` makes what the kubelet shows for each: nobody
+    else is to drive the application's hooks, nor to learn how it is. Raises Refused."""
     found: dict[str, dict[str, Any]] = {}
     for container in containers:
         for name, handler in handlers(container):
@@ -64,18 +65,21 @@ def through_sidecar(
             if probe in found:
                 raise Refused("probes", f"two containers are named {container['name']}")
             found[probe] = wanted
-            asked: dict[str, Any] = {"path": f"/probe/{probe}", "port": HEALTH, "scheme": "HTTP"}
+            wanted["key"] = key(probe)
             if name not in _HOOKS.values():  # a hook has no time-out of its own
                 seconds = int(handler.get("timeoutSeconds") or 1)
                 wanted["timeout"] = min(seconds, LONGEST)
                 handler["timeoutSeconds"] = seconds + 1  # the sidecar's own comes first
             else:
                 wanted["timeout"] = 30
-                wanted["key"] = key(probe)
-                asked["httpHeaders"] = [{"name": KEY_HEADER, "value": wanted["key"]}]
             for kind in ("httpGet", "tcpSocket", "grpc"):
                 handler.pop(kind, None)
-            handler["httpGet"] = asked
+            handler["httpGet"] = {
+                "path": f"/probe/{probe}",
+                "port": HEALTH,
+                "scheme": "HTTP",
+                "httpHeaders": [{"name": KEY_HEADER, "value": wanted["key"]}],
+            }
     if len(found) > MOST:
         raise Refused(
             "probes", f"it has {len(found)} probes and hooks, and {MOST} can be asked for"

@@ -296,13 +296,16 @@ def test_a_pod_is_yaml_that_kubectl_reads() -> None:
     assert yaml.safe_load(yaml.safe_dump(dict(found.pod))) == found.pod
 
 
-def test_a_hook_is_asked_for_with_a_key_of_its_own() -> None:
-    """Else whoever reaches the health port would stop the application."""
+def test_each_probe_and_hook_is_asked_for_with_a_key_of_its_own() -> None:
+    """Else whoever reaches the health port would stop the application, or keep it busy."""
     case = CASES["probes"]["pod"]
     found = injected(case, mode="redirect").pod
     asked = json.loads(environment(found)["SIDECAR_PROBES"])
     keys = {name: probe["key"] for name, probe in asked.items() if "key" in probe}
-    assert set(keys) == {"app-prestop"}
+    assert set(keys) == set(asked)
+    assert len(set(keys.values())) == len(keys)
+    ready = container(found, "app")["readinessProbe"]["httpGet"]
+    assert ready["httpHeaders"] == [{"name": "probe-key", "value": keys["app-readiness"]}]
     hook = container(found, "app")["lifecycle"]["preStop"]["httpGet"]
     assert hook["httpHeaders"] == [{"name": "probe-key", "value": keys["app-prestop"]}]
     elsewhere = injected(case, namespace="other", mode="redirect").pod
@@ -339,6 +342,7 @@ def test_the_sidecar_can_read_every_probe(probe: dict[str, Any], asked: dict[str
     app["readinessProbe"] = {"httpGet": {"port": "http", **probe}, "timeoutSeconds": 100_000}
     text = environment(injected(given, mode="redirect").pod)["SIDECAR_PROBES"]
     [[name, found]] = json.loads(text).items()
+    assert found.pop("key")
     assert found == {"http": {"port": 8080, "scheme": "HTTP", **asked}, "timeout": 3600}
     assert list(to_probes(text)) == [name]
 
