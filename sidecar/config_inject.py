@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from sidecar.config_fleet import api_server, object_name
 from sidecar.config_setting import Address, Setting, address
 from sidecar.config_values import to_boolean, to_file, to_path
-from sidecar.inject.terms import MODES, Mode, PullPolicy
+from sidecar.inject.terms import MODES, QUANTITY, RESOURCES, Mode, PullPolicy, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class InjectSettings:
     tls_key: Path | None
     kubernetes: str
     sidecar_settings: Mapping[str, str]
+    sidecar_resources: Resources
     insecure_allow_uninjected: bool
 
 
@@ -56,6 +57,16 @@ def _sidecar_setting(text: str) -> tuple[str, str]:
     if variable in _OURS:
         raise ValueError(f"{name} is what the webhook itself says to each sidecar")
     return variable, value
+
+
+def _sidecar_resource(text: str) -> tuple[str, str]:
+    """NAME=QUANTITY, as the annotations of pods have them; without a quantity there is none."""
+    name, equals, quantity = text.partition("=")
+    if not equals or name not in RESOURCES:
+        raise ValueError(f"{text!r} is not NAME=QUANTITY, with a name of {', '.join(RESOURCES)}")
+    if quantity and not QUANTITY.fullmatch(quantity):
+        raise ValueError(f"{name}: {quantity!r} is not a quantity, such as 100m or 128Mi")
+    return name.replace("-", "_"), quantity
 
 
 _OURS: Final = frozenset(
@@ -93,6 +104,9 @@ INJECT: Final = (
     ),
     Setting("sidecar-setting", _sidecar_setting, "NAME=VALUE",
             "a setting of every sidecar, such as decision-log=off", None, True),
+    Setting("sidecar-resource", _sidecar_resource, "NAME=QUANTITY",
+            "what a sidecar gets whose pod does not say: cpu-request, cpu-limit, memory-request, "
+            "memory-limit; memory-limit= is none", None, True),
     Setting("listen", address, "HOST:PORT", "TLS, for the API server", "127.0.0.1:8443"),
     Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7481"),
     Setting(
@@ -185,5 +199,6 @@ def settings(values: Mapping[str, Any]) -> InjectSettings:
         tls_key=values.get("tls_key"),
         kubernetes=values.get("kubernetes", ""),
         sidecar_settings=dict(values.get("sidecar_setting", [])),
+        sidecar_resources=Resources(**dict(values.get("sidecar_resource", []))),
         insecure_allow_uninjected=values["insecure_allow_uninjected"],
     )

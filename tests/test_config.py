@@ -12,6 +12,7 @@ import pytest
 from sidecar import config
 from sidecar.config import Address
 from sidecar.errors import Misuse
+from sidecar.inject.terms import Resources
 
 
 def settings(arguments: list[str], environ: dict[str, str] | None = None) -> config.RunSettings:
@@ -295,6 +296,17 @@ def test_the_webhook() -> None:
     assert (found.mode, found.native, found.secret) == ("port", "auto", ("ns", "keys"))
     assert found.sidecar_settings == {"SIDECAR_DECISION_LOG": "off", "SIDECAR_WORKERS": "2"}
     assert not found.insecure_allow_uninjected
+    assert found.sidecar_resources == Resources()
+
+
+def test_the_webhooks_defaults_for_sidecars(tmp_path: Path) -> None:
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--sidecar-resource", "cpu-limit=1.5",
+                   "--sidecar-resource", "memory-limit=")  # fmt: skip
+    assert found.sidecar_resources == Resources("20m", "1.5", "96Mi", "")
+    file = tmp_path / "settings.yaml"
+    file.write_text("sidecar-resource: {cpu-request: 1, memory-request: ''}")
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--config", str(file))
+    assert found.sidecar_resources == Resources("1", "", "", "192Mi")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +331,11 @@ def test_the_webhook() -> None:
          "trusted-proxi is no setting of `sidecar run`"),
         ([*NEEDED, "--service", "s", "--sidecar-setting", "workers=lots"], "workers: 'lots'"),
         ([*NEEDED, "--service", "s", "--sidecar-setting", "trusted-proxy=10.0.0.0/8,x"], "'x'"),
+        ([*NEEDED, "--service", "s", "--sidecar-resource", "cpu-limit"], "is not NAME=QUANTITY"),
+        ([*NEEDED, "--service", "s", "--sidecar-resource", "cpu=1"],
+         "'cpu=1' is not NAME=QUANTITY, with a name of cpu-request, cpu-limit"),
+        ([*NEEDED, "--service", "s", "--sidecar-resource", "cpu-limit=much"],
+         "cpu-limit: 'much' is not a quantity, such as 100m"),
     ],
 )  # fmt: skip
 def test_a_webhook_that_cannot_be(given: list[str], says: str) -> None:

@@ -18,7 +18,7 @@ from sidecar.facts.registration import verify
 from sidecar.inject.original import seal
 from sidecar.inject.patch import difference
 from sidecar.inject.pod import inject
-from sidecar.inject.terms import ORIGINAL, Refused
+from sidecar.inject.terms import ORIGINAL, Refused, Resources
 from tests.inject.common import KEY, PLAIN, PUBLIC, TERMS, container, environment, injected, pod
 from tests.inject.golden import CASES, came_to, file, text
 
@@ -120,6 +120,18 @@ def test_what_the_pod_asks_for_comes_before_defaults() -> None:
     once["metadata"]["annotations"]["authz.sidecar/cpu-limit"] = "2"
     limits = container(injected(once).pod)["resources"]["limits"]
     assert limits == {"cpu": "2", "memory": "192Mi"}
+
+
+def test_resources_are_the_pods_else_the_webhooks() -> None:
+    given = pod(PLAIN)
+    given["metadata"]["annotations"] = {"authz.sidecar/cpu-limit": "2"}
+    resources = Resources(cpu_request="100m", cpu_limit="1", memory_limit="")
+    found = injected(given, mode="redirect", resources=resources).pod
+    for name in ("sidecar", "sidecar-redirect"):
+        assert container(found, name)["resources"] == {
+            "requests": {"cpu": "100m", "memory": "96Mi"},
+            "limits": {"cpu": "2"},
+        }
 
 
 @pytest.mark.parametrize(
