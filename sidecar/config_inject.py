@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,24 @@ class InjectSettings:
     sidecar_settings: Mapping[str, str]
     sidecar_resources: Resources
     insecure_allow_uninjected: bool
+
+
+_SERVICE: Final = re.compile(r"(?:[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\.){2}svc")
+
+
+def _image(text: str) -> str:
+    if not text or text != "".join(text.split()):
+        raise ValueError(f"{text!r} is not an image, such as registry.example/sidecar:0.1.0")
+    return text
+
+
+def _service(text: str) -> str:
+    """The host by which the API server calls a Service, and for which a certificate must be."""
+    if not _SERVICE.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not NAME.NAMESPACE.svc, such as sidecar-webhook.sidecar-system.svc"
+        )
+    return text
 
 
 def _one_of(*choices: str) -> Any:
@@ -79,7 +98,7 @@ _OURS: Final = frozenset(
 )  # fmt: skip
 
 INJECT: Final = (
-    Setting("image", str, "IMAGE", "of the sidecars"),
+    Setting("image", _image, "IMAGE", "of the sidecars"),
     Setting(
         "image-pull-policy", _one_of("Always", "IfNotPresent", "Never"), "WHEN",
         "when nodes fetch it", "IfNotPresent",
@@ -114,7 +133,7 @@ INJECT: Final = (
         "the Secret that keeps the key of registrations, and a certificate that is made here",
     ),
     Setting(
-        "service", str, "NAME.NAMESPACE.svc",
+        "service", _service, "NAME.NAMESPACE.svc",
         "the host that the API server calls: make and renew a certificate for it",
     ),
     Setting(
