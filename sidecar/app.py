@@ -297,7 +297,7 @@ async def _run_inject(settings: InjectSettings) -> int:
     terms = Terms(
         image=settings.image, control_plane=str(settings.control_plane), ca="", trust="",
         mode=settings.mode, native=False, pull_policy=settings.pull_policy,
-        settings=settings.sidecar_settings,
+        resources=settings.sidecar_resources, settings=settings.sidecar_settings,
     )  # fmt: skip
     native = {"always": True, "never": False}.get(settings.native)
     sources = Sources(terms, settings.ca, settings.trust, native)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final, cast
 from sidecar.config_fleet import api_server, object_name
 from sidecar.config_setting import Address, Setting, address
 from sidecar.config_values import to_boolean, to_file, to_path
-from sidecar.inject.terms import MODES, Mode, PullPolicy
+from sidecar.inject.terms import MODES, QUANTITY, RESOURCES, Mode, PullPolicy, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,26 @@ class InjectSettings:
     tls_key: Path | None
     kubernetes: str
     sidecar_settings: Mapping[str, str]
+    sidecar_resources: Resources
     insecure_allow_uninjected: bool
+
+
+_SERVICE: Final = re.compile(r"(?:[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\.){2}svc")
+
+
+def _image(text: str) -> str:
+    if not text or text != "".join(text.split()):
+        raise ValueError(f"{text!r} is not an image, such as registry.example/sidecar:0.1.0")
+    return text
+
+
+def _service(text: str) -> str:
+    """The host by which the API server calls a Service, and for which a certificate must be."""
+    if not _SERVICE.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not NAME.NAMESPACE.svc, such as sidecar-webhook.sidecar-system.svc"
+        )
+    return text
 
 
 def _one_of(*choices: str) -> Any:
@@ -58,6 +78,16 @@ def _sidecar_setting(text: str) -> tuple[str, str]:
     return variable, value
 
 
+def _sidecar_resource(text: str) -> tuple[str, str]:
+    """NAME=QUANTITY, as the annotations of pods have them; without a quantity there is none."""
+    name, equals, quantity = text.partition("=")
+    if not equals or name not in RESOURCES:
+        raise ValueError(f"{text!r} is not NAME=QUANTITY, with a name of {', '.join(RESOURCES)}")
+    if quantity and not QUANTITY.fullmatch(quantity):
+        raise ValueError(f"{name}: {quantity!r} is not a quantity, such as 100m or 128Mi")
+    return name.replace("-", "_"), quantity
+
+
 _OURS: Final = frozenset(
     f"SIDECAR_{name}"
     for name in (
@@ -68,7 +98,7 @@ _OURS: Final = frozenset(
 )  # fmt: skip
 
 INJECT: Final = (
-    Setting("image", str, "IMAGE", "of the sidecars"),
+    Setting("image", _image, "IMAGE", "of the sidecars"),
     Setting(
         "image-pull-policy", _one_of("Always", "IfNotPresent", "Never"), "WHEN",
         "when nodes fetch it", "IfNotPresent",
@@ -93,6 +123,9 @@ INJECT: Final = (
     ),
     Setting("sidecar-setting", _sidecar_setting, "NAME=VALUE",
             "a setting of every sidecar, such as decision-log=off", None, True),
+    Setting("sidecar-resource", _sidecar_resource, "NAME=QUANTITY",
+            "what a sidecar gets whose pod does not say: cpu-request, cpu-limit, memory-request, "
+            "memory-limit; memory-limit= is none", None, True),
     Setting("listen", address, "HOST:PORT", "TLS, for the API server", "127.0.0.1:8443"),
     Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7481"),
     Setting(
@@ -100,7 +133,7 @@ INJECT: Final = (
         "the Secret that keeps the key of registrations, and a certificate that is made here",
     ),
     Setting(
-        "service", str, "NAME.NAMESPACE.svc",
+        "service", _service, "NAME.NAMESPACE.svc",
         "the host that the API server calls: make and renew a certificate for it",
     ),
     Setting(
@@ -185,5 +218,6 @@ def settings(values: Mapping[str, Any]) -> InjectSettings:
         tls_key=values.get("tls_key"),
         kubernetes=values.get("kubernetes", ""),
         sidecar_settings=dict(values.get("sidecar_setting", [])),
+        sidecar_resources=Resources(**dict(values.get("sidecar_resource", []))),
         insecure_allow_uninjected=values["insecure_allow_uninjected"],
     )

@@ -12,6 +12,7 @@ import pytest
 from sidecar import config
 from sidecar.config import Address
 from sidecar.errors import Misuse
+from sidecar.inject.terms import Resources
 
 
 def settings(arguments: list[str], environ: dict[str, str] | None = None) -> config.RunSettings:
@@ -297,6 +298,17 @@ def test_the_webhook() -> None:
     assert (found.mode, found.native, found.secret) == ("port", "auto", ("ns", "keys"))
     assert found.sidecar_settings == {"SIDECAR_DECISION_LOG": "off", "SIDECAR_WORKERS": "2"}
     assert not found.insecure_allow_uninjected
+    assert found.sidecar_resources == Resources()
+
+
+def test_the_webhooks_defaults_for_sidecars(tmp_path: Path) -> None:
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--sidecar-resource", "cpu-limit=1.5",
+                   "--sidecar-resource", "memory-limit=")  # fmt: skip
+    assert found.sidecar_resources == Resources("20m", "1.5", "96Mi", "")
+    file = tmp_path / "settings.yaml"
+    file.write_text("sidecar-resource: {cpu-request: 1, memory-request: ''}")
+    found = inject(*NEEDED, "--service", "inject.ns.svc", "--config", str(file))
+    assert found.sidecar_resources == Resources("1", "", "", "192Mi")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +317,7 @@ def test_the_webhook() -> None:
         ([], "--image: it is missing"),
         (NEEDED, "--service, --tls-cert: give the host"),
         (
-            [*NEEDED, "--service", "s", "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts"],
+            [*NEEDED, "--service", "s.ns.svc", "--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts"],
             "not both",
         ),
         ([*NEEDED, "--tls-cert", "/etc/hosts"], "one is of no use without the other"),
@@ -314,13 +326,26 @@ def test_the_webhook() -> None:
              "--webhook-configuration", "w"],
             "whoever made the certificate looks after it",
         ),
-        ([*NEEDED, "--service", "s", "--mode", "proxy"], "is not one of port, redirect"),
-        ([*NEEDED, "--service", "s", "--sidecar-setting", "listen=0.0.0.0:1"], "webhook itself"),
-        ([*NEEDED, "--service", "s", "--sidecar-setting", "LOUD"], "is not NAME=VALUE"),
-        ([*NEEDED, "--service", "s", "--sidecar-setting", "trusted-proxi=10.0.0.0/8"],
+        ([*NEEDED, "--service", "s.ns.svc", "--mode", "proxy"], "is not one of port, redirect"),
+        ([*NEEDED, "--service", "s.ns.svc", "--image", ""],
+         "--image: '' is not an image, such as registry.example/sidecar:0.1.0"),
+        ([*NEEDED, "--service", "s.ns.svc", "--image", " i:1"], "' i:1' is not an image"),
+        *(
+            ([*NEEDED, "--service", host], f"--service: {host!r} is not NAME.NAMESPACE.svc, such")
+            for host in ("", "s", "s.ns", "s.ns.svc.cluster.local", "https://s.ns.svc", "S.ns.svc",
+                         "s..svc", "s.ns.svc:443", "s.ns.svc\n")
+        ),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-setting", "listen=0.0.0.0:1"], "webhook itself"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-setting", "LOUD"], "is not NAME=VALUE"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-setting", "trusted-proxi=10.0.0.0/8"],
          "trusted-proxi is no setting of `sidecar run`"),
-        ([*NEEDED, "--service", "s", "--sidecar-setting", "workers=lots"], "workers: 'lots'"),
-        ([*NEEDED, "--service", "s", "--sidecar-setting", "trusted-proxy=10.0.0.0/8,x"], "'x'"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-setting", "workers=lots"], "workers: 'lots'"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-setting", "trusted-proxy=10.0.0.0/8,x"], "'x'"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-resource", "cpu-limit"], "is not NAME=QUANTITY"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-resource", "cpu=1"],
+         "'cpu=1' is not NAME=QUANTITY, with a name of cpu-request, cpu-limit"),
+        ([*NEEDED, "--service", "s.ns.svc", "--sidecar-resource", "cpu-limit=much"],
+         "cpu-limit: 'much' is not a quantity, such as 100m"),
     ],
 )  # fmt: skip
 def test_a_webhook_that_cannot_be(given: list[str], says: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sidecar.cli import FINE
+from sidecar.errors import Misuse
 from sidecar.inject import iptables
 from sidecar.inject.redirect import HEALTH, IPV4, IPV6, TRAFFIC, USER, Redirect, install
 
@@ -41,7 +42,15 @@ def register(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: done; 1: it could not be, and why is said."""
+    """0: done; 1: it could not be, and why is said. Raises Misuse."""
+    if own := {args.to, HEALTH} & {*args.exclude_port}:
+        raise Misuse(
+            [
+                f"--exclude-port: {port} is a port of the sidecar's own, left as it is anyway; "
+                "leave it out, or name a port of the application's"
+                for port in sorted(own)
+            ]
+        )
     wanted = Redirect(args.to, frozenset(args.exclude_port), args.user)
     if args.dry_run:
         for family in (IPV4, IPV6):

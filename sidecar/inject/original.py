@@ -15,6 +15,7 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sidecar.inject import evictable
 from sidecar.inject.terms import INJECTED, ORIGINAL, REDIRECT, SIDECAR, STATE, TOKEN, Refused
 
 TYPE: Final = "sidecar-original+jwt"
@@ -83,6 +84,8 @@ def restore(pod: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Mapping[st
     for field, name in (("annotations", ORIGINAL), ("labels", INJECTED)):
         marks = metadata.get(field) or {}
         marks.pop(name, None)
+        if field == "annotations":
+            evictable.unmark(marks)
         if not marks:
             metadata.pop(field, None)
     return held

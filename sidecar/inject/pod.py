@@ -11,7 +11,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.facts.registration import MAX_LABELS, MAX_TEXT, Registration, sign
-from sidecar.inject import containers, original, ports, probes
+from sidecar.inject import containers, evictable, original, ports, probes
 from sidecar.inject.terms import (
     INJECTED,
     ORIGINAL,
@@ -235,6 +235,7 @@ def _add(
         # Before those of the pod, which may ask themselves whether it can be reached.
         spec["initContainers"] = [*first, *(spec.get("initContainers") or [])]
     spec["volumes"] = [*(spec.get("volumes") or []), *containers.volumes()]
+    evictable.mark(metadata)
 
 
 def _warnings(pod: Mapping[str, Any], mode: Mode) -> tuple[str, ...]:

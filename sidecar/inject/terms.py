@@ -5,6 +5,7 @@ Other people's manifests, policies and scripts depend on the names: they do not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -29,10 +30,13 @@ STATE_PATH: Final = "/var/lib/sidecar"
 TOKEN_PATH: Final = "/var/run/secrets/sidecar"  # noqa: S105 - where it is
 AUDIENCE: Final = "sidecar-control-plane"
 
+RESOURCES: Final = ("cpu-request", "cpu-limit", "memory-request", "memory-limit")
+QUANTITY: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?(?:m|k|[MGTPE]|[KMGTPE]i)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Of the sidecar, as quantities of Kubernetes; an empty limit is none."""
+    """Of a sidecar, quantities of Kubernetes; an empty one is none. RESOURCES are their names."""
 
     cpu_request: str = "20m"
     cpu_limit: str = ""

@@ -8,14 +8,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sidecar.facts.registration import MAX_LABELS
-from sidecar.inject.terms import ADMIN, HEALTH, MODES, PREFIX, TRAFFIC, Mode, Refused, Resources
+from sidecar.inject.terms import (
+    ADMIN,
+    HEALTH,
+    MODES,
+    PREFIX,
+    QUANTITY,
+    RESOURCES,
+    TRAFFIC,
+    Mode,
+    Refused,
+    Resources,
+)
 
 _KNOWN: Final = (
-    "inject", "port", "mode", "redirect", "exclude-ports", "labels",
-    "cpu-request", "cpu-limit", "memory-request", "memory-limit",
+    "inject", "port", "mode", "redirect", "exclude-ports", "labels", *RESOURCES,
 )  # fmt: skip
 _OURS: Final = ("injected", "original")
-_QUANTITY: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?(?:m|k|[MGTPE]|[KMGTPE]i)?")
 _PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(?:-[a-z0-9]+)*")
 _LABEL_KEY: Final = re.compile(
     r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
@@ -56,9 +65,9 @@ def read(metadata: Mapping[str, Any], resources: Resources) -> Wanted:
         if name not in _KNOWN + _OURS:
             raise _wrong(name, f"is not known; known are {', '.join(_KNOWN)}")
     mode = _mode(given)
-    own = {name: given[name] for name in given if name.startswith(("cpu-", "memory-"))}
+    own = {name: given[name] for name in given if name in RESOURCES}
     for name, quantity in own.items():
-        if not _QUANTITY.fullmatch(quantity):
+        if not QUANTITY.fullmatch(quantity):
             raise _wrong(name, f"{quantity!r} is not a quantity, such as 100m or 128Mi")
     return Wanted(
         _boolean(given, "inject"),

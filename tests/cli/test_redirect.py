@@ -63,6 +63,23 @@ def test_what_cannot_be_done_is_1(
     assert capsys.readouterr().err == "sidecar redirect: because\n"
 
 
+@pytest.mark.parametrize("to", [[], ["--to", "7410"]])
+def test_ports_of_the_sidecars_own_are_not_to_be_excluded(
+    to: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names one means another."""
+    monkeypatch.setattr(iptables, "change", None)
+    port = to[1] if to else "7400"
+    given = ["--exclude-port", port, "--exclude-port", "7401", "--exclude-port", "9090"]
+    assert run(["redirect", *to, *given, "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    for own in (port, "7401"):
+        assert f"--exclude-port: {own} is a port of the sidecar's own" in said.err
+    assert "name a port of the application's" in said.err
+    assert "9090" not in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

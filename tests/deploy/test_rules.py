@@ -48,6 +48,14 @@ def test_each_alert_is_tested_both_ways() -> None:
     assert fired == silent == set(names)
 
 
+def test_the_dashboard_shows_each_certificate_that_the_alert_watches() -> None:
+    [alert] = [each for each in promql.alerts() if each["alert"] == "SidecarCertificateExpiring"]
+    [panel] = [each for each in promql.panels() if each["title"] == "Certificates end in"]
+    shown = set().union(*(promql.metrics(target["expr"]) for target in panel["targets"]))
+    assert shown == promql.metrics(alert["expr"])
+    assert len(shown) == 3
+
+
 def test_promtool_takes_the_rules_and_every_query_of_the_dashboard(tmp_path: Path) -> None:
     done = promtool("check", "rules", *map(str, promql.RULES))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -342,3 +342,11 @@ def test_settings_of_sidecars_are_settings_of_sidecars() -> None:
     arguments = container(rendered("redirect"), "webhook")["args"]
     for name, value in given.items():
         assert f"--sidecar-setting={name}={value}" in arguments
+
+
+def test_resources_of_sidecars_come_to_the_webhook() -> None:
+    found = container(rendered("redirect"), "webhook")["args"]
+    assert [each for each in found if each.startswith("--sidecar-resource")] == [
+        "--sidecar-resource=cpu-request=100m",
+        "--sidecar-resource=memory-limit=",
+    ]

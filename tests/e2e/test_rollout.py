@@ -151,7 +151,7 @@ class Cluster:
             self.node.start(
                 "inject", sys.executable, "-m", "sidecar", "inject",
                 "--listen", f"{CLIENT[0]}:{REVIEWS}", "--http", "127.0.0.1:7481",
-                "--image", SIDECAR_IMAGE, "--mode", self.mode,
+                "--image", SIDECAR_IMAGE, "--mode", self.mode, "--sidecar-resource", "memory-limit=",
                 "--control-plane", f"{CLIENT[0]}:{FLEET}", "--control-plane-ca", str(ca),
                 "--trust", str(folder / "release.pem"),
                 "--secret", f"{SYSTEM}/inject", "--service", f"inject.{SYSTEM}.svc",
@@ -276,6 +276,8 @@ def test_a_rollout(mode: str, native: bool) -> None:
     with cluster(mode, native) as here:
         pod = here.roll_out(POD_SPEC)
         sidecar = pod.running["sidecar"]
+        [injected] = [each for each in pod.containers if each["name"] == "sidecar"]
+        assert injected["resources"]["limits"] == {}, "as the webhook is told"
 
         # Whoever comes by the Service is decided, by the documents for this pod's labels.
         service = pod.port("http")

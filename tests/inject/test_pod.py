@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from sidecar.config_probes import to_probes
 from sidecar.facts.registration import verify
+from sidecar.inject.evictable import SAFE
 from sidecar.inject.original import seal
 from sidecar.inject.patch import difference
 from sidecar.inject.pod import inject
-from sidecar.inject.terms import ORIGINAL, Refused
+from sidecar.inject.terms import ORIGINAL, Refused, Resources
 from tests.inject.common import KEY, PLAIN, PUBLIC, TERMS, container, environment, injected, pod
 from tests.inject.golden import CASES, came_to, file, text
 
@@ -120,6 +121,18 @@ def test_what_the_pod_asks_for_comes_before_defaults() -> None:
     once["metadata"]["annotations"]["authz.sidecar/cpu-limit"] = "2"
     limits = container(injected(once).pod)["resources"]["limits"]
     assert limits == {"cpu": "2", "memory": "192Mi"}
+
+
+def test_resources_are_the_pods_else_the_webhooks() -> None:
+    given = pod(PLAIN)
+    given["metadata"]["annotations"] = {"authz.sidecar/cpu-limit": "2"}
+    resources = Resources(cpu_request="100m", cpu_limit="1", memory_limit="")
+    found = injected(given, mode="redirect", resources=resources).pod
+    for name in ("sidecar", "sidecar-redirect"):
+        assert container(found, name)["resources"] == {
+            "requests": {"cpu": "100m", "memory": "96Mi"},
+            "limits": {"cpu": "2"},
+        }
 
 
 @pytest.mark.parametrize(
@@ -261,11 +274,20 @@ CONTAINERS = st.lists(
         st.sampled_from(["authz.sidecar/port", "authz.sidecar/mode", "authz.sidecar/inject"]),
         st.sampled_from(["http", "8080", "port", "redirect", "true", "false"]),
     ),
+    evictable=st.none()
+    | st.lists(st.sampled_from(["cache", "a b", "sidecar-state", " sidecar-state", "", " "])).map(
+        ",".join
+    ),
     native=st.booleans(),
 )
 def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
-    containers: list[dict[str, Any]], annotations: dict[str, str], native: bool
+    containers: list[dict[str, Any]],
+    annotations: dict[str, str],
+    evictable: str | None,
+    native: bool,
 ) -> None:
+    if evictable is not None:
+        annotations = {**annotations, SAFE: evictable}
     given_pod: dict[str, Any] = {
         "metadata": {"name": "p", "annotations": annotations},
         "spec": {"containers": containers},
@@ -278,7 +300,12 @@ def test_any_pod_is_refused_with_a_reason_or_injected_idempotently(
     assert again.pod == once.pod
     if once.result != "injected":
         assert once.pod == given_pod
-    elif environment(once.pod)["SIDECAR_UPSTREAM"] != "original-destination":
+        return
+    named = once.pod["metadata"]["annotations"][SAFE].split(",")
+    others = {each for each in (evictable or "").split(",") if each.strip()}
+    assert {*named} == {*others - {" sidecar-state"}, "sidecar-state"}
+    assert named.count("sidecar-state") == 1
+    if environment(once.pod)["SIDECAR_UPSTREAM"] != "original-destination":
         # A Service that knows the port by name finds the sidecar, and nothing else; on a container
         # that is no init container, where every version of Kubernetes looks.
         ports = [
@@ -389,6 +416,36 @@ def test_a_copied_sidecar_goes_when_its_pod_is_left_out() -> None:
     expected["metadata"]["annotations"] = {"authz.sidecar/inject": "false"}
     found = injected(copied)
     assert (found.result, found.pod) == ("left_out", expected)
+
+
+@pytest.mark.parametrize(
+    ("named", "after", "taken_out"),
+    [
+        (None, "sidecar-state", None),
+        ("", "sidecar-state", None),
+        ("cache", "cache,sidecar-state", "cache"),
+        ("sidecar-state", "sidecar-state", None),  # as it had to be set by hand
+        ("a,sidecar-state,b", "a,b,sidecar-state", "a,b"),
+        ("a, sidecar-state", "a,sidecar-state", "a"),
+    ],
+)
+def test_its_volume_keeps_no_node(named: str | None, after: str, taken_out: str | None) -> None:
+    """Cluster Autoscaler: an emptyDir that the annotation does not name is data."""
+    given = pod(PLAIN)
+    if named is not None:
+        given["metadata"]["annotations"] = {SAFE: named}
+    once = injected(given)
+    assert once.pod["metadata"]["annotations"][SAFE] == after
+    again = injected(copy.deepcopy(dict(once.pod)))
+    assert again.pod == once.pod
+    between = copy.deepcopy(dict(once.pod))
+    between["metadata"]["annotations"][SAFE] += ",added"  # by a webhook that comes between
+    found = injected(between).pod["metadata"]["annotations"][SAFE]
+    assert found == f"{taken_out + ',' if taken_out else ''}added,sidecar-state"
+    copied = copy.deepcopy(dict(once.pod))
+    copied["metadata"]["annotations"]["authz.sidecar/inject"] = "false"
+    left = injected(copied).pod["metadata"]["annotations"]
+    assert left.get(SAFE) == taken_out
 
 
 @pytest.mark.parametrize(
