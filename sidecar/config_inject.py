@@ -105,7 +105,8 @@ INJECT: Final = (
     ),
     Setting(
         "webhook-configuration", str, "NAME",
-        "the MutatingWebhookConfiguration that is told which authority made it",
+        "the MutatingWebhookConfiguration that is told where to ask and, with --service, which "
+        "authority made the certificate",
     ),
     Setting("tls-cert", to_file, "FILE", "instead, a certificate chain (PEM) of somebody else's"),
     Setting("tls-key", to_file, "FILE", "its private key (PEM)"),
@@ -140,8 +141,6 @@ def mistakes(values: Mapping[str, Any], unread: set[str]) -> list[str]:
             "--service, --tls-cert: give the host that a certificate is made for, or the files of "
             "one; not both"
         )
-    if "webhook_configuration" in given and files:
-        found.append("--webhook-configuration: whoever made the certificate looks after it")
     return found
 
 
