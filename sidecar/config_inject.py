@@ -97,7 +97,8 @@ INJECT: Final = (
     Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7481"),
     Setting(
         "secret", object_name, "NAMESPACE/NAME",
-        "the Secret that keeps the key of registrations, and a certificate that is made here",
+        "the Secret that keeps the key of registrations, the path of reviews, and a certificate "
+        "that is made here",
     ),
     Setting(
         "service", str, "NAME.NAMESPACE.svc",

@@ -1,5 +1,5 @@
-"""What the webhook keeps: an authority that it makes, the certificate that this vouches for, the key
-of registrations, and the secret that the API server asks by (`path`).
+"""What the webhook keeps: an authority that it makes, the certificate that this vouches for, the
+key of registrations, and the secret that the API server asks by (`path`).
 
 The API server believes a webhook by the `caBundle` in its configuration. A new authority is added
 there before anything that it signed is shown, and the one before stays until it has expired, so no

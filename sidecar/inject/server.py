@@ -1,5 +1,5 @@
-"""The webhook as a server: reviews by TLS, at a path that the API server alone knows (`path`); health
-and metrics."""
+"""The webhook as a server: reviews by TLS, at a path that the API server alone knows (`path`);
+health and metrics."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Webhook:
         self._labels: dict[str, tuple[float, Mapping[str, str]]] = {}
 
     async def handle(self, http: web.Request) -> web.Response:
-        """One AdmissionReview, for who knows the path; nothing is read of others. What is held of all
-        of them is bounded, and what comes beyond it is answered with 503."""
+        """One AdmissionReview, for who knows the path; nothing is read of others. What is held of
+        all of them is bounded, and what comes beyond it is answered with 503."""
         if not self._admits(http.rel_url.raw_path):
             self._count("stranger")
             return web.Response(status=404, text="there is nothing here\n")
