@@ -288,12 +288,13 @@ async def _run_inject(settings: InjectSettings) -> int:
     from sidecar.facts.published_keys import publish_keys
     from sidecar.inject.certificates import Material
     from sidecar.inject.keeper import Keeper, Kept
+    from sidecar.inject.path import ReviewPath
     from sidecar.inject.server import Servers, Shown, Webhook, watch_files, watch_version
     from sidecar.inject.sources import Sources
     from sidecar.inject.terms import Terms
 
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
-    tasks, shown = Tasks(), Shown()
+    tasks, shown, path = Tasks(), Shown(), ReviewPath()
     terms = Terms(
         image=settings.image, control_plane=str(settings.control_plane), ca="", trust="",
         mode=settings.mode, native=False, pull_policy=settings.pull_policy,
@@ -303,6 +304,7 @@ async def _run_inject(settings: InjectSettings) -> int:
     sources = Sources(terms, settings.ca, settings.trust, native)
 
     def use(material: Material) -> None:
+        path.announced(material.path)
         sources.use(material)
         if settings.service:
             shown.use(material)
@@ -316,11 +318,12 @@ async def _run_inject(settings: InjectSettings) -> int:
     if native is None:
         tasks.spawn(watch_version(api, sources))
     kept = Kept(settings.secret, settings.service, settings.webhook_configuration)
-    keeper = Keeper(api, kept, use)
+    keeper = Keeper(api, kept, use, path.expect)
     tasks.spawn(keeper.run())
     webhook = Webhook(
-        api, sources.ready, insecure_allow_uninjected=settings.insecure_allow_uninjected
-    )
+        api, sources.ready, path.admits,
+        insecure_allow_uninjected=settings.insecure_allow_uninjected,
+    )  # fmt: skip
     servers = Servers(webhook, shown, lambda: sources.missing() or shown.missing())
     try:
         bound = await servers.start(

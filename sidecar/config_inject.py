@@ -130,7 +130,8 @@ INJECT: Final = (
     Setting("http", address, "HOST:PORT", "/healthz /readyz /metrics", "127.0.0.1:7481"),
     Setting(
         "secret", object_name, "NAMESPACE/NAME",
-        "the Secret that keeps the key of registrations, and a certificate that is made here",
+        "the Secret that keeps the key of registrations, the path of reviews, and a certificate "
+        "that is made here",
     ),
     Setting(
         "service", _service, "NAME.NAMESPACE.svc",
@@ -138,7 +139,8 @@ INJECT: Final = (
     ),
     Setting(
         "webhook-configuration", str, "NAME",
-        "the MutatingWebhookConfiguration that is told which authority made it",
+        "the MutatingWebhookConfiguration that is told where to ask and, with --service, which "
+        "authority made the certificate",
     ),
     Setting("tls-cert", to_file, "FILE", "instead, a certificate chain (PEM) of somebody else's"),
     Setting("tls-key", to_file, "FILE", "its private key (PEM)"),
@@ -173,8 +175,6 @@ def mistakes(values: Mapping[str, Any], unread: set[str]) -> list[str]:
             "--service, --tls-cert: give the host that a certificate is made for, or the files of "
             "one; not both"
         )
-    if "webhook_configuration" in given and files:
-        found.append("--webhook-configuration: whoever made the certificate looks after it")
     return found
 
 

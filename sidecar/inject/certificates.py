@@ -1,4 +1,5 @@
-"""The webhook's own certificate: an authority that it makes, and what that vouches for.
+"""What the webhook keeps: an authority that it makes, the certificate that this vouches for, the
+key of registrations, and the secret that the API server asks by (`path`).
 
 The API server believes a webhook by the `caBundle` in its configuration. A new authority is added
 there before anything that it signed is shown, and the one before stays until it has expired, so no
@@ -9,6 +10,8 @@ that it makes, and whoever comes first wins (`keeper`).
 from __future__ import annotations
 
 import datetime as dt
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -26,23 +29,30 @@ AUTHORITY_LIFE: Final = dt.timedelta(days=730)
 SERVER_LIFE: Final = dt.timedelta(days=90)
 EARLIER: Final = dt.timedelta(hours=1)  # for clocks that are behind
 SHARE: Final = 3  # renewed when a third of its life is left
-_NAMES: Final = ("ca.crt", "ca.key", "tls.crt", "tls.key", "registration.key")
+PATH_BYTES: Final = 32  # random ones
+_PATH: Final = re.compile(rb"[A-Za-z0-9_-]{43}")  # as many in URL-safe base64
+_NAMES: Final = ("ca.crt", "ca.key", "tls.crt", "tls.key", "registration.key", "path.key")
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """What the Secret holds, PEM. `bundle` are the authorities that count, the newest first; `key`
-    is the newest one's. `registration` signs registrations (Ed25519)."""
+    is the newest one's. `registration` signs registrations (Ed25519). `path` is no PEM: URL-safe
+    characters, which whoever asks for a review has to know."""
 
     bundle: bytes
     key: bytes
     certificate: bytes
     certificate_key: bytes
     registration: bytes
+    path: bytes
 
     def entries(self) -> dict[str, bytes]:
         """By their names in the Secret."""
-        parts = (self.bundle, self.key, self.certificate, self.certificate_key, self.registration)
+        parts = (
+            self.bundle, self.key, self.certificate, self.certificate_key, self.registration,
+            self.path,
+        )  # fmt: skip
         return dict(zip(_NAMES, parts, strict=True))
 
     @classmethod
@@ -72,6 +82,9 @@ def renewed(before: Material, host: str, now: dt.datetime) -> Material:
     registration = (
         before.registration if _is_signing(before) else _pem(Ed25519PrivateKey.generate())
     )
+    path = before.path
+    if not _PATH.fullmatch(path):
+        path = secrets.token_urlsafe(PATH_BYTES).encode("ascii")
     bundle, key = before.bundle, before.key
     authorities = _authorities(bundle, now)
     if not authorities or not _fresh(authorities[0], now) or not _is_key_of(key, authorities[0]):
@@ -82,7 +95,7 @@ def renewed(before: Material, host: str, now: dt.datetime) -> Material:
     certificate, certificate_key = before.certificate, before.certificate_key
     if not _serves(certificate, certificate_key, host, authorities[0], now):
         certificate, certificate_key = _server(host, authorities[0], key, now)
-    after = Material(bundle, key, certificate, certificate_key, registration)
+    after = Material(bundle, key, certificate, certificate_key, registration, path)
     return before if after == before else after
 
 

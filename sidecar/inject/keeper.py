@@ -1,8 +1,8 @@
 """Keeps the webhook's Secret and configuration right, and says what they hold now.
 
 In order, at the start and then every so often: read the Secret; make anew what is due, and write it
-if nobody else did first; put the authorities into the webhook's configuration; and only then use
-what they vouch for.
+if nobody else did first; put the authorities and the secret path into the webhook's configuration;
+and only then use what they vouch for.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from sidecar.errors import ClusterUnreachable
 from sidecar.facts.kubernetes import Answered, KubernetesApi
 from sidecar.inject.certificates import Material, renewed
+from sidecar.inject.path import review_path
 
 EVERY: Final = 3600.0  # seconds
 RETRY: Final = 5.0
@@ -31,8 +33,9 @@ _log: Final = logging.getLogger("sidecar.inject")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where: the Secret as (namespace, name), the host that the certificate is for, and the name of
-    the webhook's configuration; empty where somebody else looks after it (cert-manager)."""
+    """Where: the Secret as (namespace, name); the host that the certificate is for, empty where
+    somebody else makes and announces one (cert-manager); and the name of the webhook's
+    configuration, empty where somebody else writes all of it."""
 
     secret: tuple[str, str]
     host: str
@@ -40,13 +43,16 @@ class Kept:
 
 
 class Keeper:
-    """`run` until cancelled; `material` is what to use, None before the first time."""
+    """`run` until cancelled; `material` is what to use, None before the first time.
+
+    `expect` is told each path before the API server is, and may be told the same again."""
 
     def __init__(
         self,
         api: KubernetesApi,
         kept: Kept,
         use: Callable[[Material], None],
+        expect: Callable[[bytes], None],
         *,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -56,6 +62,7 @@ class Keeper:
         self._api = api
         self._kept = kept
         self._use = use
+        self._expect = expect
         self._clock = clock
         self._sleep = sleep
 
@@ -75,6 +82,7 @@ class Keeper:
     async def look(self) -> None:
         """Once. Raises ClusterUnreachable."""
         material = await self._alone(self._secret)
+        self._expect(material.path)
         if self._kept.configuration:
             await self._alone(lambda: self._vouch(material))
         if material != self.material:
@@ -106,17 +114,34 @@ class Keeper:
         return after
 
     async def _vouch(self, material: Material) -> None:
-        """Puts the authorities into the webhook's configuration, if they are not there."""
+        """Puts authorities and path into the webhook's configuration, if they are not there."""
         path = CONFIGURATIONS + self._kept.configuration
         found = await self._api.get(path)
-        bundle = base64.b64encode(material.bundle).decode("ascii")
-        webhooks: list[dict[str, Any]] = [dict(each) for each in found.get("webhooks") or []]
-        if all((each.get("clientConfig") or {}).get("caBundle") == bundle for each in webhooks):
+        before: list[dict[str, Any]] = found.get("webhooks") or []
+        bundle = material.bundle if self._kept.host else b""
+        webhooks = [
+            {
+                **each,
+                "clientConfig": _told(each.get("clientConfig") or {}, material.path, bundle),
+            }
+            for each in before
+        ]
+        if webhooks == before:
             return
-        for each in webhooks:
-            each["clientConfig"] = {**(each.get("clientConfig") or {}), "caBundle": bundle}
         await self._api.patch(path, {"webhooks": webhooks, **_as_read(found)})
         _log.info("the API server believes the webhook by %s", self._kept.configuration)
+
+
+def _told(client: Mapping[str, Any], secret: bytes, bundle: bytes) -> dict[str, Any]:
+    """A clientConfig with that path and, unless it is empty, that bundle; the rest of it stays."""
+    told = dict(client)
+    if bundle:
+        told["caBundle"] = base64.b64encode(bundle).decode("ascii")
+    if "url" in told:
+        told["url"] = urlsplit(told["url"])._replace(path=review_path(secret)).geturl()
+    else:
+        told["service"] = {**(told.get("service") or {}), "path": review_path(secret)}
+    return told
 
 
 def _as_read(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The webhook as a server: `POST /inject` by TLS for the API server; health and metrics."""
+"""The webhook as a server: reviews by TLS, at a path that the API server alone knows (`path`);
+health and metrics."""
 
 from __future__ import annotations
 
@@ -41,12 +42,14 @@ _log: Final = logging.getLogger("sidecar.inject")
 
 
 class Webhook:
-    """Answers reviews. `ready` gives what they need, or says what is missing."""
+    """Answers reviews. `ready` gives what they need, or says what is missing; `admits` says whether
+    a path is the one that the API server was told."""
 
     def __init__(
         self,
         api: KubernetesApi,
         ready: Callable[[], Ready | str],
+        admits: Callable[[str], bool],
         *,
         insecure_allow_uninjected: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -56,6 +59,7 @@ class Webhook:
         self.results: dict[str, int] = {}
         self._api = api
         self._ready = ready
+        self._admits = admits
         self._allow = insecure_allow_uninjected
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -63,8 +67,13 @@ class Webhook:
         self._labels: dict[str, tuple[float, Mapping[str, str]]] = {}
 
     async def handle(self, http: web.Request) -> web.Response:
-        """One AdmissionReview. Whoever reaches the port may send some: what is held of all of them
-        is bounded, and what comes beyond it is answered with 503."""
+        """One AdmissionReview, for who knows the path; nothing is read of others. What is held of
+        all of them is bounded, and what comes beyond it is answered with 503."""
+        if not self._admits(http.rel_url.raw_path):
+            self._count("stranger")
+            return web.Response(status=404, text="there is nothing here\n")
+        if http.method != "POST":
+            raise web.HTTPMethodNotAllowed(http.method, ["POST"])
         data = bytearray()
         try:
             async with asyncio.timeout(BODY_WITHIN):
@@ -173,7 +182,7 @@ class Shown:
         """Raises Misuse."""
         try:
             self.context.load_cert_chain(certificate, key)
-            self.ends = Material(b"", b"", certificate.read_bytes(), b"", b"").ends()
+            self.ends = Material.of({"tls.crt": certificate.read_bytes()}).ends()
         except (OSError, ValueError) as error:
             raise Misuse(f"--tls-cert, --tls-key: {error}") from None
 
@@ -256,7 +265,7 @@ class Servers:
     async def start(self, listen: tuple[str, int], http: tuple[str, int]) -> tuple[str, str]:
         """Where both listen now. Raises Misuse."""
         reviews = web.Application(client_max_size=MAX_REVIEW)
-        reviews.router.add_post("/inject", self._webhook.handle)
+        reviews.router.add_route("*", "/{path:.*}", self._webhook.handle)
         pages = web.Application()
         pages.add_routes(
             [

@@ -212,6 +212,9 @@ def test_one_ca_is_announced_by_the_webhook_or_by_cert_manager() -> None:
     for case in ("defaults", "cert-manager"):
         [webhook] = find(rendered(case), "MutatingWebhookConfiguration")["webhooks"]
         assert "caBundle" not in webhook["clientConfig"], "an upgrade would take it away"
+        assert "path" not in webhook["clientConfig"]["service"], "so it would"
+        given = flags(container(rendered(case), "webhook"))
+        assert given["--webhook-configuration"] == own["metadata"]["name"]
 
 
 def test_an_issuer_of_the_cluster_signs_all_certificates() -> None:

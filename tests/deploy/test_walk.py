@@ -206,6 +206,10 @@ def test_every_permission_is_used_and_bound_to_its_object(case: str) -> None:
             }  # fmt: skip
             made = find(manifests, kinds[resource], target)
             assert "data" not in made, "an upgrade would take it back"
+            for webhook in made.get("webhooks", []):
+                [(kind, service)] = webhook["clientConfig"].items()
+                assert kind == "service", "an upgrade would take the CA back"
+                assert service.keys() == {"name", "namespace", "port"}, "or the path"
             checked += 1
     assert checked >= 1
 

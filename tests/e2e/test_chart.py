@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from sidecar.demo.world import free_ports
+from sidecar.facts.signing import public_key_pem
 from tests.certificates import Authority
 from tests.conftest import ROOT
 from tests.deploy.chart import NAMESPACE, Manifest, container, find, of_kind, pods, read, template
@@ -41,24 +42,32 @@ VERBS = {"GET": "get", "PATCH": "patch", "POST": "create"}
 class Installation:
     """The chart's objects in an API server, and its programs. `stop` ends what runs."""
 
-    def __init__(self, folder: Path, api: Api) -> None:
+    def __init__(self, folder: Path, api: Api, provider: str = "self") -> None:
         self.folder = folder
         self.api = api
-        done = template({"controlPlane": {"tls": {"existingSecret": "own"}}})
+        done = template(
+            {
+                "controlPlane": {"tls": {"existingSecret": "own"}},
+                "certificates": {"provider": provider},
+            }
+        )
         assert done.returncode == 0, done.stderr
         self.manifests = read(done.stdout)
         for each in self.manifests:
             if each["kind"] in KINDS:
                 api.put(KINDS[each["kind"]] + each["metadata"]["name"], **_content(each))
-        authority = Authority()
-        pair = authority.issue()  # of this machine's names, in place of the Service's
-        files = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.pem}
-        api.put(
-            f"{KINDS['Secret']}own",
-            data={name: base64.b64encode(data).decode() for name, data in files.items()},
-        )
+        self.certify("own")  # of this machine's names, in place of the Service's
         self.listen, self.fleet, self.http, self.reviews, self.webhook_http = free_ports(5)
         self._open = ExitStack()
+
+    def certify(self, secret: str, *names: str) -> str:
+        """A Secret as cert-manager fills one; the CA, as its cainjector announces it."""
+        authority = Authority()
+        pair = authority.issue(*names)
+        files = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.pem}
+        encoded = {name: base64.b64encode(data).decode() for name, data in files.items()}
+        self.api.put(f"{KINDS['Secret']}{secret}", data=encoded)
+        return encoded["ca.crt"]
 
     def start(self, program: str) -> None:
         """A container's command, with this machine's addresses and paths for the pod's."""
@@ -252,6 +261,41 @@ async def test_the_chart_s_programs_find_each_other_and_serve_a_pod(
         for verb in rule_of(it, name, number)["verbs"]
     }
     assert used == verbs, "and each of its verbs"
+
+
+async def test_with_cert_manager_the_webhook_says_where_and_cainjector_by_whom(
+    tmp_path: Path,
+) -> None:
+    async with api_server() as api:
+        it = Installation(tmp_path, api, "certManager")
+        api.objects["/api/v1/namespaces/shop"] = {"metadata": {}}
+        api.objects["/version"] = {"major": "1", "minor": "37"}
+        name = f"sidecar-webhook.{NAMESPACE}.svc"
+        bundle = it.certify("sidecar-webhook-tls", "webhook", name)
+        secrets = KINDS["Secret"]  # both programs' are mounted at one path, here in one folder
+        api.objects[f"{secrets}own"] = api.objects[f"{secrets}sidecar-webhook-tls"]
+        [webhook] = it.object("MutatingWebhookConfiguration", "sidecar")["webhooks"]
+        webhook["clientConfig"]["caBundle"] = bundle
+        keys = {"release.pem": public_key_pem(bytes(32)).decode()}
+        it.object("ConfigMap", "sidecar-release-keys")["data"] = keys
+        try:
+            await asyncio.to_thread(it.start, "webhook")
+            url = f"http://127.0.0.1:{it.webhook_http}/readyz"
+            await soon(lambda: get(url)[0] == 200, "webhook ready")
+            container = {
+                "name": "app",
+                "image": "i",
+                "ports": [{"name": "http", "containerPort": 1}],
+            }
+            changed = await it.review(
+                {"metadata": {"name": "a"}, "spec": {"containers": [container]}}
+            )
+            assert "sidecar" in json.dumps(changed["spec"])
+            [webhook] = it.object("MutatingWebhookConfiguration", "sidecar")["webhooks"]
+            assert webhook["clientConfig"]["caBundle"] == bundle
+            assert rules_used(it)
+        finally:
+            await asyncio.to_thread(it.stop)
 
 
 def rule_of(it: Installation, name: str, number: int) -> Manifest:

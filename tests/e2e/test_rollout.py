@@ -210,7 +210,8 @@ class Cluster:
         connection = http.client.HTTPConnection(CLIENT[0], REVIEWS)
         connection.sock = secure
         try:
-            connection.request("POST", "/inject", json.dumps(body))
+            path = hook["clientConfig"]["service"]["path"]
+            connection.request("POST", f"{path}?timeout=10s", json.dumps(body))
             answer = connection.getresponse()
             assert answer.status == 200
             found: dict[str, Any] = json.loads(answer.read())["response"]

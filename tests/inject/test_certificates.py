@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import pytest
 from cryptography import x509
@@ -51,8 +52,8 @@ def test_with_a_third_of_its_life_left_the_certificate_is_made_anew() -> None:
     now = NOW + dt.timedelta(days=61)
     after = renewed(FIRST, HOST, now)
     assert after.certificate != FIRST.certificate
-    assert (after.bundle, after.key, after.registration) == (
-        FIRST.bundle, FIRST.key, FIRST.registration,
+    assert (after.bundle, after.key, after.registration, after.path) == (
+        FIRST.bundle, FIRST.key, FIRST.registration, FIRST.path,
     )  # fmt: skip
     assert verifies(FIRST.bundle, after.certificate, HOST, now)
 
@@ -71,19 +72,34 @@ def test_a_new_authority_and_the_one_before_count_together_until_that_ends() -> 
     assert later.key == after.key
 
 
+def test_nobody_guesses_the_path() -> None:
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{43}", FIRST.path)
+    assert renewed(NOTHING, HOST, NOW).path != FIRST.path
+
+
+@pytest.mark.parametrize("value", [FIRST.path + b"\n", FIRST.path[:-1] + b"/", FIRST.path[:20]])
+def test_a_path_that_would_lead_elsewhere_or_be_guessed_is_made_anew(value: bytes) -> None:
+    after = renewed(Material.of({**FIRST.entries(), "path.key": value}), HOST, NOW)
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{43}", after.path)
+    assert value not in after.path
+
+
 def test_for_another_host_the_certificate_is_made_anew() -> None:
     after = renewed(FIRST, "other.svc", NOW)
     assert after.bundle == FIRST.bundle
     assert verifies(after.bundle, after.certificate, "other.svc", NOW)
 
 
-@pytest.mark.parametrize("entry", ["ca.crt", "ca.key", "tls.crt", "tls.key", "registration.key"])
+@pytest.mark.parametrize(
+    "entry", ["ca.crt", "ca.key", "tls.crt", "tls.key", "registration.key", "path.key"]
+)
 @pytest.mark.parametrize("value", [b"", b"garbage"])
 def test_what_is_lost_or_damaged_is_made_anew(entry: str, value: bytes) -> None:
     after = renewed(Material.of({**FIRST.entries(), entry: value}), HOST, NOW)
     assert all(after.entries().values())
     assert verifies(after.bundle, after.certificate, HOST, NOW)
     assert (after.registration == FIRST.registration) is (entry != "registration.key")
+    assert (after.path == FIRST.path) is (entry != "path.key")
     assert renewed(after, HOST, NOW) is after
 
 

@@ -15,6 +15,7 @@ from sidecar.facts.kubernetes import Answered, Cluster, KubernetesApi
 from sidecar.facts.published_keys import publish_keys
 from sidecar.inject.certificates import Material
 from sidecar.inject.keeper import CONFIGURATIONS, Keeper, Kept
+from sidecar.inject.path import review_path
 from tests.kubernetes import Api, api_server
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -26,7 +27,8 @@ def keeper(
     api: KubernetesApi, used: list[Material], clock: Callable[[], dt.datetime] = lambda: NOW,
     **more: Any,
 ) -> Keeper:  # fmt: skip
-    return Keeper(api, more.pop("kept", KEPT), used.append, clock=clock, **more)
+    expect = more.pop("expect", lambda _path: None)
+    return Keeper(api, more.pop("kept", KEPT), used.append, expect, clock=clock, **more)
 
 
 def opened(api: Api) -> KubernetesApi:
@@ -34,7 +36,7 @@ def opened(api: Api) -> KubernetesApi:
 
 
 def hooks(api: Api) -> dict[str, Any]:
-    service = {"name": "inject", "namespace": "ns", "path": "/inject"}
+    service = {"name": "inject", "namespace": "ns"}
     return api.put(
         CONFIGURATIONS + "sidecar",
         webhooks=[
@@ -57,7 +59,12 @@ async def test_an_empty_secret_is_filled_and_the_webhook_vouched_for() -> None:
         # A merge patch replaces lists: everything else of it must have come along.
         assert webhook == {
             "name": "a.sidecar", "sideEffects": "None",
-            "clientConfig": {"service": {"name": "inject", "namespace": "ns", "path": "/inject"}},
+            "clientConfig": {
+                "service": {
+                    "name": "inject", "namespace": "ns",
+                    "path": f"/inject/{material.path.decode()}",
+                },
+            },
         }  # fmt: skip
         server.calls.clear()
         webhook["clientConfig"]["caBundle"] = base64.b64encode(material.bundle).decode()
@@ -92,7 +99,7 @@ async def test_a_new_authority_is_vouched_for_before_it_is_used() -> None:
             order.append("vouched" if bundle == material.bundle else "early")
             used.append(material)
 
-        one = Keeper(api, KEPT, use, clock=lambda: now[0])
+        one = Keeper(api, KEPT, use, lambda _path: None, clock=lambda: now[0])
         await one.look()
         now[0] += dt.timedelta(days=500)
         await one.look()
@@ -100,6 +107,85 @@ async def test_a_new_authority_is_vouched_for_before_it_is_used() -> None:
         assert used[1].bundle.startswith(used[1].bundle[:64])
         assert used[0].bundle in used[1].bundle
         assert used[0].registration == used[1].registration
+        await api.close()
+
+
+async def test_a_path_is_expected_before_the_api_server_is_told_it() -> None:
+    async with api_server() as server:
+        api, used = opened(server), list[Material]()
+        secret, configuration = server.put(SECRET), hooks(server)
+        order: list[bool] = []
+        expected: list[bytes] = []
+
+        def told() -> str:
+            return str(configuration["webhooks"][0]["clientConfig"]["service"].get("path"))
+
+        def expect(path: bytes) -> None:
+            order.append(told() == review_path(path))
+            expected.append(path)
+
+        one = keeper(api, used, expect=expect)
+        await one.look()
+        assert order == [False]
+        assert told() == review_path(expected[0])
+        del secret["data"]["path.key"]
+        await one.look()
+        assert order == [False, False]
+        assert told() == review_path(expected[1])
+        assert expected[0] != expected[1]
+        assert [each.path for each in used] == expected
+        assert used[0].bundle == used[1].bundle
+        await api.close()
+
+
+async def test_a_secret_from_before_there_were_paths_gets_one_and_keeps_the_rest() -> None:
+    async with api_server() as server:
+        api, used = opened(server), list[Material]()
+        secret = server.put(SECRET)
+        configuration = hooks(server)
+        await keeper(api, used).look()
+        before = dict(secret["data"])
+        del secret["data"]["path.key"]
+        configuration["webhooks"][0]["clientConfig"]["service"]["path"] = "/inject"
+        await keeper(api, used).look()
+        after = dict(secret["data"])
+        path = base64.b64decode(after.pop("path.key"))
+        before.pop("path.key")
+        assert after == before
+        client = configuration["webhooks"][0]["clientConfig"]
+        assert client["service"]["path"] == review_path(path)
+        await api.close()
+
+
+@pytest.mark.parametrize("host", ["inject.ns.svc", ""])
+async def test_who_makes_the_certificate_announces_it_and_the_path_is_the_webhooks(
+    host: str,
+) -> None:
+    async with api_server() as server:
+        api, used = opened(server), list[Material]()
+        server.put(SECRET)
+        configuration = hooks(server)
+        client = configuration["webhooks"][0]["clientConfig"]
+        client["caBundle"] = "of cainjector"
+        configuration["webhooks"].append(
+            {"name": "b", "clientConfig": {"url": "https://inject.example:8443/inject"}}
+        )
+        one = keeper(api, used, kept=Kept(("ns", "keys"), host, "sidecar"))
+        await one.look()
+        [material] = used
+        first, second = (each["clientConfig"] for each in configuration["webhooks"])
+        path = review_path(material.path)
+        assert first["service"] == {"name": "inject", "namespace": "ns", "path": path}
+        assert second["url"] == f"https://inject.example:8443{path}"
+        assert "service" not in second
+        if host:
+            assert first["caBundle"] == second["caBundle"] != "of cainjector"
+        else:
+            assert first["caBundle"] == "of cainjector"
+            assert "caBundle" not in second
+        server.calls.clear()
+        await one.look()
+        assert [method for method, _, _ in server.calls] == ["GET", "GET"], "nothing is due"
         await api.close()
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import aiohttp
 import jsonpatch
 import pytest
+from yarl import URL
 
 from sidecar.errors import ClusterUnreachable, Misuse
 from sidecar.facts.kubernetes import Cluster, KubernetesApi
 from sidecar.facts.signing import public_key_pem
 from sidecar.inject import server
 from sidecar.inject.certificates import Material, renewed
+from sidecar.inject.path import ReviewPath, review_path
 from sidecar.inject.server import Servers, Shown, Webhook, native_sidecars
 from sidecar.inject.sources import Ready, Sources
 from tests.certificates import Authority
@@ -30,6 +32,7 @@ from tests.inject.test_review import review
 from tests.kubernetes import Api, api_server
 
 HOST = "127.0.0.1"
+PATH = renewed(Material.of({}), HOST, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)).path
 
 
 @dataclass
@@ -41,13 +44,18 @@ class Place:
     authority: Authority
 
     async def ask(
-        self, body: bytes | io.BytesIO | AsyncIterator[bytes] | dict[str, Any]
+        self,
+        body: bytes | io.BytesIO | AsyncIterator[bytes] | dict[str, Any],
+        path: str = review_path(PATH),
+        method: str = "POST",
     ) -> tuple[int, Any]:
+        """As the API server does, which adds how long it waits."""
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json"}
         context = self.authority.client_context()
-        async with aiohttp.ClientSession() as session, session.post(
-            f"{self.url}/inject", data=data, headers=headers, ssl=context
+        url = URL(f"{self.url}{path}?timeout=10s", encoded=True)
+        async with aiohttp.ClientSession() as session, session.request(
+            method, url, data=data, headers=headers, ssl=context
         ) as response:  # fmt: skip
             text = await response.text()
             return response.status, json.loads(text) if response.status == 200 else text
@@ -68,7 +76,9 @@ async def place(folder: Path, ready: Ready | str, **more: Any) -> AsyncIterator[
     async with api_server() as server:
         server.put("/api/v1/namespaces/shop")
         api = KubernetesApi(Cluster(server.url, None, None))
-        webhook = Webhook(api, lambda: ready, **more)
+        path = ReviewPath()
+        path.expect(PATH)
+        webhook = Webhook(api, lambda: ready, path.admits, **more)
         servers = Servers(webhook, shown, lambda: ready if isinstance(ready, str) else "")
         bound, http = await servers.start((HOST, 0), (HOST, 0))
         try:
@@ -189,7 +199,28 @@ async def test_other_requests_get_nowhere(tmp_path: Path) -> None:
         assert (await here.ask(io.BytesIO(b" " * (5 * 1024 * 1024))))[0] == 413
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
-                await session.post(f"{here.url}/inject", json=review())
+                await session.post(f"{here.url}{review_path(PATH)}", json=review())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/inject", "/inject/", "/", "/readyz", "//inject/" + PATH.decode(),
+        review_path(PATH[:-1]), review_path(PATH + b"A"), review_path(PATH) + "/",
+        review_path(PATH).swapcase(), "/inject/%00", "/inject/%C3%A4",
+    ],
+)  # fmt: skip
+async def test_who_does_not_know_the_path_gets_nothing(tmp_path: Path, path: str) -> None:
+    async with place(tmp_path, READY) as here:
+        for method in ("POST", "GET", "PUT"):
+            status, text = await here.ask(review(), path, method)
+            assert (status, text) == (404, "there is nothing here\n")
+        assert here.webhook.results == {"stranger": 3}
+        text = (await here.page("/metrics"))[1]
+        assert 'sidecar_inject_reviews_total{result="stranger"} 3.0' in text
+        assert not [each for each in here.api.calls if "namespaces" in each[1]], "nothing was read"
+        assert (await here.ask(review(), method="PUT"))[0] == 405
+        assert (await here.ask(review()))[0] == 200
 
 
 async def test_a_certificate_of_the_secret_is_shown_and_renewed(tmp_path: Path) -> None:
