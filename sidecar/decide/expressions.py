@@ -20,6 +20,7 @@ from cel_expr_python import cel
 from google.protobuf import any_pb2, timestamp_pb2
 
 from sidecar.decide.expression_hints import hint
+from sidecar.decide.pace import pause
 
 _STRINGS: Final = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
 _DYNAMIC: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
@@ -179,6 +180,7 @@ def compile_expression(source: str, kind: Literal["boolean", "text", "any"]) -> 
     if kind != "any" and result not in wanted:
         name = str(result.name()).lower()
         raise ExpressionInvalid(f"gives {name}, where a {kind} is expected")
+    pause()
     walk = _Walk(source)
     walk.visit(_checked(expression.serialize()))
     return Program(
@@ -194,8 +196,10 @@ def compile_expression(source: str, kind: Literal["boolean", "text", "any"]) -> 
 def _compiled(source: str) -> tuple[Any, Any]:
     """The smallest environment that knows all that `source` uses, and its program there."""
     for size in (0, 1):
+        pause()
         with contextlib.suppress(Exception):  # whatever is wrong, the largest one says it
             return _environment(size), _environment(size).compile(source)
+    pause()
     try:
         return _environment(2), _environment(2).compile(source)
     except Exception as error:  # noqa: BLE001  (mapped here, once)
