@@ -20,7 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sidecar.control import database, http, metrics
+from sidecar.control import database, http, metrics, strangers
 from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.certificates import ServerCertificates
@@ -42,7 +42,6 @@ from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
 from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
 
 MAX_STREAMS: Final = 20_000
-STRANGERS: Final = 1024  # calls at the fleet's listener that have not shown whose they are
 GRACE: Final = 2.0  # seconds that calls under way get when it stops
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a taken port is shared in silence
@@ -212,7 +211,7 @@ class ControlPlane:
         # A stream would go on for ever within a grace without an end.
         server = aio.server(
             options=(*_OPTIONS, age, ("grpc.max_connection_age_grace_ms", 1000)),
-            maximum_concurrent_rpcs=self._fleet.most + STRANGERS,
+            maximum_concurrent_rpcs=self._fleet.most + strangers.MOST,
         )
         self._open.push_async_callback(fleet.identities.close)
         self._counts.certificate_ends = fleet.certificates.ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from typing import Final
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from sidecar.control.identity import Identities, Workload
 from sidecar.control.metrics import Counts
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
+from sidecar.control.strangers import Crowded, Strangers
 from sidecar.errors import ClusterUnreachable, IdentityRefused
 from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
@@ -47,6 +49,7 @@ class Discovery(DiscoveryServicer):
         self._counts = counts
         self._clock = clock
         self._identities = identities
+        self._strangers = Strangers()
 
     # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
     # The stub is written for the other form of a stream, too.
@@ -72,18 +75,19 @@ class Discovery(DiscoveryServicer):
         """The session that a Hello begins. Aborts the call where there is none."""
         code, reason = grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a Hello"
         try:
-            # First: of a stranger no message is read, which may have 64 MiB.
-            workload = await self._shown(context)
-            async with asyncio.timeout(HELLO_WITHIN):
-                first = await anext(requests)
-            if first.HasField("hello"):
-                await self._identify(first.hello, workload)
-                address = _readable(context.peer())
-                session = Session(first.hello, address=address, since=self._clock())
-                session.account = workload.account if workload is not None else ""
-                self._fleet.join(session)
-                self._counts.streams += 1
-                return session
+            address = _readable(context.peer())
+            with self._strangers.one(address) if self._identities else nullcontext():
+                # First: of a stranger no message is read, which may have 64 MiB.
+                workload = await self._shown(context)
+                async with asyncio.timeout(HELLO_WITHIN):
+                    first = await anext(requests)
+                if first.HasField("hello"):
+                    await self._identify(first.hello, workload)
+                    session = Session(first.hello, address=address, since=self._clock())
+                    session.account = workload.account if workload is not None else ""
+                    self._fleet.join(session)
+                    self._counts.streams += 1
+                    return session
         except StopAsyncIteration:
             pass
         except TimeoutError:
@@ -97,7 +101,7 @@ class Discovery(DiscoveryServicer):
             self._counts.identities["unknown"] += 1
             _log.warning("whose sidecar it is cannot be told: %s", error)  # not to strangers
             code, reason = grpc.StatusCode.UNAVAILABLE, "the cluster cannot be asked who this is"
-        except FleetFull as error:
+        except (FleetFull, Crowded) as error:
             code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
         self._counts.streams_refused += 1
         await context.abort(code, reason)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
 from sidecar.control import fleet as fleet_module
-from sidecar.control import server
+from sidecar.control import server, strangers
 from sidecar.control.certificates import ServerCertificates
 from sidecar.control.fleet import Fleet, FleetFull
 from sidecar.control.identity import Identities, TokenReviews
@@ -203,6 +203,48 @@ async def test_a_certificate_shows_the_same(tmp_path: Path) -> None:
         pair = workloads.issue("p", "spiffe://partner/ns/shop/sa/web").write(tmp_path, "partner")
         other = here.pod(token=None, credentials=channel_credentials(ca, *pair))
         await refused(other, "its certificate is of trust domain partner, not prod")
+
+
+def test_strangers_are_few_in_all_and_of_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "MOST", 3)
+    monkeypatch.setattr(strangers, "OF_ONE", 2)
+    held = strangers.Strangers()
+
+    def refused(peer: str, why: str) -> None:
+        with pytest.raises(strangers.Crowded, match=why), held.one(peer):
+            pass
+
+    with held.one("10.0.0.1:1"), held.one("10.0.0.1:2"):
+        refused("10.0.0.1:3", "too many of 10.0.0.1 ")
+        with held.one("[fd00::1]:1"):
+            refused("10.0.0.2:1", "too many come")
+        with held.one("10.0.0.2:1"):
+            pass
+    with held.one("10.0.0.1:4"), held.one("10.0.0.1:5"):
+        refused("10.0.0.1:6", "too many of")
+
+
+async def test_who_waits_as_a_stranger_makes_room_by_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "OF_ONE", 1)
+    async with place(tmp_path) as here:
+        here.api.account("t", "shop", "web", "web-1")
+        await apply(here.bound.grpc, policy("p", "shop"))
+        credentials = channel_credentials(AUTHORITY.pem.decode(), None, None)()
+        async with aio.secure_channel(here.bound.fleet, credentials) as channel:
+            silent = DiscoveryStub(channel).Stream(  # type: ignore[call-arg]  # it has `write`
+                metadata=aio.Metadata(("authorization", "Bearer t"))
+            )
+            await soon(lambda: bool(here.api.calls), lambda: asyncio.sleep(0))
+            one = here.pod()
+            async with running(one):
+                await soon(
+                    lambda: "RESOURCE_EXHAUSTED: too many of 127.0.0.1" in one.client.last_error,
+                    lambda: asyncio.sleep(0),
+                )
+                silent.cancel()
+                await one.enforces(1, "shop")
 
 
 def test_one_account_cannot_fill_the_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
