@@ -45,8 +45,8 @@ spec: {rules: [{name: health, auth: none, match: {paths: [/health]}}]}
 """
 
 
-def call(*command: str | Path, **more: object) -> None:
-    subprocess.run([str(each) for each in command], check=True, **more)  # type: ignore[call-overload]
+def call(*command: str | Path) -> None:
+    subprocess.run([str(each) for each in command], check=True)
 
 
 def assemble(prefix: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from sidecar.cli import FINE
 from sidecar.errors import Misuse
 from sidecar.inject import iptables
-from sidecar.inject.redirect import HEALTH, IPV4, IPV6, TRAFFIC, USER, Redirect, install
+from sidecar.inject.redirect import IPV4, IPV6, Redirect, install
+from sidecar.inject.terms import HEALTH, TRAFFIC, USER
 
 
 def register(commands: Any) -> None:

@@ -22,10 +22,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.inject.terms import HEALTH, TRAFFIC, USER
+
 CHAIN: Final = "SIDECAR_INBOUND"
-TRAFFIC: Final = 7400
-HEALTH: Final = 7401
-USER: Final = 65532
 
 
 @dataclass(frozen=True, slots=True)
