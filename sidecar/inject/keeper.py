@@ -22,7 +22,7 @@ from sidecar.facts.kubernetes import Answered, KubernetesApi
 from sidecar.inject.certificates import Material, renewed
 from sidecar.inject.path import review_path
 
-EVERY: Final = 3600.0  # seconds
+EVERY: Final = 60.0  # seconds: so long may a replica not know what another has written anew
 RETRY: Final = 5.0
 RACES: Final = 5  # with other replicas, in a row
 CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/"

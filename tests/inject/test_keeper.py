@@ -218,7 +218,7 @@ async def test_it_goes_on_trying_and_says_why_once(caplog: pytest.LogCaptureFixt
         await asyncio.wait_for(done.wait(), 30)
         task.cancel()
         assert len(used) == 1
-        assert slept == [5.0, 5.0, 5.0, 3600.0]
+        assert slept == [5.0, 5.0, 5.0, 60.0]
         assert [record.levelname for record in caplog.records if "404" in record.message] == [
             "WARNING"
         ]
