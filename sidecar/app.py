@@ -289,9 +289,11 @@ async def _run_inject(settings: InjectSettings) -> int:
     from sidecar.inject.certificates import Material
     from sidecar.inject.keeper import Keeper, Kept
     from sidecar.inject.path import ReviewPath
-    from sidecar.inject.server import Servers, Shown, Webhook, watch_files, watch_version
+    from sidecar.inject.server import Servers, Webhook
+    from sidecar.inject.shown import Shown, watch_files
     from sidecar.inject.sources import Sources
     from sidecar.inject.terms import Terms
+    from sidecar.inject.version import watch_version
 
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
     tasks, shown, path = Tasks(), Shown(), ReviewPath()

@@ -6,11 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -21,22 +19,17 @@ from prometheus_client.registry import Collector
 
 from sidecar.errors import ClusterUnreachable, Misuse
 from sidecar.facts.kubernetes import KubernetesApi
-from sidecar.inject.certificates import Material
 from sidecar.inject.pod import Injection, inject
 from sidecar.inject.review import BadReview, Request, answer, leave, read, refuse
-from sidecar.inject.sources import Ready, Sources
+from sidecar.inject.shown import Shown
+from sidecar.inject.sources import Ready
 
 MAX_REVIEW: Final = 4 * 1024 * 1024  # bytes; an object of Kubernetes has at most 1.5 MiB
-MOST_HELD: Final = (
-    2 * MAX_REVIEW
-)  # bytes of all that is being reviewed; parsed it is many times that
+MOST_HELD: Final = 2 * MAX_REVIEW  # of all under review; parsed it is many times that
 BODY_WITHIN: Final = 5.0  # seconds
 AT_ONCE: Final = 256  # reviews
 NAMESPACES: Final = 10_000  # remembered
 FRESH: Final = 10.0  # seconds that a namespace's labels count
-RETRY: Final = 5.0  # seconds until the cluster's version is asked for again
-EVERY: Final = 3600.0
-NATIVE_SINCE: Final = (1, 29)  # sidecar containers are on by default
 
 _log: Final = logging.getLogger("sidecar.inject")
 
@@ -152,85 +145,6 @@ def _of(request: Request, found: Mapping[str, Any]) -> str:
     name = metadata.get("name") or metadata.get("generateName")
     why = response.get("warnings") or [response.get("status", {}).get("message", "")]
     return f"{request.namespace}/{name}: {' '.join(why)}".encode("unicode_escape").decode()
-
-
-class Shown:
-    """The TLS context, whose certificate can be changed while it serves."""
-
-    def __init__(self) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.ends = 0.0  # of the certificate, Unix time
-
-    def missing(self) -> str:
-        """Why nothing can be shown; empty: it can."""
-        return "" if self.ends else "there is no certificate yet"
-
-    def use(self, material: Material) -> None:
-        """Of a Secret. The library takes files only, so it gets some for a moment."""
-        with tempfile.TemporaryDirectory() as folder:
-            certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
-            for file, data in (
-                (certificate, material.certificate), (key, material.certificate_key),
-            ):  # fmt: skip
-                file.touch(0o600)
-                file.write_bytes(data)
-            self.context.load_cert_chain(certificate, key)
-        self.ends = material.ends()
-
-    def use_files(self, certificate: Path, key: Path) -> None:
-        """Raises Misuse."""
-        try:
-            self.context.load_cert_chain(certificate, key)
-            self.ends = Material.of({"tls.crt": certificate.read_bytes()}).ends()
-        except (OSError, ValueError) as error:
-            raise Misuse(f"--tls-cert, --tls-key: {error}") from None
-
-
-async def native_sidecars(api: KubernetesApi) -> bool:
-    """Whether the cluster runs sidecar containers. Raises ClusterUnreachable."""
-    found = await api.get("/version")
-    try:
-        digits = ("".join(filter(str.isdigit, str(found[part]))) for part in ("major", "minor"))
-        major, minor = (int(each) for each in digits)
-    except (KeyError, ValueError):
-        raise ClusterUnreachable("the API server does not say its version") from None
-    return (major, minor) >= NATIVE_SINCE
-
-
-async def watch_version(api: KubernetesApi, sources: Sources) -> None:
-    """Tells `sources` whether the cluster runs sidecar containers, once it says so, and again
-    should it be upgraded."""
-    said = ""
-    while True:
-        try:
-            sources.native = await native_sidecars(api)
-        except ClusterUnreachable as error:
-            if str(error) != said:
-                said = str(error)
-                _log.warning("%s", error)
-            await asyncio.sleep(RETRY)
-        else:
-            await asyncio.sleep(EVERY)
-
-
-async def watch_files(shown: Shown, certificate: Path, key: Path) -> None:
-    """Shows new files once they have changed; those that are of no use are said, and the ones
-    before stay in use."""
-
-    def stamp() -> tuple[tuple[int, int], ...]:
-        return tuple((f.stat().st_mtime_ns, f.stat().st_ino) for f in (certificate, key))
-
-    seen = stamp()
-    while True:
-        await asyncio.sleep(FRESH)
-        try:
-            found = await asyncio.to_thread(stamp)
-            if found != seen:
-                seen = found
-                shown.use_files(certificate, key)
-        except (OSError, Misuse) as error:
-            _log.error("the certificate before stays in use: %s", error)
 
 
 class _Metrics(Collector):

@@ -24,8 +24,10 @@ from sidecar.facts.signing import public_key_pem
 from sidecar.inject import server
 from sidecar.inject.certificates import Material, renewed
 from sidecar.inject.path import ReviewPath, review_path
-from sidecar.inject.server import Servers, Shown, Webhook, native_sidecars
+from sidecar.inject.server import Servers, Webhook
+from sidecar.inject.shown import Shown
 from sidecar.inject.sources import Ready, Sources
+from sidecar.inject.version import native_sidecars
 from tests.certificates import Authority
 from tests.inject.common import KEY, PLAIN, PUBLIC, TERMS, injected, pod
 from tests.inject.test_review import review
