@@ -69,3 +69,16 @@ def test_every_metric_is_in_operations() -> None:
         name for name in names if not (stands_in(text, name) or stands_in(text, f"{name}_total"))
     }
     assert not missing
+
+
+def test_all_that_the_webhook_refuses_and_counts_is_said() -> None:
+    text = "".join(file.read_text() for file in (ROOT / "sidecar" / "inject").glob("*.py"))
+    refusals = (ROOT / "docs" / "injection.md").read_text()
+    reasons = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text))
+    assert len(reasons) > 10
+    assert not {reason for reason in reasons if f"| `{reason}` |" not in refusals}
+    counted = set(re.findall(r'_count\("([a-z_]+)"\)|, "([a-z_]+)", ?\(|key\), "([a-z_]+)"', text))
+    results = {name for found in counted for name in found if name}
+    assert results >= {"left_out", "nothing_to_protect", "mirror", "stranger", "crowded"}
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    assert not {result for result in results if not stands_in(operations, result)}
