@@ -96,6 +96,8 @@ def _structs(kind: Any) -> list[Any]:
             return [kind]
         case inspect.ListType():
             return _structs(kind.item_type)
+        case inspect.DictType():
+            return _structs(kind.value_type)
         case inspect.UnionType():
             return [found for part in kind.types for found in _structs(part)]
     return []
@@ -120,6 +122,8 @@ def _type(kind: Any) -> str:
             return "boolean"
         case inspect.IntType():
             return "whole number"
+        case inspect.FloatType():
+            return "number"
     return _PATTERNS.get(getattr(kind, "pattern", None), "text")
 
 

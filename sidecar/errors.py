@@ -10,6 +10,7 @@
     +-- Uninspectable          a response body that cannot be looked through, so is withheld
     +-- FetchFailed            a fact (keys, metadata) could not be fetched; becomes evidence
     +-- ReleaseRefused         a release that must not be enforced: signature, digest, floor
+    +-- SealBroken             what a browser brought back is not what was sealed, or too old
     +-- IdentityRefused        a sidecar that has not shown which workload it belongs to
     +-- StateUnusable          the last-known-good on disk cannot be read, verified or written
     +-- ChannelBroken          between supervisor and worker: gone, or not speaking the protocol
@@ -29,6 +30,14 @@ from dataclasses import dataclass
 
 class SidecarError(Exception):
     """Root of everything this package raises on purpose."""
+
+
+class SealBroken(SidecarError):
+    """What a browser brought back is nothing that was sealed for this; or `expired`."""
+
+    def __init__(self, reason: str, *, expired: bool = False) -> None:
+        self.expired = expired
+        super().__init__(reason)
 
 
 class Misuse(SidecarError):

@@ -17,7 +17,8 @@ from sidecar.decide.bindings import Bindings, standing
 from sidecar.decide.cache import Reads, weight
 from sidecar.decide.caller import NOBODY, Caller, Evidence, Throttled, is_current, look
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
-from sidecar.decide.obligations import Obliged, oblige
+from sidecar.decide.journey import Journey
+from sidecar.decide.obligations import Obliged, oblige, spends, uses
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
@@ -37,6 +38,9 @@ from sidecar.decide.request import Request
 from sidecar.decide.routes import Candidates
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import Verified
+
+STALE: Final = 10.0
+"""Seconds, where no rule says."""
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -123,7 +127,9 @@ def _enforced(
         caller = NOBODY
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
-    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
+    bindings = Bindings(
+        request, verified, now, evidence.revocations, snapshot, evidence, about.stale
+    )
     key = None if bad or about.shadowed else about.reads.key(found, verified, bindings)
     if key is not None:
         permit = evidence.decisions.get(key, now)
@@ -221,7 +227,9 @@ def _with_shadows(
         return Refuse(Code.UNAVAILABLE, caller.reason)
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
-    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
+    bindings = Bindings(
+        request, verified, now, evidence.revocations, snapshot, evidence, about.stale
+    )
     verdict = evaluate(about.rules, bindings, verified, presented_bad=bad)
     if verdict.pending:
         return _missing(snapshot, caller, verdict, bindings)
@@ -252,7 +260,10 @@ class _About:
         self.enforced = [candidate for candidate in candidates if not candidate[0].shadow]
         self.shadowed = len(self.enforced) < len(candidates)
         self.shadow_looks = self.shadowed and credential_matters(candidates)
-        self.reads = Reads(self.enforced, snapshot.enrichers)
+        self.reads = Reads(
+            self.enforced, snapshot.enrichers, customers=snapshot.journey.identity is not None
+        )
+        self.stale = _stale(candidates)
         self.credential_matters = credential_matters(self.enforced)
         self.without_caller = first_without_caller(self.enforced)
         self.logged: Any = None
@@ -281,6 +292,8 @@ def _remember(
             return expires  # withdrawn: once that is forgotten, it counts again
         workload = standing(certificate, certificate.workload)
     subject = None
+    if about.reads.subject and verified is None and bindings.visitor():
+        return expires  # what is known of a visitor is not looked at again above
     if about.reads.subject and verified is not None:
         # None where it was not fetched, since nothing that counted has read it.
         subject = bindings.subject_if_known()
@@ -301,6 +314,18 @@ def _proven(permit: Permit, caller: Caller) -> Permit:
     """The permit, on condition that the proof is used for the first time."""
     effects = () if caller.proof is None else (*permit.effects, caller.proof)
     return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
+
+
+def _stale(candidates: Sequence[Candidate]) -> float:
+    """For how many seconds what is known of the subject is believed while nobody can be asked: of
+    the rules that read it, the shortest."""
+    found = inf
+    for rule, _ in candidates:
+        if rule.asks_subject or any(
+            name.startswith("subject.") for each in rule.programs() for name in each.footprint
+        ):
+            found = min(found, rule.stale)
+    return STALE if found == inf else found
 
 
 def credential_matters(candidates: Sequence[Candidate]) -> bool:
@@ -350,7 +375,7 @@ def _permit(
     bindings: Bindings,
     caller: Caller,
 ) -> Outcome:
-    permit = _obliged(satisfied, candidates, verdict, bindings, caller.verified)
+    permit = _obliged(satisfied, candidates, verdict, bindings, caller.verified, snapshot.journey)
     if type(permit) is Permit:
         return permit
     if permit is None:
@@ -367,13 +392,14 @@ def _obliged(
     verdict: Verdict,
     bindings: Bindings,
     verified: Verified | None,
+    journey: Journey | None = None,
 ) -> Permit | CompiledRule | None:
     """The permit with its obligations, the rule that has an expression which failed, or None: facts
     are missing."""
     rule, _ = satisfied
     effects: tuple[Effect, ...] = ()
     obligations = NO_OBLIGATIONS
-    until = inf
+    until = bindings.held_until()
     asked = [satisfied, *[guard for guard, _ in verdict.guards]]
     obliges = False
     for source, _ in asked:
@@ -389,6 +415,13 @@ def _obliged(
             return found
         effects, obligations = found.effects, found.obligations
     auth = rule.auth
+    customer, record = "", None
+    if journey is not None and (journey.identity is not None or spends(asked)):
+        known = bindings.customer()
+        if known is None:
+            return None
+        customer, record = known
+        effects = (*effects, *uses(asked, journey, customer, bindings))
     # Whatever was read of them: a permit lasts no longer than all who stand behind it.
     workload = bindings.standing()
     expires = min(
@@ -401,4 +434,7 @@ def _obliged(
         identity, stands, beside = workload.identity, workload, verified
     elif auth != "none" and verified is not None:
         identity = verified.identity
-    return Permit(rule.ref, identity, obligations, expires, effects, verified=stands, beside=beside)
+    return Permit(
+        rule.ref, identity, obligations, expires, effects, verified=stands, beside=beside,
+        customer=customer, subject=record, visitor=rule.visitor and verified is None,
+    )  # fmt: skip

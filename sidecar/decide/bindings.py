@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
@@ -12,8 +12,20 @@ from sidecar.decide import body
 from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.enrichment import CompiledEnricher, Enriched, key_of
 from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Failed
+from sidecar.decide.journey import (
+    NO_JOURNEY,
+    VISITOR,
+    Bound,
+    CompiledIdentity,
+    Granted,
+    bound,
+    grant_of,
+    granted,
+    introduce,
+)
 from sidecar.decide.outcomes import (
     NO_CLAIMS,
+    Identity,
     NeedBody,
     NeedEnrichment,
     NeedSubject,
@@ -25,12 +37,13 @@ from sidecar.decide.request import Request, Unread
 from sidecar.decide.revocations import Revocations
 from sidecar.decide.routes import ANY, Pattern
 from sidecar.decide.segments import Membership, membership
-from sidecar.decide.snapshot import Snapshot
-from sidecar.decide.subjects import NOT_KNOWN, Subject, Subjects
+from sidecar.decide.snapshot import Snapshot, Transaction
+from sidecar.decide.subjects import NOT_KNOWN, Grant, Subject, Subjects
 from sidecar.decide.tokens import WEIGHT, Verified
 from sidecar.decide.workloads import Certificate, Workload
 
 NO_MEMBERSHIP: Final = Membership(frozenset(), frozenset(), frozenset(), frozenset())
+STALE: Final = Unavailable("subject_stale")
 _NOT_READ: Final = object()
 
 
@@ -58,6 +71,10 @@ class Known(Protocol):
     def subjects(self) -> Subjects: ...
     @property
     def enriched(self) -> ExpiringAnswers: ...
+    @property
+    def lost(self) -> Callable[[], float | None]: ...
+    @property
+    def visitor(self) -> Callable[[Request, CompiledIdentity], str]: ...
 
 
 class ExpiringAnswers(Protocol):
@@ -75,8 +92,9 @@ class Bindings:
     """
 
     __slots__ = (
-        "_answers", "_body", "_known", "_membership", "_request", "_revocations", "_snapshot",
-        "fresh", "now", "unavailable", "unfit", "verified", "wants",
+        "_answers", "_body", "_granted", "_known", "_membership", "_request", "_revocations",
+        "_snapshot", "_stale", "_visitor", "fresh", "now", "unavailable", "unfit", "verified",
+        "wants",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +105,10 @@ class Bindings:
         revocations: Revocations | None = None,
         snapshot: Snapshot | None = None,
         known: Known | None = None,
+        stale: float = 0.0,
     ) -> None:
+        """`stale` is for how many seconds what is known of the subject is believed while nobody can
+        be asked."""
         self._request = request
         self._revocations = revocations
         self._snapshot = snapshot
@@ -95,6 +116,9 @@ class Bindings:
         self._membership: Membership | None = None
         self._answers: dict[bytes, Mapping[str, Any]] = {}
         self._body: Any = _NOT_READ
+        self._granted: Granted | None = None
+        self._stale = stale
+        self._visitor: str | None = None
         self.verified = verified
         self.now = now
         self.fresh = inf
@@ -180,7 +204,7 @@ class Bindings:
     def _of_subject(self, name: str, keys: frozenset[str] | None) -> Any:
         subject = self.subject()
         if name == "subject.consents":
-            return sorted(subject.consents)
+            return sorted(self.consents())
         if name == "subject.profile":
             return subject.profile if keys is None else subset(subject.profile, keys)
         if name == "subject.segments":
@@ -189,14 +213,14 @@ class Bindings:
                 raise Unreadable
             return sorted(subject.segments | found.subject)
         if name == "subject.risk":
-            return subject.risk
+            return subject.risk_at(self.now)
         raise Unreadable
 
     def subject(self) -> Subject:
         """What is known of the caller. Raises NotYet."""
         found = self._record()
-        if found is None and self.verified is not None:
-            self.wants[NeedSubject(self.verified.identity)] = None
+        if found is None:
+            self.want_subject()
         elif isinstance(found, Unavailable):
             self.unavailable = self.unavailable or found.reason
         if not isinstance(found, Subject):
@@ -208,10 +232,90 @@ class Bindings:
         found = self._record()
         return found if isinstance(found, Subject) else None
 
+    def customer(self) -> tuple[str, Any] | None:
+        """The id of the customer behind the caller, and the record; None: it has to be fetched.
+        Empty where nobody can be asked: nothing is decided by it."""
+        found = self._record()
+        if found is None:
+            self.want_subject()
+            return None
+        return (found.customer, found) if isinstance(found, Subject) else ("", None)
+
+    def held_until(self) -> float:
+        """Until when the consents that were looked at hold."""
+        return inf if self._granted is None else self._granted.until
+
+    def want_subject(self) -> None:
+        """Have the record fetched."""
+        identity = self.identity()
+        if identity is not None and self._snapshot is not None:
+            journey = self._snapshot.journey
+            introduced = introduce(journey, self.verified, self.visitor())
+            self.wants[NeedSubject(identity, introduced)] = None
+
+    def identity(self) -> Identity | None:
+        """By whom the record is known: the token's subject, or a visitor by the cookie."""
+        if self.verified is not None:
+            return self.verified.identity
+        visitor = self.visitor()
+        return Identity(VISITOR, visitor) if visitor else None
+
+    def visitor(self) -> str:
+        """The visitor that the request's cookie names; empty: none."""
+        found = self._visitor
+        if found is None:
+            found = ""
+            snapshot, known = self._snapshot, self._known
+            if snapshot is not None and known is not None and snapshot.journey.identity is not None:
+                found = known.visitor(self._request, snapshot.journey.identity)
+            self._visitor = found
+        return found
+
     def _record(self) -> Subject | Unavailable | None:
-        if self.verified is None or self._known is None:
+        if self._known is None:
             return NOT_KNOWN
-        return self._known.subjects(self.verified.identity, self.now)
+        identity = self.identity()
+        if identity is None:
+            return NOT_KNOWN
+        found = self._known.subjects(identity, self.now)
+        if type(found) is Subject and found is not NOT_KNOWN:
+            lost = self._known.lost()
+            if lost is not None:
+                if self.now >= lost + self._stale:
+                    return STALE
+                self.fresh = min(self.fresh, lost + self._stale)
+            if found.customer and not found.introduced(self.visitor()):
+                return None  # the visitor has logged in: whoever keeps customers has to hear of it
+        return found
+
+    def consents(self) -> frozenset[str]:
+        """The purposes that the caller's consent holds for now. Raises NotYet."""
+        found = self._granted
+        if found is None:
+            journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
+            found = self._granted = granted(journey, self.subject(), self.now)
+            self.fresh = min(self.fresh, found.until)
+        return found.names
+
+    def grant(self, purpose: str, binding: str) -> Grant | None:
+        """The consent that admits one use of a purpose, if there is one. Raises NotYet."""
+        journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
+        return grant_of(journey, self.subject(), purpose, binding, self.now)
+
+    def transaction(self, asked: Transaction, pattern: Pattern) -> Bound | None:
+        """What this request asks consent to; None where an expression fails. Raises NotYet."""
+        values = []
+        for name, program in asked.parts:
+            value = self.value(program, pattern)
+            if value is UNKNOWN:
+                raise NotYet
+            if value is FAILED:
+                return None
+            values.append((name, value))
+        try:
+            return bound(asked.purpose, values)
+        except (TypeError, ValueError):
+            return None
 
     def membership(self) -> Membership:
         """The segments that the caller is in by what documents say."""

@@ -108,7 +108,10 @@ class Reads:
         self,
         rules: list[tuple[CompiledRule, Pattern]],
         enrichers: Mapping[str, CompiledEnricher],
+        *,
+        customers: bool = False,
     ) -> None:
+        """`customers`: the permit says who the customer is."""
         reads: dict[tuple[str, frozenset[str] | None, Pattern], None] = {}
         for rule, pattern in rules:
             for footprint in footprints(rule, enrichers):
@@ -119,6 +122,7 @@ class Reads:
         self.subject = any(name in _OF_THE_SUBJECT for name, _, _ in reads) or any(
             rule.asks_subject for rule, _ in rules
         )
+        self.subject = self.subject or customers
         self._reads = [each for each in reads if each[0] not in _KEPT_BESIDE]
         whole = any(keys is None and name in _MAPS for name, keys, _ in self._reads)
         parts = sum(1 if keys is None else len(keys) for _, keys, _ in self._reads)

@@ -16,6 +16,7 @@ from sidecar.decide import api_keys, introspection, proofs
 from sidecar.decide.bindings import ExpiringAnswers
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.credentials import Credential, find, same_origin
+from sidecar.decide.journey import CompiledIdentity
 from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
@@ -54,12 +55,21 @@ class _NoAnswers:
 NO_ANSWERS = _NoAnswers()
 
 
+def _never_lost() -> None:
+    return None
+
+
+def _no_visitor(request: Request, policy: CompiledIdentity) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known beyond the request: keys by issuer, who fails a lot, which proofs were used
     and what nonces are made with, what was withdrawn, what issuers say of opaque tokens and who
-    asks too much of that at a time, what is known of subjects, what enrichers answered, and two
-    memories, of tokens verified and of permits given before."""
+    asks too much of that at a time, what is known of subjects, and since when nobody could be asked
+    of them any more (None: they can), what enrichers answered, which visitor a cookie names, and
+    two memories, of tokens verified and of permits given before."""
 
     keys: Mapping[str, KeyState]
     tokens: ExpiringCache[bytes, Verified]
@@ -74,6 +84,8 @@ class Evidence:
     asking: Callable[[str], bool] = _nobody_asks
     subjects: Subjects = nobody_known
     enriched: ExpiringAnswers = NO_ANSWERS
+    lost: Callable[[], float | None] = _never_lost
+    visitor: Callable[[Request, CompiledIdentity], str] = _no_visitor
 
 
 @final

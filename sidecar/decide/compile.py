@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.cache import footprints
@@ -20,13 +20,15 @@ from sidecar.decide.compile_credentials import (
 )
 from sidecar.decide.compile_facts import compile_facts
 from sidecar.decide.compile_introspection import check_disjoint, compile_introspection
-from sidecar.decide.compile_policy import RoutedRule, compile_policy
+from sidecar.decide.compile_journey import compile_journey
+from sidecar.decide.compile_policy import RoutedRule, compile_policy, redacting
 from sidecar.decide.compile_service import compile_service
 from sidecar.decide.documents import (
     PLATFORM,
     AccessPolicy,
     ApiKey,
     Document,
+    IdentityPolicy,
     ProtectedService,
     Spec,
     TokenIssuer,
@@ -55,8 +57,11 @@ def validate(documents: Sequence[Document]) -> list[Problem]:
     check_keys_unique(keys, problems)
     check_disjoint(_introspectors(issuers, frozenset(), []), keys, problems)
     _check_audiences(issuers, services, problems)
-    _check_services([document for document, _ in services], problems)
-    compile_facts(documents, [(each, rules) for each, rules in policies if rules], problems)
+    _check_first(documents, ProtectedService, problems)
+    ruled = [(each, rules) for each, rules in policies if rules]
+    compile_facts(documents, ruled, problems)
+    compile_journey(documents, ruled, "", problems)
+    _check_first(documents, IdentityPolicy, problems)
     return problems
 
 
@@ -104,6 +109,9 @@ def compile_snapshot(
     check_disjoint(introspectors, key_specs, problems)
     pause()
     facts = compile_facts(seen, policies, problems)
+    customers = compile_journey(seen, policies, namespace, problems)
+    if customers.redact:
+        routed.insert(0, redacting(namespace, customers.redact))
     errors = [problem for problem in problems if not problem.warning]
     if errors:
         raise DocumentsInvalid(errors)
@@ -140,6 +148,7 @@ def compile_snapshot(
         rules=len(routes),
         segments=facts.segments,
         enrichers=facts.enrichers,
+        journey=customers.journey,
         vouchers={
             **{(spec.issuer, ""): document.labels for document, spec in issuer_specs},
             **{(API_KEYS, spec.id): document.labels for document, spec in key_specs},
@@ -162,6 +171,9 @@ def _headers_read(
                 return None
             read |= keys
     return frozenset(read)
+
+
+_SECOND: Final = {"ProtectedService": "second-service", "IdentityPolicy": "second-identity"}
 
 
 # One document.
@@ -227,8 +239,13 @@ def _check_audiences(
             )  # fmt: skip
 
 
-def _check_services(services: Sequence[Document], problems: list[Problem]) -> None:
-    ordered = sorted(services, key=order_key)
+def _check_first(
+    documents: Sequence[Document],
+    kind: type[ProtectedService] | type[IdentityPolicy],
+    problems: list[Problem],
+) -> None:
+    """Of these a sidecar goes by the first one."""
+    ordered = sorted([each for each in documents if isinstance(each.spec, kind)], key=order_key)
     for place, document in enumerate(ordered):
         for earlier in ordered[:place]:
             if _overlap(earlier.selector, document.selector):
@@ -239,7 +256,7 @@ def _check_services(services: Sequence[Document], problems: list[Problem]) -> No
                         f"{earlier.ref} comes first for sidecars that both select",
                         hint="make the selectors disjoint",
                         warning=True,
-                        code="second-service",
+                        code=_SECOND[document.kind],
                     )
                 )
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import Final
 
 from sidecar.decide.compile_redact import compile_redact
@@ -18,12 +19,20 @@ from sidecar.decide.compile_rule import (
     compile_names,
     compile_require,
 )
-from sidecar.decide.documents import AccessPolicy, Document, Require, Rule, Then
+from sidecar.decide.documents import (
+    AccessPolicy,
+    Document,
+    Require,
+    Rule,
+    SubjectTerms,
+    Then,
+    seconds,
+)
 from sidecar.decide.pace import pause
 from sidecar.decide.problems import report
 from sidecar.decide.request import canonical_authority
 from sidecar.decide.routes import ANY, Pattern, parse_pattern
-from sidecar.decide.snapshot import CompiledRule
+from sidecar.decide.snapshot import CompiledRule, RedactRule, Requirements
 from sidecar.errors import BadRequest, Problem
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
@@ -60,6 +69,15 @@ def compile_policy(document: Document, problems: list[Problem]) -> list[RoutedRu
         known = document.memo["policy"] = (_compile_policy(document, document.spec, found), found)
     problems.extend(known[1])
     return known[0]
+
+
+def redacting(namespace: str, redact: tuple[RedactRule, ...]) -> RoutedRule:
+    """A guard of our own making that cuts this out of every response."""
+    rule = CompiledRule(
+        f"{namespace}/profile-attributes/responses", "guard", "token", None, Requirements(),
+        (), (), (), (), redact, None, True, False, False, False, False, True, True, inf,
+    )  # fmt: skip
+    return RoutedRule(rule, (ANY,), frozenset(), ())
 
 
 def keep_compiled(before: Document, after: Document) -> None:
@@ -105,7 +123,7 @@ def _compile_rule(
     when = None
     if rule.when is not None:
         when = here.expression(rule.when, f"{pointer}.when", "boolean")
-    require = compile_require(document, rule.require, f"{pointer}.require", problems)
+    require = compile_require(rule.require, f"{pointer}.require", here)
     then = f"{pointer}.then"
     compiled = CompiledRule(
         ref=f"{document.namespace}/{document.name}/{rule.name}",
@@ -131,11 +149,16 @@ def _compile_rule(
         late=when is not None and not _FACTS.isdisjoint(when.footprint),
         asks_token=bool(
             require.scopes or require.issuers or require.audiences or require.proof
-            or require.workloads or require.step_up or require.consent or require.profile
+            or require.workloads or require.step_up or require.consent or require.transactions
+            or require.profile
         ),
-        asks_subject=bool(require.consent or require.profile or require.segments),
+        asks_subject=bool(
+            require.consent or require.transactions or require.profile or require.segments
+        ),
         reads_caller=False,
         obliges=rule.then != Then() or rule.limit is not None,
+        stale=_stale(document, rule, pointer, problems),
+        visitor=rule.subject.visitor,
     )  # fmt: skip
     reads_caller = (
         compiled.asks_token
@@ -148,6 +171,22 @@ def _compile_rule(
     )
     compiled = replace(compiled, reads_caller=reads_caller)
     return RoutedRule(compiled, patterns, methods, tuple(rule.match.hosts))
+
+
+def _stale(document: Document, rule: Rule, pointer: str, problems: list[Problem]) -> float:
+    terms = rule.subject
+    if terms.visitor and (rule.effect != "allow" or rule.auth not in ("optional", "none")):
+        report(
+            problems, document, f"{pointer}.subject.visitor", "admits no anonymous caller",
+            hint="for allow rules with auth: optional or none",
+        )  # fmt: skip
+    stale = seconds(terms.stale_if_error)
+    if stale > 86_400:
+        report(
+            problems, document, f"{pointer}.subject.staleIfError",
+            f"{terms.stale_if_error} is more than 1d",
+        )  # fmt: skip
+    return stale
 
 
 def _is_canonical(host: str) -> bool:
@@ -207,6 +246,7 @@ def _check_effect(document: Document, rule: Rule, pointer: str, problems: list[P
             ("require", rule.require, Require()),
             ("then", rule.then, Then()),
             ("limit", rule.limit, None),
+            ("subject", rule.subject, SubjectTerms()),
         ):
             if value != empty:
                 report(problems, document, f"{pointer}.{name}", f"a deny rule has no {name}")

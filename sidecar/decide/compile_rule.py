@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from sidecar.decide.documents import Document, Limit, Require, StepUp, seconds
+from sidecar.decide.documents import Bound, Document, Limit, Require, StepUp, seconds
 from sidecar.decide.expressions import ExpressionInvalid, Program, compile_expression
 from sidecar.decide.nodes import TEXT
 from sidecar.decide.pace import pause
 from sidecar.decide.problems import problem_at, report
 from sidecar.decide.rates import Rate
-from sidecar.decide.snapshot import CompiledLimit, Requirements
+from sidecar.decide.snapshot import CompiledLimit, Requirements, Transaction
 from sidecar.decide.step_up import StepUp as CompiledStepUp
 from sidecar.decide.workloads import Workloads
 from sidecar.errors import Problem
@@ -37,6 +37,8 @@ _RESERVED_LATE: Final = frozenset(
         "www-authenticate", "dpop-nonce", "ratelimit", "ratelimit-policy",
     )
 )  # fmt: skip
+# What people see a bound value as: the last part of its name.
+_LAST: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\Z")
 Kind = Literal["boolean", "text", "any"]
 
 
@@ -93,9 +95,8 @@ def _expression_problem(document: Document, pointer: str, error: ExpressionInval
     return replace(found, line=line, column=column + error.column - 1)
 
 
-def compile_require(
-    document: Document, require: Require, pointer: str, problems: list[Problem]
-) -> Requirements:
+def compile_require(require: Require, pointer: str, here: Place) -> Requirements:
+    document, problems = here.document, here.problems
     for place, scope in enumerate(require.scopes):
         if not SCOPE.fullmatch(scope):
             report(
@@ -112,11 +113,33 @@ def compile_require(
         audiences=frozenset(require.audiences),
         step_up=step_up,
         proof=tuple(dict.fromkeys(require.proof)),
-        consent=tuple(dict.fromkeys(require.consent)),
+        consent=tuple(dict.fromkeys([each for each in require.consent if isinstance(each, str)])),
+        transactions=_transactions(require, f"{pointer}.consent", here),
         profile=tuple(dict.fromkeys(require.profile)),
         segments=frozenset(require.segments),
         workloads=compile_workloads(document, require.workloads, f"{pointer}.workloads", problems),
     )
+
+
+def _transactions(require: Require, pointer: str, here: Place) -> tuple[Transaction, ...]:
+    found: list[Transaction] = []
+    for place, each in enumerate(require.consent):
+        if not isinstance(each, Bound):
+            continue
+        parts: dict[str, Program] = {}
+        for number, source in enumerate(each.bind):
+            at = f"{pointer}[{place}].bind[{number}]"
+            program = here.expression(source, at, "any")
+            named = _LAST.search(source)
+            name = named.group(1) if named is not None else source
+            if name in parts:
+                here.report(at, f"{name} is bound twice: people could not tell which is which")
+            if program is not None:
+                parts[name] = program
+        if any(each.purpose == earlier.purpose for earlier in found):
+            here.report(f"{pointer}[{place}]", f"{each.purpose} is bound twice in one rule")
+        found.append(Transaction(each.purpose, tuple(parts.items())))
+    return tuple(found)
 
 
 def _step_up(

@@ -12,6 +12,14 @@ from typing import Any, Final, Literal
 
 from sidecar.decide.kinds.credentials import ApiKey, Introspection, JwksSource, TokenIssuer
 from sidecar.decide.kinds.facts import Enricher, Segment
+from sidecar.decide.kinds.journey import (
+    Bound,
+    ClaimSource,
+    ConsentPurpose,
+    IdentifierSource,
+    IdentityPolicy,
+    ProfileAttribute,
+)
 from sidecar.decide.kinds.policy import (
     AccessPolicy,
     Limit,
@@ -20,6 +28,7 @@ from sidecar.decide.kinds.policy import (
     Require,
     Rule,
     StepUp,
+    SubjectTerms,
     Then,
 )
 from sidecar.decide.kinds.service import (
@@ -51,6 +60,9 @@ __all__ = [
     "Algorithm",
     "ApiKey",
     "Assertion",
+    "Bound",
+    "ClaimSource",
+    "ConsentPurpose",
     "Cors",
     "CredentialLocation",
     "Document",
@@ -58,6 +70,8 @@ __all__ = [
     "Duration",
     "Enricher",
     "Friction",
+    "IdentifierSource",
+    "IdentityPolicy",
     "Interaction",
     "Introspection",
     "JwksSource",
@@ -65,6 +79,7 @@ __all__ = [
     "Limit",
     "Mark",
     "Match",
+    "ProfileAttribute",
     "ProtectedService",
     "Rate",
     "Redact",
@@ -75,6 +90,7 @@ __all__ = [
     "Size",
     "Spec",
     "StepUp",
+    "SubjectTerms",
     "Text",
     "Then",
     "TokenIssuer",
@@ -84,11 +100,24 @@ __all__ = [
     "size",
 ]  # fmt: skip
 
-Kind = Literal["TokenIssuer", "ApiKey", "ProtectedService", "AccessPolicy", "Segment", "Enricher"]
+Kind = Literal[
+    "TokenIssuer", "ApiKey", "ProtectedService", "AccessPolicy", "Segment", "Enricher",
+    "IdentityPolicy", "ConsentPurpose", "ProfileAttribute",
+]  # fmt: skip
 PLATFORM: Final = "platform"
 """Documents of this namespace apply in every namespace, and come first in order."""
 
-Spec = TokenIssuer | ApiKey | ProtectedService | AccessPolicy | Segment | Enricher
+Spec = (
+    TokenIssuer
+    | ApiKey
+    | ProtectedService
+    | AccessPolicy
+    | Segment
+    | Enricher
+    | IdentityPolicy
+    | ConsentPurpose
+    | ProfileAttribute
+)
 KINDS: Final[Mapping[str, type[Spec]]] = {
     "TokenIssuer": TokenIssuer,
     "ApiKey": ApiKey,
@@ -96,6 +125,9 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "AccessPolicy": AccessPolicy,
     "Segment": Segment,
     "Enricher": Enricher,
+    "IdentityPolicy": IdentityPolicy,
+    "ConsentPurpose": ConsentPurpose,
+    "ProfileAttribute": ProfileAttribute,
 }
 
 Mark = tuple[int, int]

@@ -16,8 +16,9 @@ import msgspec
 
 from sidecar.decide.bindings import UNKNOWN, Bindings, NotYet, _Unknown
 from sidecar.decide.expressions import FAILED
+from sidecar.decide.journey import Bound
 from sidecar.decide.proofs import shown
-from sidecar.decide.routes import Pattern
+from sidecar.decide.routes import ANY, Pattern
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.decide.step_up import StepUp
 from sidecar.decide.tokens import Verified
@@ -29,7 +30,8 @@ class Unmet(msgspec.Struct, frozen=True):
     """What an allow rule or guard still asks for. `fixed` things no challenge could obtain.
 
     `proof`: the kinds of which one is missing. `consent` and `profile` are what is missing, once
-    that was looked at, and all that the rule asks for before.
+    that was looked at, and all that the rule asks for before; `transactions` are those of `consent`
+    that are about this request alone.
     """
 
     authentication: bool = False
@@ -39,6 +41,7 @@ class Unmet(msgspec.Struct, frozen=True):
     step_up: StepUp | None = None
     consent: tuple[str, ...] = ()
     profile: tuple[str, ...] = ()
+    transactions: tuple[Bound, ...] = ()
 
     def token(self) -> bool:
         """Whether the credential lacks something that it could carry."""
@@ -170,7 +173,7 @@ def _look_further(
     for at, (candidate, _) in enumerate(verdict.guards):
         rule = candidate[0]
         if rule.asks_subject:
-            told = of_subject(rule, bindings)
+            told = of_subject(rule, bindings, candidate[1])
             if isinstance(told, _Unknown):
                 pending = True
             elif told is not None:
@@ -189,7 +192,7 @@ def _look_further(
             if verified is None:
                 verdict.open.append((rule, _everything(rule)))
             continue
-        missing = of_subject(rule, bindings) if rule.asks_subject else None
+        missing = of_subject(rule, bindings, pattern) if rule.asks_subject else None
         if matched is UNKNOWN or isinstance(missing, _Unknown):
             pending = possible = True
             continue
@@ -224,15 +227,22 @@ def _everything(rule: CompiledRule) -> Unmet:
     require = rule.require
     fixed = "workload" if rule.auth == "workload" or require.workloads is not None else ""
     return Unmet(
-        True, require.scopes, fixed, require.proof, require.step_up, require.consent,
+        True, require.scopes, fixed, require.proof, require.step_up, purposes(rule),
         require.profile,
     )  # fmt: skip
 
 
 def _before(rule: CompiledRule) -> Unmet:
     """Of a rule that lacks nothing of the credential, before its subject is looked at."""
+    return Unmet(consent=purposes(rule), profile=rule.require.profile)
+
+
+def purposes(rule: CompiledRule) -> tuple[str, ...]:
+    """All that a rule asks consent for."""
     require = rule.require
-    return Unmet(consent=require.consent, profile=require.profile)
+    if not require.transactions:
+        return require.consent
+    return (*require.consent, *[each.purpose for each in require.transactions])
 
 
 def of_credential(
@@ -255,11 +265,12 @@ def of_credential(
             or require.audiences
             or require.step_up is not None
             or require.consent
+            or require.transactions
             or require.profile
             or (require.proof and workload is None)
         ):
             return Unmet(
-                True, require.scopes, fixed, require.proof, require.step_up, require.consent,
+                True, require.scopes, fixed, require.proof, require.step_up, purposes(rule),
                 require.profile,
             )  # fmt: skip
         # The certificate is its own proof: its key made the handshake.
@@ -276,7 +287,7 @@ def of_credential(
     if login is not None and login.met(verified.claims, bindings.now):
         login = None
     if missing or fixed or unproven or login is not None:
-        return Unmet(False, missing, fixed, unproven, login, require.consent, require.profile)
+        return Unmet(False, missing, fixed, unproven, login, purposes(rule), require.profile)
     return None
 
 
@@ -287,8 +298,11 @@ def names(verified: Verified, audiences: frozenset[str]) -> bool:
     return isinstance(named, list) and any(each in audiences for each in named)
 
 
-def of_subject(rule: CompiledRule, bindings: Bindings) -> Unmet | _Unknown | None:
-    """What a rule requires that is not known of the subject: Unmet, None, or UNKNOWN."""
+def of_subject(
+    rule: CompiledRule, bindings: Bindings, pattern: Pattern = ANY
+) -> Unmet | _Unknown | None:
+    """What a rule requires that is not known of the subject: Unmet, None, or UNKNOWN. A transaction
+    of which an expression fails is one that nobody can consent to."""
     require = rule.require
     fixed = ""
     try:
@@ -302,13 +316,29 @@ def of_subject(rule: CompiledRule, bindings: Bindings) -> Unmet | _Unknown | Non
                 fixed = "segment"
         consent: tuple[str, ...] = ()
         profile: tuple[str, ...] = ()
-        if require.consent or require.profile:
+        transactions: tuple[Bound, ...] = ()
+        if require.consent or require.profile or require.transactions:
             subject = bindings.subject()
-            consent = tuple([each for each in require.consent if each not in subject.consents])
+            if require.consent:
+                held = bindings.consents()
+                consent = tuple([each for each in require.consent if each not in held])
             known = subject.profile
-            profile = tuple([each for each in require.profile if known.get(each) is None])
+            profile = tuple(
+                [
+                    each
+                    for each in require.profile
+                    if known.get(each) is None and each not in subject.present
+                ]
+            )
+            for each in require.transactions:
+                asked = bindings.transaction(each, pattern)
+                if asked is None:
+                    fixed = fixed or "transaction"
+                elif bindings.grant(each.purpose, asked.digest) is None:
+                    transactions = (*transactions, asked)
+                    consent = (*consent, each.purpose)
     except NotYet:
         return UNKNOWN
     if fixed or consent or profile:
-        return Unmet(fixed=fixed, consent=consent, profile=profile)
+        return Unmet(fixed=fixed, consent=consent, profile=profile, transactions=transactions)
     return None

@@ -182,7 +182,7 @@ class _Explainer:
         elif rule.effect == "guard":
             missing = of_credential(rule, self._verified, self._bindings)
         if missing is None and rule.asks_subject and rule.effect != "deny" and value is not False:
-            told = of_subject(rule, self._bindings)
+            told = of_subject(rule, self._bindings, pattern)
         requires = tuple(self._requires(rule, missing, told))
         selected = value is not False and (rule.effect != "allow" or value is True)
         verdict = _verdict(rule, value, missing, told)

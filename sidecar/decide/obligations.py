@@ -14,7 +14,14 @@ import msgspec
 
 from sidecar.decide.bindings import UNKNOWN, Bindings
 from sidecar.decide.expressions import FAILED
-from sidecar.decide.outcomes import NO_OBLIGATIONS, Effect, Obligations, TakeToken
+from sidecar.decide.journey import Journey
+from sidecar.decide.outcomes import (
+    NO_OBLIGATIONS,
+    Effect,
+    Obligations,
+    SpendConsent,
+    TakeToken,
+)
 from sidecar.decide.redact import Redaction
 from sidecar.decide.routes import Pattern
 from sidecar.decide.snapshot import CompiledRule
@@ -87,6 +94,33 @@ def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -
             whole and not redact,
         )  # fmt: skip
     return Obliged(obligations, tuple(effects))
+
+
+def spends(asked: Sequence[tuple[CompiledRule, Pattern]]) -> bool:
+    """Whether any of these asks for consents, which may be counted."""
+    return any(rule.require.consent or rule.require.transactions for rule, _ in asked)
+
+
+def uses(
+    asked: Sequence[tuple[CompiledRule, Pattern]],
+    journey: Journey,
+    customer: str,
+    bindings: Bindings,
+) -> tuple[SpendConsent, ...]:
+    """The consents that this request uses up: of those that admit so many requests, one each. A
+    consent to one transaction admits one, unless its purpose says otherwise."""
+    found: dict[SpendConsent, None] = {}
+    for rule, pattern in asked:
+        for name in rule.require.consent:
+            purpose = journey.purpose(name)
+            if purpose.max_uses is not None and name not in bindings.subject().consents:
+                found[SpendConsent(customer, purpose.ref, "")] = None
+        for transaction in rule.require.transactions:
+            about = bindings.transaction(transaction, pattern)
+            if about is not None:
+                ref = journey.purpose(transaction.purpose).ref
+                found[SpendConsent(customer, ref, about.digest)] = None
+    return tuple(found)
 
 
 def _known(value: Any, rule: CompiledRule) -> Any:

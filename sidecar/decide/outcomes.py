@@ -91,6 +91,16 @@ class TakeToken(Effect, frozen=True):
 
 
 @final
+class SpendConsent(Effect, frozen=True):
+    """One use of a consent that admits so many: `purpose` is `namespace/name`, `binding` the digest
+    of the transaction that it is for, or empty. Whoever keeps customers counts it."""
+
+    customer: str
+    purpose: str
+    binding: str
+
+
+@final
 class Shadow(msgspec.Struct, frozen=True):
     """What would be decided were shadow policies enforced too: `permit`, `refuse` with a code and
     a reason, or `unknown`, where a fact that they need was not to be had."""
@@ -109,7 +119,9 @@ class Permit(msgspec.Struct, frozen=True):
     refusal that mode `observe` did not enforce. `nonce` is to be told to the caller, if any is.
     `verified` is the credential of the identity (`tokens.Verified`), `beside` another one that it
     hangs on: the workload with a token, or the other way round. Both are for whoever must end what
-    was begun with them when one is withdrawn.
+    was begun with them when one is withdrawn. `customer` is the id of the customer behind it, where
+    one is known; `subject` the record that it was decided on, where one was. `visitor`: who has no
+    visitor's cookie gets one.
     """
 
     rule: str
@@ -122,12 +134,16 @@ class Permit(msgspec.Struct, frozen=True):
     verified: Any = None
     beside: Any = None
     shadow: Shadow | None = None
+    customer: str = ""
+    subject: Any = None
+    visitor: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What the caller could do to be admitted, at least friction. Empty parts are not asked for.
 
     `proof` are the kinds of proof of which one is asked for, `step_up` is the login that is.
+    `transactions` (`journey.Bound`) are what those of `consent` are about that are for once.
     """
 
     kind: str
@@ -138,6 +154,7 @@ class Plan(msgspec.Struct, frozen=True):
     step_up: StepUp | None = None
     consent: tuple[str, ...] = ()
     profile: tuple[str, ...] = ()
+    transactions: tuple[Any, ...] = ()
 
     def needs(self) -> dict[str, Any]:
         """The `needs` member of the problem's challenge."""
@@ -156,6 +173,8 @@ class Plan(msgspec.Struct, frozen=True):
                 found["max_age"] = int(step_up.max_age)
         if self.consent:
             found["consent"] = list(self.consent)
+        if self.transactions:
+            found["transaction"] = {each.purpose: each.shown() for each in self.transactions}
         if self.profile:
             found["profile"] = list(self.profile)
         return found
@@ -222,9 +241,11 @@ class NeedIntrospection(msgspec.Struct, frozen=True):
 
 @final
 class NeedSubject(msgspec.Struct, frozen=True):
-    """What is known of a subject beyond its token."""
+    """What is known of a subject beyond its token. `introduction` (`journey.Introduction`) is what
+    whoever keeps customers is told of it."""
 
     identity: Identity
+    introduction: Any = None
 
 
 @final

@@ -37,7 +37,11 @@ def plan(verdict: Verdict, friction: Friction) -> Plan | None:
     profile = _distinct(each.profile for each in missing)
     if not consent and not profile:
         return None
-    return Plan("consent" if consent else "profile", consent=consent, profile=profile)
+    transactions = tuple(dict.fromkeys([each for one in missing for each in one.transactions]))
+    return Plan(
+        "consent" if consent else "profile", consent=consent, profile=profile,
+        transactions=transactions,
+    )  # fmt: skip
 
 
 def _of_token(rule: CompiledRule, missing: list[Unmet], verdict: Verdict) -> Plan:

@@ -13,6 +13,7 @@ from sidecar.decide.dpop import Dpop
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
 from sidecar.decide.introspection import Introspector
+from sidecar.decide.journey import NO_JOURNEY, Journey
 from sidecar.decide.rates import Rate
 from sidecar.decide.redact import Redaction
 from sidecar.decide.routes import RouteIndex
@@ -53,6 +54,10 @@ class CompiledRule:
     """Whether anything in the rule depends on who calls."""
     obliges: bool
     """Whether anything is to be done with what it admits."""
+    stale: float = 0.0
+    """For how many seconds what is known of the subject is believed when nobody can be asked."""
+    visitor: bool = False
+    """Whether an anonymous caller whom it admits is to be known again."""
 
     def programs(self) -> list[Program]:
         """All its expressions."""
@@ -62,6 +67,7 @@ class CompiledRule:
             found.insert(0, self.when)
         if self.limit is not None and self.limit.per is not None:
             found.append(self.limit.per)
+        found += [program for each in self.require.transactions for _, program in each.parts]
         return found
 
 
@@ -83,9 +89,18 @@ class Requirements:
     step_up: StepUp | None = None
     proof: tuple[str, ...] = ()
     consent: tuple[str, ...] = ()
+    transactions: tuple[Transaction, ...] = ()
     profile: tuple[str, ...] = ()
     segments: frozenset[str] = frozenset()
     workloads: Workloads | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transaction:
+    """A consent to these values of a request: what people see each as, and where it is."""
+
+    purpose: str
+    parts: tuple[tuple[str, Program], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,5 +185,6 @@ class Snapshot:
     vouchers: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """Labels of what vouches for a credential: (issuer, "") TokenIssuer, ("api-key", id) ApiKey."""
     enrichers: Mapping[str, CompiledEnricher] = field(default_factory=dict)
+    journey: Journey = NO_JOURNEY
     mark: object = field(default_factory=object)
     """Equal to itself only: what outlives the snapshot remembers it by this, and keeps no more."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from sidecar.decide.kinds.journey import Bound
 from sidecar.decide.kinds.values import Duration, Expression, Part, Rate, Selector, Text
 
 
@@ -57,7 +58,11 @@ class Require(Part, frozen=True):
         ),
     ] = []
     consent: Annotated[
-        list[Text], Meta(description="The subject has consented to all of these purposes.")
+        list[Bound | Text],
+        Meta(
+            description="The subject has consented to all of these purposes; to one transaction, "
+            "where `bind` says which."
+        ),
     ] = []
     profile: Annotated[
         list[Text], Meta(description="All of these attributes of the subject are known.")
@@ -140,6 +145,25 @@ class Limit(Part, frozen=True):
     ] = "pod"
 
 
+class SubjectTerms(Part, frozen=True):
+    """How a rule goes about what is known of the subject."""
+
+    stale_if_error: Annotated[
+        Duration,
+        Meta(
+            description="For how long what is known is believed while the control plane cannot be "
+            "asked; after that, 503 (RFC 5861). At most 1d."
+        ),
+    ] = "10s"
+    visitor: Annotated[
+        bool,
+        Meta(
+            description="Only on allow rules with `auth: optional` or `none`: an anonymous caller "
+            "whom it admits gets the cookie of the IdentityPolicy, and is known by it from then on."
+        ),
+    ] = False
+
+
 class Rule(Part, frozen=True):
     """One rule. Admitted: no deny fires, all selected guards hold and at least one allow does."""
 
@@ -169,6 +193,10 @@ class Rule(Part, frozen=True):
     limit: Annotated[
         Limit | None, Meta(description="How often; not on deny rules. Left out: any number.")
     ] = None
+    subject: Annotated[
+        SubjectTerms,
+        Meta(description="How it goes about what is known of the subject. Not on deny rules."),
+    ] = SubjectTerms()
     offer: Annotated[
         bool,
         Meta(
