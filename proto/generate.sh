@@ -19,7 +19,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$python" -m grpc_tools.protoc --proto_path="$here" \
     --python_out="$scratch" --grpc_python_out="$scratch" \
     --mypy_out="$scratch" --mypy_grpc_out="$scratch" \
-    sidecar/v1/discovery.proto sidecar/v1/admin.proto
+    sidecar/v1/subject.proto sidecar/v1/discovery.proto sidecar/v1/admin.proto
 
 # The protobuf package is sidecar.v1, the Python package is sidecar.wire: only imports differ.
 for file in "$scratch"/sidecar/v1/*_pb2*.py*; do

@@ -29,11 +29,12 @@ from sidecar.edge import admin
 from sidecar.edge.families import probe_family
 from sidecar.edge.probes import Probes
 from sidecar.facts import registration
+from sidecar.facts.customers import Customers
 from sidecar.facts.jwks import KeyStore
 from sidecar.plane import inspection
 from sidecar.plane.garbage import settle
 from sidecar.plane.serving import Serving
-from sidecar.plane.source import PolicySource
+from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
 from sidecar.plane.traffic_tls import warn_of_insecure
 from sidecar.telemetry import metrics
@@ -69,10 +70,16 @@ class DataPlane:
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.keys = KeyStore()
-        self.serving = Serving(settings, self.keys, DecisionLog(settings.decision_log))
+        customers = Customers() if asks_about_customers(settings) else None
+        log = DecisionLog(settings.decision_log)
+        self.serving = Serving(settings, self.keys, log, customers=customers)
         authorizer = self.serving.authorizer
         self.source = PolicySource(
-            settings, self._adopt, authorizer.evidence.revocations, self._withdraw
+            settings,
+            self._adopt,
+            authorizer.evidence.revocations,
+            self._withdraw,
+            None if customers is None else subject_stream(customers, settings.namespace),
         )
         self._servers = inspection.Servers()
         self._probes = Probes(settings.probes)

@@ -128,9 +128,10 @@ def _enforced(
     bad = caller.rejected is not None or caller.cross_origin or bool(caller.unavailable)
     verified = None if bad else caller.verified
     bindings = Bindings(
-        request, verified, now, evidence.revocations, snapshot, evidence, about.stale
+        request, verified, now, evidence.revocations, snapshot, evidence, about.stale, reviewed
     )
-    key = None if bad or about.shadowed else about.reads.key(found, verified, bindings)
+    # Not of a review: what is used up admits what goes on, and nothing that comes.
+    key = None if bad or about.shadowed or reviewed else about.reads.key(found, verified, bindings)
     if key is not None:
         permit = evidence.decisions.get(key, now)
         if permit is not None:

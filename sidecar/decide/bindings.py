@@ -92,8 +92,22 @@ class Bindings:
     """
 
     __slots__ = (
-        "_answers", "_body", "_granted", "_known", "_membership", "_request", "_revocations",
-        "_snapshot", "_stale", "_visitor", "fresh", "now", "unavailable", "unfit", "verified",
+        "_answers",
+        "_body",
+        "_granted",
+        "_known",
+        "_membership",
+        "_request",
+        "_reviewed",
+        "_revocations",
+        "_snapshot",
+        "_stale",
+        "_visitor",
+        "fresh",
+        "now",
+        "unavailable",
+        "unfit",
+        "verified",
         "wants",
     )  # fmt: skip
 
@@ -106,9 +120,10 @@ class Bindings:
         snapshot: Snapshot | None = None,
         known: Known | None = None,
         stale: float = 0.0,
+        reviewed: bool = False,
     ) -> None:
         """`stale` is for how many seconds what is known of the subject is believed while nobody can
-        be asked."""
+        be asked. `reviewed`: the request was permitted before and goes on."""
         self._request = request
         self._revocations = revocations
         self._snapshot = snapshot
@@ -118,6 +133,7 @@ class Bindings:
         self._body: Any = _NOT_READ
         self._granted: Granted | None = None
         self._stale = stale
+        self._reviewed = reviewed
         self._visitor: str | None = None
         self.verified = verified
         self.now = now
@@ -293,14 +309,18 @@ class Bindings:
         found = self._granted
         if found is None:
             journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
-            found = self._granted = granted(journey, self.subject(), self.now)
+            found = self._granted = granted(
+                journey, self.subject(), self.now, reviewed=self._reviewed
+            )
             self.fresh = min(self.fresh, found.until)
         return found.names
 
     def grant(self, purpose: str, binding: str) -> Grant | None:
         """The consent that admits one use of a purpose, if there is one. Raises NotYet."""
         journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
-        return grant_of(journey, self.subject(), purpose, binding, self.now)
+        return grant_of(
+            journey, self.subject(), purpose, binding, self.now, reviewed=self._reviewed
+        )
 
     def transaction(self, asked: Transaction, pattern: Pattern) -> Bound | None:
         """What this request asks consent to; None where an expression fails. Raises NotYet."""

@@ -26,6 +26,7 @@ _STATUS: Final[Mapping[Code, int]] = {
     Code.INSUFFICIENT_SCOPE: 403,
     Code.CONSENT_REQUIRED: 403,
     Code.PROFILE_REQUIRED: 403,
+    Code.PRIVACY: 303,
     Code.DENIED: 403,
     Code.BAD_REQUEST: 400,
     Code.TOO_LARGE: 413,
@@ -42,6 +43,7 @@ _DETAIL: Final[Mapping[Code, str]] = {
     Code.INSUFFICIENT_SCOPE: "The access token lacks a scope that this request needs.",
     Code.CONSENT_REQUIRED: "This request needs a consent that is not given.",
     Code.PROFILE_REQUIRED: "This request needs profile data that is not known yet.",
+    Code.PRIVACY: "What is known of you is shown elsewhere.",
     Code.DENIED: "This request is not permitted.",
     Code.BAD_REQUEST: "This request is not well-formed.",
     Code.TOO_LARGE: "The body of this request is too large.",
@@ -102,10 +104,12 @@ def refusal(refuse: Refuse, request: Request, decision_id: str) -> Answer:
     if refuse.plan is not None:
         challenge = {"kind": refuse.plan.kind, "needs": refuse.plan.needs()}
         if refuse.interaction and refuse.plan.kind in _COMPLETED_BY_PEOPLE:
-            complete_at = _complete_at(refuse.interaction, refuse.plan, decision_id)
-            if _is_browser(request):
-                return _redirect(complete_at, request, decision_id)
+            complete_at = _complete_at(refuse, refuse.plan, decision_id)
+            if is_browser(request) or refuse.plan.kind == "privacy":
+                return _redirect(refuse, complete_at, request, decision_id)
             challenge["completeAt"] = complete_at
+            if refuse.ticket:
+                challenge["expiresIn"] = EXPIRES_IN
     answer = problem(
         status, refuse.code.value, refuse.detail or _DETAIL[refuse.code], decision_id, challenge
     )
@@ -119,33 +123,49 @@ def refusal(refuse: Refuse, request: Request, decision_id: str) -> Answer:
 
 
 _COMPLETED_BY_PEOPLE: Final = frozenset(
-    ("authentication", "step_up", "scope", "consent", "profile")
+    ("authentication", "step_up", "scope", "consent", "profile", "privacy")
 )
+EXPIRES_IN: Final = 600
+"""Seconds that a ticket opens."""
 
 
-def _complete_at(url: str, plan: Plan, decision_id: str) -> str:
-    """Where a person completes what is asked for, which stands in the query."""
+def _complete_at(refuse: Refuse, plan: Plan, decision_id: str) -> str:
+    """Where a person completes what is asked for, which stands in the query; or a ticket does."""
+    url = refuse.interaction
+    if plan.kind == "privacy":
+        url = f"{url.rpartition('/')[0]}/privacy"
+    if refuse.ticket:
+        return f"{url}?{urlencode({'ticket': refuse.ticket})}"
     asked = {"kind": plan.kind, "decision_id": decision_id}
     for name, value in plan.needs().items():
         asked[name] = " ".join(value) if isinstance(value, list) else str(value)
     return f"{url}?{urlencode(asked)}"
 
 
-def _redirect(complete_at: str, request: Request, decision_id: str) -> Answer:
-    """A person is taken there, and told where to come back to (`return_to`)."""
+def place_of(request: Request) -> str:
+    """The address that a browser shows."""
     query = "" if request.query is None else "?" + request.query.decode("ascii")
-    back = f"{request.scheme}://{request.authority}{request.path}{query}"
-    location = f"{complete_at}&{urlencode({'return_to': back})}"
+    return f"{request.scheme}://{request.authority}{request.path}{query}"
+
+
+def _redirect(refuse: Refuse, complete_at: str, request: Request, decision_id: str) -> Answer:
+    """A person is taken there, and told where to come back to (`return_to`), unless that stands in
+    the ticket."""
+    location = complete_at
+    if not refuse.ticket:
+        location += f"&{urlencode({'return_to': place_of(request)})}"
     headers = [
         (b"location", location.encode("ascii")),
         (b"cache-control", b"no-store"),
         (b"vary", b"accept, sec-fetch-mode, x-requested-with"),
         (b"x-sidecar-decision", decision_id.encode("ascii")),
     ]
-    return Answer(302, headers, b"")
+    if refuse.ticket:
+        headers.append((b"referrer-policy", b"no-referrer"))
+    return Answer(303 if refuse.code is Code.PRIVACY else 302, headers, b"")
 
 
-def _is_browser(request: Request) -> bool:
+def is_browser(request: Request) -> bool:
     """Whether a page is being opened: GET, `text/html` preferred, and no script that asks."""
     if request.method not in ("GET", "HEAD") or not request.authority:
         return False

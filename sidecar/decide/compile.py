@@ -37,6 +37,7 @@ from sidecar.decide.documents import (
 )
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.introspection import Introspector
+from sidecar.decide.journey import Journey
 from sidecar.decide.pace import pause
 from sidecar.decide.problems import problem_at, report
 from sidecar.decide.routes import Route, RouteIndex
@@ -143,7 +144,7 @@ def compile_snapshot(
         introspectors=tuple(introspector for _, introspector in introspectors),
         routes=RouteIndex.build(routes),
         rule_headers=frozenset(rule_headers),
-        headers_read=_headers_read(routed, service, facts.enrichers),
+        headers_read=_headers_read(routed, service, facts.enrichers, customers.journey),
         documents=len(seen),
         rules=len(routes),
         segments=facts.segments,
@@ -157,10 +158,15 @@ def compile_snapshot(
 
 
 def _headers_read(
-    rules: Iterable[RoutedRule], service: Service, enrichers: Mapping[str, CompiledEnricher]
+    rules: Iterable[RoutedRule],
+    service: Service,
+    enrichers: Mapping[str, CompiledEnricher],
+    journey: Journey,
 ) -> frozenset[str] | None:
     """Of the request: by an expression of some rule, or as the place of a credential."""
     read = {location.name.decode("ascii") for location in service.credentials}
+    if journey.identity is not None:
+        read.add("cookie")  # of visitors
     for each in rules:
         pause()
         for footprint in footprints(each.rule, enrichers):

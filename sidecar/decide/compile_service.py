@@ -76,6 +76,7 @@ def compile_service(document: Document, spec: ProtectedService, problems: list[P
         friction=_friction(spec.friction),
         logs_inputs=spec.decision_log.inputs == "read",
         interaction=_interaction(document, spec.interaction, problems),
+        login=_login(document, spec.interaction, problems),
     )
 
 
@@ -86,13 +87,23 @@ def _friction(spec: FrictionSpec) -> Friction:
 def _interaction(document: Document, spec: Interaction | None, problems: list[Problem]) -> str:
     if spec is None:
         return ""
-    check_address(document, "spec.interaction.url", spec.url, problems)
-    if not spec.url.isascii() or "?" in spec.url:
+    return _place(document, "spec.interaction.url", spec.url, problems)
+
+
+def _login(document: Document, spec: Interaction | None, problems: list[Problem]) -> str:
+    if spec is None or spec.login is None:
+        return ""
+    return _place(document, "spec.interaction.login", spec.login, problems)
+
+
+def _place(document: Document, pointer: str, url: str, problems: list[Problem]) -> str:
+    check_address(document, pointer, url, problems)
+    if not url.isascii() or "?" in url:
         report(
-            problems, document, "spec.interaction.url", "no query, and ASCII only",
+            problems, document, pointer, "no query, and ASCII only",
             hint="what is asked for is said in the query",
         )  # fmt: skip
-    return spec.url
+    return url
 
 
 def _dpop(document: Document, spec: DpopSpec, problems: list[Problem]) -> Dpop:

@@ -154,8 +154,9 @@ class Granted(msgspec.Struct, frozen=True):
     until: float
 
 
-def granted(journey: Journey, subject: Subject, now: float) -> Granted:
-    """What a subject has consented to, bound consents aside."""
+def granted(journey: Journey, subject: Subject, now: float, *, reviewed: bool = False) -> Granted:
+    """What a subject has consented to, bound consents aside. `reviewed`: by a request that goes on,
+    which may itself have been the last use."""
     names = set(subject.consents)
     until = inf
     for grant in subject.grants:
@@ -163,7 +164,7 @@ def granted(journey: Journey, subject: Subject, now: float) -> Granted:
             continue
         ends = min(grant.until, grant.since + _lifetime(journey, grant.purpose))
         for name in _names(journey, grant):
-            if now < ends and (grant.left is None or grant.left > 0):
+            if now < ends and (reviewed or grant.left is None or grant.left > 0):
                 names.add(name)
                 until = min(until, ends)
     return Granted(frozenset(names), until)
@@ -189,7 +190,13 @@ def _lifetime(journey: Journey, ref: str) -> float:
 
 
 def grant_of(
-    journey: Journey, subject: Subject, name: str, binding: str, now: float
+    journey: Journey,
+    subject: Subject,
+    name: str,
+    binding: str,
+    now: float,
+    *,
+    reviewed: bool = False,
 ) -> Grant | None:
     """The grant that admits this use of a purpose; None where there is none."""
     purpose = journey.purpose(name)
@@ -199,7 +206,7 @@ def grant_of(
             and grant.binding == binding
             and grant.version >= purpose.version
             and now < min(grant.until, grant.since + purpose.lifetime)
-            and (grant.left is None or grant.left > 0)
+            and (reviewed or grant.left is None or grant.left > 0)
         ):
             return grant
     return None

@@ -31,6 +31,7 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     CONSENT_REQUIRED = "consent_required"
     PROFILE_REQUIRED = "profile_required"
+    PRIVACY = "privacy"
     DENIED = "denied"
     BAD_REQUEST = "bad_request"
     TOO_LARGE = "content_too_large"
@@ -196,7 +197,8 @@ class Refuse(msgspec.Struct, frozen=True):
     `presented`: a credential came with the request (RFC 6750 section 3.1: only then `error=`).
     `detail` is safe to show to the caller. `rule` names what refused, for the log only. `dpop` is
     what there is to say of that scheme, `nonce` what the caller's next proof must carry,
-    `interaction` where a person completes what the plan asks for.
+    `interaction` where a person completes what the plan asks for, and `ticket` what they bring
+    there.
     """
 
     code: Code
@@ -212,6 +214,7 @@ class Refuse(msgspec.Struct, frozen=True):
     nonce: str = ""
     interaction: str = ""
     shadow: Shadow | None = None
+    ticket: str = ""
 
 
 @final

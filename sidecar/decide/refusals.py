@@ -45,7 +45,7 @@ def refuse(
             realm=realm,
             dpop=dpop,
             nonce=caller.nonce,
-            interaction=service.interaction,
+            interaction=service.place("authentication"),
         )
     verified = caller.verified
     if verified is None and workload is None:
@@ -56,7 +56,7 @@ def refuse(
             rule=rule,
             realm=realm,
             dpop=dpop,
-            interaction=service.interaction,
+            interaction=service.place("authentication"),
         )
     identity = (
         verified.identity if verified is not None else workload.identity if workload else None
@@ -73,7 +73,7 @@ def refuse(
         identity=identity,
         dpop=dpop,
         nonce=caller.nonce,
-        interaction=service.interaction,
+        interaction=service.place(way.kind) if way is not None else "",
     )
 
 

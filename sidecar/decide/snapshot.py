@@ -22,6 +22,8 @@ from sidecar.decide.step_up import StepUp
 from sidecar.decide.tokens import Issuer
 from sidecar.decide.workloads import Workloads
 
+LOGIN: Final = frozenset(("authentication", "step_up", "scope"))
+"""Kinds of plans of which a new token is what is asked for."""
 NO_DPOP: Final = Dpop()
 FAILED_CREDENTIALS: Final = Rate.parse("100/s", units=20)
 Auth = Literal["token", "workload", "either", "optional", "none"]
@@ -153,7 +155,12 @@ class Service:
     body: int = 64 * 1024
     friction: Friction = DEFAULT_FRICTION
     interaction: str = ""
+    login: str = ""
     logs_inputs: bool = True
+
+    def place(self, kind: str) -> str:
+        """Where people complete what a plan of this kind asks for; empty: nowhere."""
+        return self.login if self.login and kind in LOGIN else self.interaction
 
 
 NO_SERVICE: Final = Service()

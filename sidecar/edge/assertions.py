@@ -50,9 +50,10 @@ class _Key:
 class _Made:
     """An assertion, as a header line, and until when it is said again."""
 
-    __slots__ = ("line", "terms", "until")
+    __slots__ = ("customer", "line", "terms", "until")
 
-    def __init__(self, line: bytes, terms: AssertionTerms, until: float) -> None:
+    def __init__(self, line: bytes, terms: AssertionTerms, until: float, customer: str) -> None:
+        self.customer = customer
         self.line = line
         self.terms = terms
         self.until = until
@@ -78,7 +79,12 @@ class Asserter:
         verified: Verified | None = permit.verified  # whose identity it is
         if verified is not None:
             known: _Made | None = verified.assertion
-            if known is not None and known.terms is terms and now < known.until:
+            if (
+                known is not None
+                and known.terms is terms
+                and known.customer == permit.customer
+                and now < known.until
+            ):
                 return known.line
         # Not `permit.expires`: an opaque token is believed for seconds and stands for longer.
         ends = [each.ends for each in (verified, permit.beside) if each is not None]
@@ -92,6 +98,8 @@ class Asserter:
             "exp": int(expires),
             "jti": os.urandom(12).hex(),
         }
+        if permit.customer:
+            claims["customer_id"] = permit.customer
         scopes = [each for each in identity.scopes if _SCOPE.fullmatch(each)]
         if scopes:
             claims["scope"] = " ".join(sorted(scopes))
@@ -101,7 +109,8 @@ class Asserter:
         line = b"".join((HEADER, signed, b".", _base64url(signature), b"\r\n"))
         self.signed += 1
         if verified is not None:
-            verified.assertion = _Made(line, terms, now + (expires - now) / 2)
+            until = now + (expires - now) / 2
+            verified.assertion = _Made(line, terms, until, permit.customer)
         return line
 
     def jwks(self, now: float) -> Answer:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar.decide import privacy
 from sidecar.decide.authorize import authorize
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.caller import Evidence
@@ -35,13 +36,13 @@ from sidecar.decide.outcomes import (
     NeedSubject,
     Permit,
     Refuse,
+    SpendConsent,
     Want,
 )
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, TOO_LARGE, Headers, Request, Unread
 from sidecar.decide.revocations import Revocation
 from sidecar.decide.snapshot import NO_SERVICE, Snapshot
-from sidecar.decide.subjects import nobody_known
 from sidecar.decide.tokens import Verified
 from sidecar.edge import assertions, records
 from sidecar.edge.assertions import Asserter
@@ -55,6 +56,7 @@ from sidecar.edge.evidence import (
     ReadBody,
     Subjects,
 )
+from sidecar.edge.journeys import Customers, Journeys
 from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.edge.replays import ReplayTable
 from sidecar.telemetry.decision_log import DecisionLog, encoded
@@ -90,10 +92,11 @@ class Authorizer:
         introspections: Introspections | None = None,
         subjects: Subjects | None = None,
         enrichments: Enrichments | None = None,
+        customers: Customers | None = None,
     ) -> None:
         """`nonce_key` makes the nonces of DPoP proofs; left out, one that nobody else has. Without
         `introspections` nobody is asked about opaque tokens, without `enrichments` no enricher,
-        which decides as 503. Without `subjects` nothing is known of anybody."""
+        which decides as 503. Without `subjects` or `customers` nothing is known of anybody."""
         self.snapshot: Snapshot | None = None
         self.adopted = 0.0
         self._rates = rates if rates is not None else RateTable()
@@ -105,13 +108,22 @@ class Authorizer:
         self._introspections = introspections
         self._subjects = subjects
         self._enrichments = enrichments
+        self._journeys = Journeys(customers, metrics, clock) if customers is not None else None
         asked = introspections if introspections is not None else Nobody()
         self.evidence = Evidence(
             keys.states, tokens, decisions, self._failing, self.replays.used,
             nonce_key or os.urandom(32), answers=asked.answers, asking=asked.asks_too_much,
-            subjects=nobody_known if subjects is None else subjects.get,
             enriched=ExpiringCache(1) if enrichments is None else enrichments.answers,
         )  # fmt: skip
+        if subjects is not None:
+            self.evidence = replace(self.evidence, subjects=subjects.get)
+        elif customers is not None and self._journeys is not None:
+            self.evidence = replace(
+                self.evidence,
+                subjects=customers.get,
+                lost=customers.lost,
+                visitor=self._journeys.visitor,
+            )
         self._keys = keys
         self._metrics = metrics
         self._log = log
@@ -129,6 +141,15 @@ class Authorizer:
         held = self.evidence.revocations
         held.forget(self._clock())
         held.add(revocations)
+        for changed in self._withdrawn:
+            changed()
+
+    def doubtful(self, permit: Permit) -> bool:
+        """Whether what was permitted has to be decided again: its customer's record is another."""
+        return self._journeys is not None and not self._journeys.current(permit)
+
+    def subjects_changed(self) -> None:
+        """Records of customers have changed: whoever watches withdrawals looks who is doubtful."""
         for changed in self._withdrawn:
             changed()
 
@@ -217,7 +238,7 @@ class Authorizer:
         """The decision, or None where facts must be fetched first: await `resolve`."""
         started = time.perf_counter()
         outcome = self._crowding(request) or self._authorize(request)
-        if type(outcome) is Need:
+        if type(outcome) is Need or (type(outcome) is Permit and _spends(outcome)):
             return None
         return self._decided(request, outcome, started)
 
@@ -228,10 +249,26 @@ class Authorizer:
         """
         started = time.perf_counter()
         outcome, read = await self._settle(request, body)
-        decision = self._decided(read, outcome, started)
+        limits = NO_HEADERS
+        if type(outcome) is Permit and _spends(outcome):
+            outcome, limits = await self._spend(outcome)
+        decision = self._decided(read, outcome, started, limits)
         # What it was decided on may be gone by the time that it is logged.
         decision.logged = self._logged(read, decision)
         return decision
+
+    async def _spend(self, permit: Permit) -> tuple[Permit | Refuse, Headers]:
+        """The permit once the uses of consents that it hangs on are counted, after all else that
+        could refuse it; and what the answer says of limits."""
+        outcome, limits = self._committed(permit)
+        if type(outcome) is not Permit or outcome.observed is not None:
+            return outcome, limits
+        unspent = _NOBODY_COUNTS
+        if self._journeys is not None:
+            unspent = await self._journeys.spend(permit)
+        if unspent is None:
+            return msgspec.structs.replace(permit, effects=()), limits
+        return self._told(unspent, permit), limits
 
     def review(self, request: Request) -> Permit | Refuse | None:
         """What would be decided now of a request that was permitted before; counted nowhere.
@@ -291,6 +328,8 @@ class Authorizer:
             await self._introspections.fetch(want)
         elif type(want) is NeedSubject and self._subjects is not None:
             await self._subjects.fetch(want.identity)
+        elif type(want) is NeedSubject and self._journeys is not None:
+            await self._journeys.customers.fetch(want.identity, want.introduction)
         elif type(want) is NeedEnrichment and self._enrichments is not None:
             await self._enrichments.fetch(want)
 
@@ -301,6 +340,8 @@ class Authorizer:
         if snapshot is None:
             return Refuse(Code.UNAVAILABLE, "no_snapshot", "No policy has been received yet.")
         try:
+            if privacy.is_asked_for(request, snapshot):
+                return privacy.way_to(request, snapshot, self.evidence, self._clock())
             outcome = authorize(request, snapshot, self.evidence, self._clock(), reviewed, shadows)
         except Exception:  # noqa: BLE001  (a defect of ours must refuse, never forward)
             _log.exception("deciding failed")
@@ -326,22 +367,34 @@ class Authorizer:
             return permit, committed.said
         if snapshot is None:
             return refuse, committed.said
+        return self._told(refuse, permit), committed.said
+
+    def _told(self, refuse: Refuse, permit: Permit) -> Permit | Refuse:
+        """Why what was permitted is not, after all."""
+        service = self.snapshot.service if self.snapshot is not None else NO_SERVICE
         told = msgspec.structs.replace(
             refuse,
             rule=permit.rule,
-            realm=snapshot.service.name,
+            realm=service.name,
             identity=None if refuse.presented else permit.identity,
-            dpop=snapshot.service.dpop.scheme(used=True) if refuse.presented else None,
+            dpop=service.dpop.scheme(used=True) if refuse.presented else None,
         )
-        return self._enforced(told), committed.said
+        return self._enforced(told)
 
-    def _decided(self, request: Request, outcome: Permit | Refuse, started: float) -> Decision:
-        nonce = ""
-        limits = NO_HEADERS
+    def _decided(
+        self,
+        request: Request,
+        outcome: Permit | Refuse,
+        started: float,
+        limits: Headers = NO_HEADERS,
+    ) -> Decision:
+        """`limits` is what there is to say of those that were taken already."""
+        nonce = outcome.nonce if type(outcome) is Permit else ""
         if type(outcome) is Permit and outcome.effects:
-            nonce = outcome.nonce
             outcome, limits = self._committed(outcome)
         id_, span = take_ids()
+        if type(outcome) is Refuse and self._journeys is not None:
+            outcome = self._journeys.challenged(request, outcome, self.snapshot, id_)
         trace = request.trace
         if trace is None:
             request.trace = trace = traceparent(request)
@@ -368,6 +421,10 @@ class Authorizer:
             or obligations.unshared
         ):
             decision.edits = edits(obligations, cors, nonce, limits)
+        if type(outcome) is Permit and outcome.visitor and self._journeys is not None:
+            cookie = self._journeys.cookie(request, outcome, snapshot)
+            if cookie:
+                decision.edits = decision.edits.adding(cookie)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if type(outcome) is Permit else outcome
@@ -437,6 +494,12 @@ class Authorizer:
         return record
 
 
+def _spends(permit: Permit) -> bool:
+    """Whether uses of consents have to be counted, elsewhere, before it holds."""
+    return any(type(effect) is SpendConsent for effect in permit.effects)
+
+
+_NOBODY_COUNTS: Final[Refuse | None] = Refuse(Code.UNAVAILABLE, "consent_not_counted")
 _OF_PLATFORM: Final = f"{PLATFORM}/"
 _PERMITTED: Final = ("permit", "")
 _ANONYMOUS: Final = ("none",)

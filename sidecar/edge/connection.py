@@ -381,6 +381,18 @@ class ClientConnection(Uploading):
             answer.headers.extend(exchange.decision.said)
             self._break_off(exchange.begun or answer.status, answer)
 
+    def doubt(self) -> None:
+        """What the exchange under way was decided on has changed. What cannot be decided at once
+        goes on: whoever can be asked again says so."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        outcome = self._proxy.authorizer.review(exchange.request)
+        if type(outcome) is Refuse and outcome.code is not Code.UNAVAILABLE:
+            answer = refusal(outcome, exchange.request, exchange.decision.id)
+            answer.headers.extend(exchange.decision.said)
+            self._break_off(exchange.begun or answer.status, answer)
+
     def _settled(self) -> None:
         """The request at hand, if any, is no longer in flight."""
         if self._held:

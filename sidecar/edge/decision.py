@@ -23,6 +23,10 @@ class Edits:
         self.lines = lines
         self.left_out = left_out
 
+    def adding(self, lines: bytes) -> Edits:
+        """These lines, too."""
+        return Edits(self.lines + lines, self.left_out)
+
 
 NO_EDITS: Final = Edits()
 CORS: Final = frozenset(

@@ -13,7 +13,15 @@ from typing import Final, final
 
 import msgspec
 
-from sidecar.decide.outcomes import Code, Permit, Plan, Refuse, RememberProof, TakeToken
+from sidecar.decide.outcomes import (
+    Code,
+    Permit,
+    Plan,
+    Refuse,
+    RememberProof,
+    SpendConsent,
+    TakeToken,
+)
 from sidecar.decide.proofs import REPLAYED
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import NO_HEADERS, Headers
@@ -38,7 +46,8 @@ class Effects:
         self._clock = clock
 
     def commit(self, permit: Permit) -> Committed:
-        """Do what has to be done once for this request."""
+        """Do what has to be done once for this request. Uses of consents are counted elsewhere,
+        and after this (`journeys`)."""
         now = self._clock()
         takes = [effect for effect in permit.effects if type(effect) is TakeToken]
         wait = max([self._rates.wait_for(*_bucket(take), now) for take in takes], default=0.0)
@@ -49,7 +58,7 @@ class Effects:
                 use = self._replays.use(effect, now)
                 if use is not Use.FIRST:
                     return Committed(_UNUSABLE[use])
-            elif type(effect) is not TakeToken:
+            elif type(effect) is not TakeToken and type(effect) is not SpendConsent:
                 return Committed(_UNKNOWN)
         for take in takes:
             wait = self._rates.take_from(*_bucket(take), now)

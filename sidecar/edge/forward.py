@@ -215,6 +215,7 @@ def _settled_lines(
             _UPGRADE_LINES if head.handshake is not None else b"",
             origin_lines(request.authority, request.chain or request.address, request.scheme),
             identity_lines(identity) if identity is not None else b"",
+            b"x-sidecar-customer-id: %b\r\n" % encoded(permit.customer) if permit.customer else b"",
             set_lines,
         )
     )

@@ -63,6 +63,9 @@ class Authorizer(Reviewer, Protocol):
     def withdrawn(self, permit: Permit) -> bool:
         """Whether what was permitted must end, since its credential was withdrawn."""
 
+    def doubtful(self, permit: Permit) -> bool:
+        """Whether what was permitted has to be decided again."""
+
 
 class Proxy:
     """One per process. `strip` names the headers that rules set, at the moment of asking, `read`
@@ -112,7 +115,9 @@ class Proxy:
         self.tunnels = Tunnels(authorizer, self.limits, self.stats, self.sweeper, self.left, clock)
         authorizer.watch(self.tunnels.review)
         self.withdrawals = Withdrawals(
-            authorizer.withdrawn, lambda: [*self._connections, *self.tunnels.all()]
+            authorizer.withdrawn,
+            authorizer.doubtful,
+            lambda: [*self._connections, *self.tunnels.all()],
         )
         authorizer.watch_withdrawals(self.withdrawals.begin)
 

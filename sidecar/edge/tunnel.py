@@ -164,6 +164,10 @@ class Tunnel:
         """Its caller's credential was withdrawn."""
         self.cut(Cut.REVOKED)
 
+    def doubt(self) -> None:
+        """What it was decided on has changed."""
+        self._tunnels.look(self)
+
     def begin(self, head: bytes, rest: bytes, early: bytes, eof: bool, full: bool) -> None:
         """Answer the client with `head`, a 101, and pass on what came meanwhile.
 

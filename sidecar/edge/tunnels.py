@@ -90,7 +90,7 @@ class Tunnels:
         if self._draining:
             tunnel.cut(Cut.DRAIN)
         else:
-            self._look(tunnel)  # it was decided a while ago: the upstream took its time
+            self.look(tunnel)  # it was decided a while ago: the upstream took its time
 
     def left(self, tunnel: Tunnel) -> None:
         """One less."""
@@ -168,14 +168,14 @@ class Tunnels:
         while queue:
             tunnel = queue.popleft()
             if tunnel in self._all:
-                self._look(tunnel)
+                self.look(tunnel)
             if time.perf_counter() >= until:
                 break
         self._reviewing = bool(queue)
         if queue:
             asyncio.get_running_loop().call_soon(self._review_some)
 
-    def _look(self, tunnel: Tunnel) -> None:
+    def look(self, tunnel: Tunnel) -> None:
         outcome = self._reviewer.review(tunnel.request)
         if outcome is not None:
             self._judge(tunnel, outcome)
@@ -255,6 +255,6 @@ class Tunnels:
         if undecided and wall < ends and not tunnel.overtime:
             tunnel.overtime = True
             tunnel.expires = min(ends, wall + AGAIN)
-            self._look(tunnel)
+            self.look(tunnel)
         else:
             tunnel.cut(Cut.EXPIRED)

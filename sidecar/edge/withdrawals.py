@@ -26,6 +26,9 @@ class UnderWay(Protocol):
     def withdraw(self) -> None:
         """End it: the credential that it hangs on was withdrawn."""
 
+    def doubt(self) -> None:
+        """Have it decided again, and end it if it is not permitted any more."""
+
 
 class Withdrawals:
     """One per proxy. `begin` whenever something was withdrawn."""
@@ -33,11 +36,13 @@ class Withdrawals:
     def __init__(
         self,
         withdrawn: Callable[[Permit], bool],
+        doubtful: Callable[[Permit], bool],
         under_way: Callable[[], Iterable[UnderWay]],
     ) -> None:
         self.ended = 0
         """How many were ended so far."""
         self._withdrawn = withdrawn
+        self._doubtful = doubtful
         self._under_way = under_way
         self._to_look_at: deque[UnderWay] = deque()
         self._looking = False  # a slice of it is due
@@ -61,6 +66,8 @@ class Withdrawals:
             if permit is not None and self._withdrawn(permit):
                 self.ended += 1
                 each.withdraw()
+            elif permit is not None and self._doubtful(permit):
+                each.doubt()
             if time.perf_counter() >= until:
                 break
         if not queue and self._again:

@@ -26,6 +26,7 @@ from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
 from sidecar.facts.revocations import RevocationList
 from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
+from sidecar.facts.subject_stream import SubjectStream
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
@@ -43,6 +44,7 @@ MAX_ERROR: Final = 4096  # characters of a Nack
 FIRST_PAUSE: Final = 0.1  # seconds; doubles with each attempt that fails
 LONGEST_PAUSE: Final = 15.0
 NOTICED: Final = 20.0  # seconds within which a silent peer is noticed: a ping and its answer
+MOST_TO_SAY: Final = 20_000  # messages about customers that wait for the stream
 _SLICE: Final = 4  # documents parsed (a millisecond or two) before requests get their turn
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 15_000),  # a dead peer is noticed within 20 s
@@ -56,7 +58,11 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
     ("grpc.enable_retries", 0),
 )
-_NAMES: Final = {convert.RELEASE: "release", convert.REVOCATION: "revocations"}
+_NAMES: Final = {
+    convert.RELEASE: "release",
+    convert.REVOCATION: "revocations",
+    convert.SUBJECT: "subjects",
+}
 _log = logging.getLogger(__name__)
 
 Stream = aio.StreamStreamCall[FromSidecar, FromControl]
@@ -84,6 +90,7 @@ class DiscoveryClient:
         adopt: Callable[[Assignment], Awaitable[None]],
         state: StateDirectory | None,
         revocations: RevocationList | None = None,
+        subjects: SubjectStream | None = None,
         build: str = "",
         credentials: Callable[[], grpc.ChannelCredentials] | None = None,
         token: Callable[[], str] | None = None,
@@ -107,6 +114,7 @@ class DiscoveryClient:
         self._trust = trust
         self._adopt = adopt
         self.revocations = revocations
+        self.subjects = subjects
         self._state = state
         self._build = build
         self._credentials = credentials
@@ -118,6 +126,7 @@ class DiscoveryClient:
         self._floors: Mapping[str, int] = {}
         self._restored = False
         self._adopting: asyncio.Task[None] | None = None
+        self._to_say: asyncio.Queue[FromSidecar] = asyncio.Queue(MOST_TO_SAY)
         self._writing = asyncio.Lock()
         self._current = False  # the control plane has nothing newer, as far as it told us
         self._confirmed = 0.0  # when that was last known, Unix time
@@ -187,6 +196,8 @@ class DiscoveryClient:
             self._confirmed = max(self._confirmed, self._clock() - NOTICED)
         if self.revocations is not None:
             self.revocations.lost(self._clock() - NOTICED)
+        if self.subjects is not None and self.connected:
+            self.subjects.closed(self._clock())
         self.connected = False
         self._current = False
 
@@ -221,6 +232,7 @@ class DiscoveryClient:
                 metadata=await self._metadata()
             )
             await stream.write(FromSidecar(hello=self._hello()))
+            saying = asyncio.create_task(self._say(stream))
             try:
                 while True:
                     message = await stream.read()
@@ -231,6 +243,8 @@ class DiscoveryClient:
                     if not self.connected:
                         self.connected = True
                         self.connects += 1
+                        if self.subjects is not None:
+                            self.subjects.opened(self._to_be_said)
                     await self._receive(stream, message)
                     if self._current:
                         self._confirmed = self._clock()
@@ -239,7 +253,22 @@ class DiscoveryClient:
                     self._adopting.cancel()
                 raise
             finally:
+                saying.cancel()
+                await asyncio.gather(saying, return_exceptions=True)
                 await self._adopted()
+
+    def _to_be_said(self, message: FromSidecar) -> None:
+        """Sent soon, in order. Beyond the bound it is lost, as if the stream had ended: who waits
+        for an answer waits in vain."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._to_say.put_nowait(message)
+
+    async def _say(self, stream: Stream) -> None:
+        self._to_say = asyncio.Queue(MOST_TO_SAY)
+        # Where the stream has ended meanwhile, its reader knows.
+        with contextlib.suppress(aio.BaseError, asyncio.InvalidStateError):
+            while True:
+                await self._write(stream, await self._to_say.get())
 
     def _hello(self) -> Hello:
         held: list[Held] = []
@@ -262,6 +291,7 @@ class DiscoveryClient:
             subscriptions=[
                 Subscription(type=convert.RELEASE, held=held),
                 *([self.revocations.subscription()] if self.revocations is not None else []),
+                *([self.subjects.subscription()] if self.subjects is not None else []),
             ],
             enforced=convert.enforced_to_wire(versions),
             registration=self._registration,
@@ -277,11 +307,23 @@ class DiscoveryClient:
             # never a second one, but from a control plane that breaks the rules.
             await self._adopted()
             self._adopting = asyncio.create_task(self._adopt_push(stream, message.push))
+        elif self.subjects is not None and self._about_subjects(message):
+            if message.HasField("push"):
+                push = message.push
+                ack = Ack(type=push.type, nonce=push.nonce)
+                await self._write(stream, FromSidecar(ack=ack))
         elif self.revocations is not None:
             if message.HasField("idle") and message.idle.type == convert.REVOCATION:
                 self.revocations.idle()
             elif message.HasField("push") and message.push.type == convert.REVOCATION:
                 await self._write(stream, await self._withdraw(self.revocations, message.push))
+
+    def _about_subjects(self, message: FromControl) -> bool:
+        try:
+            return self.subjects is not None and self.subjects.receive(message)
+        except SidecarError as error:
+            self._to_be_said(self._refused(message.push, str(error)))
+            return False
 
     async def _adopt_push(self, stream: Stream, push: Push) -> None:
         answer = await self._answer(push)

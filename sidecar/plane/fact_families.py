@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sidecar.facts.customers import Customers
 from sidecar.facts.enrich import Enrichments
 from sidecar.facts.subjects import SubjectsFile
 from sidecar.telemetry.metrics import counter, gauge
@@ -30,6 +31,26 @@ def enrichment_families(enrichments: Enrichments) -> Iterable[Metric]:
     for enricher, state in enrichments.status().items():
         breakers.add_metric([enricher], float(state["open"]))
     yield breakers
+
+
+def customer_families(customers: Customers) -> Iterable[Metric]:
+    """Records of customers that the control plane sends."""
+    yield gauge("sidecar_customers", "Records held.", len(customers))
+    yield gauge(
+        "sidecar_customers_connected", "Whether somebody can be asked about them.",
+        float(customers.lost() is None),
+    )  # fmt: skip
+    yield counter("sidecar_customer_updates", "Records that came.", customers.pushes)
+    yield counter("sidecar_customer_evictions", "Let go of at the bound.", customers.evictions)
+    for name, text, outcomes in (
+        ("introductions", "Customers asked about, by what came of it.", customers.outcomes),
+        ("consent_uses", "Uses of counted consents, by what came of it.", customers.spendings),
+    ):
+        family = CounterMetricFamily(f"sidecar_{name}", text, labels=["outcome"])
+        for outcome, count in sorted(outcomes.items()):
+            family.add_metric([outcome], count)
+        yield family
+    yield counter("sidecar_journey_events_lost", "At the bound.", customers.events_lost)
 
 
 def subject_families(subjects: SubjectsFile) -> Iterable[Metric]:

@@ -43,13 +43,18 @@ from sidecar.edge.sweeper import Sweeper
 from sidecar.edge.upstream import UpstreamPool
 from sidecar.errors import Misuse
 from sidecar.facts.beside import beside
+from sidecar.facts.customers import Customers
 from sidecar.facts.enrich import Enrichments
 from sidecar.facts.introspection import Introspections
 from sidecar.facts.secrets import Secrets
 from sidecar.facts.subjects import SubjectsFile
 from sidecar.plane import traffic_tls
 from sidecar.plane.descriptors import raise_limit
-from sidecar.plane.fact_families import enrichment_families, subject_families
+from sidecar.plane.fact_families import (
+    customer_families,
+    enrichment_families,
+    subject_families,
+)
 from sidecar.plane.garbage import Garbage
 from sidecar.plane.shared import nonce_key
 from sidecar.plane.tasks import Tasks
@@ -71,9 +76,10 @@ class Serving:
         replays: ReplayTable | None = None,
         secret: bytes = b"",
         nonces: bytes = b"",
+        customers: Customers | None = None,
     ) -> None:
         """`rates`, `replays`, `secret` and `nonces` (the key of those) are what several processes
-        have in common.
+        have in common. `customers` is who is asked about subjects, but for a file of them.
 
         Raises Misuse.
         """
@@ -85,6 +91,7 @@ class Serving:
         self.introspections = Introspections(secrets)
         self.enrichments = Enrichments(secrets)
         self.subjects = SubjectsFile(settings.subjects) if settings.subjects is not None else None
+        self.customers = customers if self.subjects is None else None
         self.authorizer = Authorizer(
             keys,
             self.metrics,
@@ -96,7 +103,11 @@ class Serving:
             introspections=self.introspections,
             enrichments=self.enrichments,
             subjects=self.subjects,
+            customers=self.customers,
         )
+        if self.customers is not None:
+            self.customers.changed = self.authorizer.subjects_changed
+            self.customers.lost_or_found = self.authorizer.forget
         if self.subjects is not None:
             self.subjects.changed = self.authorizer.forget
         client, upstream = traffic_tls.client_side(settings), traffic_tls.upstream_side(settings)
@@ -198,6 +209,8 @@ class Serving:
         yield from enrichment_families(self.enrichments)
         if self.subjects is not None:
             yield from subject_families(self.subjects)
+        if self.customers is not None:
+            yield from customer_families(self.customers)
         yield _proofs(self.authorizer.replays)
         yield from proxy_families(self.proxy.stats)
         yield counter(

@@ -24,6 +24,7 @@ from sidecar.telemetry.metrics import counter, gauge
 
 if TYPE_CHECKING:
     from sidecar.facts.discovery import DiscoveryClient
+    from sidecar.facts.subject_stream import Hearer, SubjectStream
 
 Adopt = Callable[[Sequence[Document], str], Awaitable[None]]
 """Makes documents, of a version or none, the enforced ones. Raises DocumentsInvalid."""
@@ -37,15 +38,22 @@ class PolicySource:
     """`start` adopts what is there and goes on to follow it; `close` ends that."""
 
     def __init__(
-        self, settings: RunSettings, adopt: Adopt, held: Revocations, withdraw: Withdraw
+        self,
+        settings: RunSettings,
+        adopt: Adopt,
+        held: Revocations,
+        withdraw: Withdraw,
+        subjects: SubjectStream | None = None,
     ) -> None:
-        """`held` is where `withdraw` puts what it is given."""
+        """`held` is where `withdraw` puts what it is given. `subjects` is what customers are asked
+        about through."""
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None
         self._settings = settings
         self._adopt = adopt
         self._held = held
         self._withdraw = withdraw
+        self._subjects = subjects
         self._read = False  # the files, for the first time
         self._state: StateDirectory | None = None
         self._tasks = Tasks()
@@ -160,6 +168,7 @@ class PolicySource:
             adopt=self._adopt_release,
             state=self._state,
             revocations=RevocationList(self._held, self._withdraw, self._state),
+            subjects=self._subjects,
             build=__version__,
             credentials=None if ca is None else channel_credentials(
                 ca, settings.control_plane_cert, settings.control_plane_key
@@ -181,3 +190,17 @@ class PolicySource:
         except StateUnusable as error:
             _log.warning("the last-known-good release will not outlive this process: %s", error)
             return None
+
+
+def asks_about_customers(settings: RunSettings) -> bool:
+    """Whether there is a control plane that keeps customers, and no file of subjects."""
+    return settings.control_plane is not None and settings.subjects is None
+
+
+def subject_stream(hearer: Hearer, namespace: str) -> SubjectStream:
+    """What asks there, for whoever hears the answers."""
+    from sidecar.facts.subject_stream import SubjectStream  # protobuf, that files do not need
+
+    stream = SubjectStream(hearer, namespace)
+    hearer.link = stream
+    return stream

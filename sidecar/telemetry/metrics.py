@@ -93,6 +93,9 @@ class Metrics(Collector):
         )  # fmt: skip
         self.tokens = Counts("sidecar_token_results", "Credentials looked at.", "result")
         self.preflights = Counts("sidecar_preflights", "CORS preflights.", "result")
+        self.challenges = Counts(
+            "sidecar_challenges", "Challenges, by how far people came.", "kind", "stage"
+        )
         self.decision_seconds = Histogram(DECISION_BUCKETS)
         self.upstream_seconds = Histogram(REQUEST_BUCKETS)
         self.request_seconds = Histogram(REQUEST_BUCKETS)
@@ -108,6 +111,7 @@ class Metrics(Collector):
         yield self.shadows.family()
         yield self.tokens.family()
         yield self.preflights.family()
+        yield self.challenges.family()
         yield self.decision_seconds.family(
             "sidecar_decision_duration_seconds",
             "Time to decide, fetching what was missing included.",

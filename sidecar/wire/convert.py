@@ -13,6 +13,7 @@ from sidecar.wire import admin_pb2, discovery_pb2
 
 RELEASE: Final = discovery_pb2.RESOURCE_TYPE_RELEASE
 REVOCATION: Final = discovery_pb2.RESOURCE_TYPE_REVOCATION
+SUBJECT: Final = discovery_pb2.RESOURCE_TYPE_SUBJECT
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of one gRPC message, both ways: some 50,000 documents."""
 
@@ -25,6 +26,16 @@ def manifest_name(namespace: str) -> str:
 def document_name(ref: str) -> str:
     """The resource name of a document, `ref` being `Kind/namespace/name`."""
     return f"document/{ref}"
+
+
+def subject_name(key: str) -> str:
+    """The resource name of a customer's record, by the sidecar's own key."""
+    return f"subject/{key}"
+
+
+def subject_key(name: str) -> str:
+    """The key in it; empty where it is the name of something else."""
+    return name.removeprefix("subject/") if name.startswith("subject/") else ""
 
 
 def signed_to_wire(

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from sidecar.wire import subject_pb2 as sidecar_dot_v1_dot_subject__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/v1/discovery.proto\x12\nsidecar.v1\"~\n\x0b\x46romSidecar\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.sidecar.v1.HelloH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.sidecar.v1.AckH\x00\x12 \n\x04nack\x18\x03 \x01(\x0b\x32\x10.sidecar.v1.NackH\x00\x42\t\n\x07message\"\\\n\x0b\x46romControl\x12 \n\x04push\x18\x01 \x01(\x0b\x32\x10.sidecar.v1.PushH\x00\x12 \n\x04idle\x18\x02 \x01(\x0b\x32\x10.sidecar.v1.IdleH\x00\x42\t\n\x07message\"\x8a\x02\n\x05Hello\x12\x12\n\nsidecar_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.sidecar.v1.Hello.LabelsEntry\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12/\n\rsubscriptions\x18\x05 \x03(\x0b\x32\x18.sidecar.v1.Subscription\x12&\n\x08\x65nforced\x18\x06 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x14\n\x0cregistration\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x0cSubscription\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x1e\n\x04held\x18\x02 \x03(\x0b\x32\x10.sidecar.v1.Held\x12\x10\n\x08position\x18\x03 \x01(\t\"%\n\x04Held\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\".\n\x08\x45nforced\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xc6\x01\n\x04Push\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\'\n\tresources\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12-\n\x0c\x65ndorsements\x18\x05 \x03(\x0b\x32\x17.sidecar.v1.Endorsement\x12\x10\n\x08position\x18\x06 \x01(\t\x12\x0c\n\x04more\x18\x07 \x01(\x08\"\xa3\x01\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.sidecar.v1.SignedManifestH\x00\x12\x12\n\x08\x64ocument\x18\x04 \x01(\x0cH\x00\x12,\n\nrevocation\x18\x05 \x01(\x0b\x32\x16.sidecar.v1.RevocationH\x00\x42\x06\n\x04\x62ody\"S\n\nRevocation\x12\x0e\n\x06target\x18\x01 \x01(\x0c\x12\x16\n\tbefore_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\x42\x0c\n\n_before_ms\"M\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12)\n\nsignatures\x18\x02 \x03(\x0b\x32\x15.sidecar.v1.Signature\"2\n\tSignature\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"@\n\x0b\x45ndorsement\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\n\n\x02\x62y\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"u\n\x03\x41\x63k\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12&\n\x08\x65nforced\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x0f\n\x07warning\x18\x04 \x01(\t\"L\n\x04Nack\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\">\n\x04Idle\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*f\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESOURCE_TYPE_RELEASE\x10\x01\x12\x1c\n\x18RESOURCE_TYPE_REVOCATION\x10\x02\x32K\n\tDiscovery\x12>\n\x06Stream\x12\x17.sidecar.v1.FromSidecar\x1a\x17.sidecar.v1.FromControl(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asidecar/v1/discovery.proto\x12\nsidecar.v1\x1a\x18sidecar/v1/subject.proto\"\xb3\x02\n\x0b\x46romSidecar\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.sidecar.v1.HelloH\x00\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0f.sidecar.v1.AckH\x00\x12 \n\x04nack\x18\x03 \x01(\x0b\x32\x10.sidecar.v1.NackH\x00\x12\x30\n\x0cintroduction\x18\x04 \x01(\x0b\x32\x18.sidecar.v1.IntroductionH\x00\x12(\n\x08released\x18\x05 \x01(\x0b\x32\x14.sidecar.v1.ReleasedH\x00\x12\"\n\x05spend\x18\x06 \x01(\x0b\x32\x11.sidecar.v1.SpendH\x00\x12\x33\n\x0ejourney_events\x18\x07 \x01(\x0b\x32\x19.sidecar.v1.JourneyEventsH\x00\x42\t\n\x07message\"\x99\x02\n\x0b\x46romControl\x12 \n\x04push\x18\x01 \x01(\x0b\x32\x10.sidecar.v1.PushH\x00\x12 \n\x04idle\x18\x02 \x01(\x0b\x32\x10.sidecar.v1.IdleH\x00\x12/\n\x0csubject_keys\x18\x03 \x01(\x0b\x32\x17.sidecar.v1.SubjectKeysH\x00\x12&\n\x07unknown\x18\x04 \x01(\x0b\x32\x13.sidecar.v1.UnknownH\x00\x12\"\n\x05spent\x18\x05 \x01(\x0b\x32\x11.sidecar.v1.SpentH\x00\x12>\n\x14journey_events_taken\x18\x06 \x01(\x0b\x32\x1e.sidecar.v1.JourneyEventsTakenH\x00\x42\t\n\x07message\"\x8a\x02\n\x05Hello\x12\x12\n\nsidecar_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.sidecar.v1.Hello.LabelsEntry\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12/\n\rsubscriptions\x18\x05 \x03(\x0b\x32\x18.sidecar.v1.Subscription\x12&\n\x08\x65nforced\x18\x06 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x14\n\x0cregistration\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x0cSubscription\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x1e\n\x04held\x18\x02 \x03(\x0b\x32\x10.sidecar.v1.Held\x12\x10\n\x08position\x18\x03 \x01(\t\"%\n\x04Held\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\".\n\x08\x45nforced\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xc6\x01\n\x04Push\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\'\n\tresources\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Resource\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12-\n\x0c\x65ndorsements\x18\x05 \x03(\x0b\x32\x17.sidecar.v1.Endorsement\x12\x10\n\x08position\x18\x06 \x01(\t\x12\x0c\n\x04more\x18\x07 \x01(\x08\"\xd1\x01\n\x08Resource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.sidecar.v1.SignedManifestH\x00\x12\x12\n\x08\x64ocument\x18\x04 \x01(\x0cH\x00\x12,\n\nrevocation\x18\x05 \x01(\x0b\x32\x16.sidecar.v1.RevocationH\x00\x12,\n\x07subject\x18\x06 \x01(\x0b\x32\x19.sidecar.v1.SubjectRecordH\x00\x42\x06\n\x04\x62ody\"S\n\nRevocation\x12\x0e\n\x06target\x18\x01 \x01(\x0c\x12\x16\n\tbefore_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\x42\x0c\n\n_before_ms\"M\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12)\n\nsignatures\x18\x02 \x03(\x0b\x32\x15.sidecar.v1.Signature\"2\n\tSignature\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"@\n\x0b\x45ndorsement\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\n\n\x02\x62y\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"u\n\x03\x41\x63k\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12&\n\x08\x65nforced\x18\x03 \x03(\x0b\x32\x14.sidecar.v1.Enforced\x12\x0f\n\x07warning\x18\x04 \x01(\t\"L\n\x04Nack\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\">\n\x04Idle\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.sidecar.v1.ResourceType\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*\x81\x01\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESOURCE_TYPE_RELEASE\x10\x01\x12\x1c\n\x18RESOURCE_TYPE_REVOCATION\x10\x02\x12\x19\n\x15RESOURCE_TYPE_SUBJECT\x10\x03\x32K\n\tDiscovery\x12>\n\x06Stream\x12\x17.sidecar.v1.FromSidecar\x1a\x17.sidecar.v1.FromControl(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,40 +34,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RESOURCETYPE']._serialized_start=1636
-  _globals['_RESOURCETYPE']._serialized_end=1738
-  _globals['_FROMSIDECAR']._serialized_start=42
-  _globals['_FROMSIDECAR']._serialized_end=168
-  _globals['_FROMCONTROL']._serialized_start=170
-  _globals['_FROMCONTROL']._serialized_end=262
-  _globals['_HELLO']._serialized_start=265
-  _globals['_HELLO']._serialized_end=531
-  _globals['_HELLO_LABELSENTRY']._serialized_start=486
-  _globals['_HELLO_LABELSENTRY']._serialized_end=531
-  _globals['_SUBSCRIPTION']._serialized_start=533
-  _globals['_SUBSCRIPTION']._serialized_end=637
-  _globals['_HELD']._serialized_start=639
-  _globals['_HELD']._serialized_end=676
-  _globals['_ENFORCED']._serialized_start=678
-  _globals['_ENFORCED']._serialized_end=724
-  _globals['_PUSH']._serialized_start=727
-  _globals['_PUSH']._serialized_end=925
-  _globals['_RESOURCE']._serialized_start=928
-  _globals['_RESOURCE']._serialized_end=1091
-  _globals['_REVOCATION']._serialized_start=1093
-  _globals['_REVOCATION']._serialized_end=1176
-  _globals['_SIGNEDMANIFEST']._serialized_start=1178
-  _globals['_SIGNEDMANIFEST']._serialized_end=1255
-  _globals['_SIGNATURE']._serialized_start=1257
-  _globals['_SIGNATURE']._serialized_end=1307
-  _globals['_ENDORSEMENT']._serialized_start=1309
-  _globals['_ENDORSEMENT']._serialized_end=1373
-  _globals['_ACK']._serialized_start=1375
-  _globals['_ACK']._serialized_end=1492
-  _globals['_NACK']._serialized_start=1494
-  _globals['_NACK']._serialized_end=1570
-  _globals['_IDLE']._serialized_start=1572
-  _globals['_IDLE']._serialized_end=1634
-  _globals['_DISCOVERY']._serialized_start=1740
-  _globals['_DISCOVERY']._serialized_end=1815
+  _globals['_RESOURCETYPE']._serialized_start=2081
+  _globals['_RESOURCETYPE']._serialized_end=2210
+  _globals['_FROMSIDECAR']._serialized_start=69
+  _globals['_FROMSIDECAR']._serialized_end=376
+  _globals['_FROMCONTROL']._serialized_start=379
+  _globals['_FROMCONTROL']._serialized_end=660
+  _globals['_HELLO']._serialized_start=663
+  _globals['_HELLO']._serialized_end=929
+  _globals['_HELLO_LABELSENTRY']._serialized_start=884
+  _globals['_HELLO_LABELSENTRY']._serialized_end=929
+  _globals['_SUBSCRIPTION']._serialized_start=931
+  _globals['_SUBSCRIPTION']._serialized_end=1035
+  _globals['_HELD']._serialized_start=1037
+  _globals['_HELD']._serialized_end=1074
+  _globals['_ENFORCED']._serialized_start=1076
+  _globals['_ENFORCED']._serialized_end=1122
+  _globals['_PUSH']._serialized_start=1125
+  _globals['_PUSH']._serialized_end=1323
+  _globals['_RESOURCE']._serialized_start=1326
+  _globals['_RESOURCE']._serialized_end=1535
+  _globals['_REVOCATION']._serialized_start=1537
+  _globals['_REVOCATION']._serialized_end=1620
+  _globals['_SIGNEDMANIFEST']._serialized_start=1622
+  _globals['_SIGNEDMANIFEST']._serialized_end=1699
+  _globals['_SIGNATURE']._serialized_start=1701
+  _globals['_SIGNATURE']._serialized_end=1751
+  _globals['_ENDORSEMENT']._serialized_start=1753
+  _globals['_ENDORSEMENT']._serialized_end=1817
+  _globals['_ACK']._serialized_start=1819
+  _globals['_ACK']._serialized_end=1936
+  _globals['_NACK']._serialized_start=1938
+  _globals['_NACK']._serialized_end=2014
+  _globals['_IDLE']._serialized_start=2016
+  _globals['_IDLE']._serialized_end=2078
+  _globals['_DISCOVERY']._serialized_start=2212
+  _globals['_DISCOVERY']._serialized_end=2287
 # @@protoc_insertion_point(module_scope)

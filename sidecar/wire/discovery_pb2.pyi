@@ -10,8 +10,8 @@ The rules, learned from xDS:
   - Each Push has a nonce, unique within its stream. It is answered by one Ack or one Nack.
     After a Nack the last valid set stays enforced, and deltas are counted from that set.
   - At most one unanswered Push per type; changes made meanwhile are coalesced into the next.
-  - A type that the other side does not know is ignored: subject records will ride the same
-    stream without breaking old sidecars.
+  - A type or a message that the other side does not know is ignored, so that what came later
+    (subject records, see subject.proto) rides the same stream without breaking old sidecars.
   - Revocations are a log: each Push carries what was added since the `position` before it, and
     nothing is ever removed but by its own expiry. So a sidecar names one position instead of
     everything it holds; the position of another log means none.
@@ -22,6 +22,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sidecar.wire import subject_pb2 as _subject_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,9 +44,9 @@ class _ResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource
     RESOURCE_TYPE_RELEASE: _ResourceType.ValueType  # 1
     """Signed manifests and the documents they name, together."""
     RESOURCE_TYPE_REVOCATION: _ResourceType.ValueType  # 2
-    """What was withdrawn before its time. It can only refuse, so it needs no signature of its own.
-    Kept for later: RESOURCE_TYPE_SUBJECT = 3;
-    """
+    """What was withdrawn before its time. It can only refuse, so it needs no signature of its own."""
+    RESOURCE_TYPE_SUBJECT: _ResourceType.ValueType  # 3
+    """What is known of the customers that the sidecar meets."""
 
 class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper): ...
 
@@ -53,9 +54,9 @@ RESOURCE_TYPE_UNSPECIFIED: ResourceType.ValueType  # 0
 RESOURCE_TYPE_RELEASE: ResourceType.ValueType  # 1
 """Signed manifests and the documents they name, together."""
 RESOURCE_TYPE_REVOCATION: ResourceType.ValueType  # 2
-"""What was withdrawn before its time. It can only refuse, so it needs no signature of its own.
-Kept for later: RESOURCE_TYPE_SUBJECT = 3;
-"""
+"""What was withdrawn before its time. It can only refuse, so it needs no signature of its own."""
+RESOURCE_TYPE_SUBJECT: ResourceType.ValueType  # 3
+"""What is known of the customers that the sidecar meets."""
 Global___ResourceType: _TypeAlias = ResourceType  # noqa: Y015
 
 @_typing.final
@@ -65,6 +66,10 @@ class FromSidecar(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     NACK_FIELD_NUMBER: _builtins.int
+    INTRODUCTION_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    JOURNEY_EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream, and only then."""
@@ -73,18 +78,30 @@ class FromSidecar(_message.Message):
     def ack(self) -> Global___Ack: ...
     @_builtins.property
     def nack(self) -> Global___Nack: ...
+    @_builtins.property
+    def introduction(self) -> _subject_pb2.Introduction: ...
+    @_builtins.property
+    def released(self) -> _subject_pb2.Released: ...
+    @_builtins.property
+    def spend(self) -> _subject_pb2.Spend: ...
+    @_builtins.property
+    def journey_events(self) -> _subject_pb2.JourneyEvents: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         ack: Global___Ack | None = ...,
         nack: Global___Nack | None = ...,
+        introduction: _subject_pb2.Introduction | None = ...,
+        released: _subject_pb2.Released | None = ...,
+        spend: _subject_pb2.Spend | None = ...,
+        journey_events: _subject_pb2.JourneyEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "message", b"message", "nack", b"nack"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "message", b"message", "nack", b"nack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "nack"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "nack", "introduction", "released", "spend", "journey_events"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -96,21 +113,37 @@ class FromControl(_message.Message):
 
     PUSH_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
+    SUBJECT_KEYS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    JOURNEY_EVENTS_TAKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def push(self) -> Global___Push: ...
     @_builtins.property
     def idle(self) -> Global___Idle: ...
+    @_builtins.property
+    def subject_keys(self) -> _subject_pb2.SubjectKeys: ...
+    @_builtins.property
+    def unknown(self) -> _subject_pb2.Unknown: ...
+    @_builtins.property
+    def spent(self) -> _subject_pb2.Spent: ...
+    @_builtins.property
+    def journey_events_taken(self) -> _subject_pb2.JourneyEventsTaken: ...
     def __init__(
         self,
         *,
         push: Global___Push | None = ...,
         idle: Global___Idle | None = ...,
+        subject_keys: _subject_pb2.SubjectKeys | None = ...,
+        unknown: _subject_pb2.Unknown | None = ...,
+        spent: _subject_pb2.Spent | None = ...,
+        journey_events_taken: _subject_pb2.JourneyEventsTaken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "message", b"message", "push", b"push"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "message", b"message", "push", b"push"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["push", "idle"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["push", "idle", "subject_keys", "unknown", "spent", "journey_events_taken"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -314,11 +347,12 @@ class Resource(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`manifest/NAMESPACE`, `document/KIND/NAMESPACE/NAME` or `revocation/NUMBER`."""
+    """`manifest/NAMESPACE`, `document/KIND/NAMESPACE/NAME`, `revocation/NUMBER` or `subject/KEY`."""
     version: _builtins.str
     """SHA-256 of the manifest's or document's bytes, lower-case hex; empty of a revocation, which
-    never changes.
+    never changes; of a subject `CUSTOMER:VERSION`.
     """
     document: _builtins.bytes
     """The document's canonical JSON."""
@@ -326,6 +360,8 @@ class Resource(_message.Message):
     def manifest(self) -> Global___SignedManifest: ...
     @_builtins.property
     def revocation(self) -> Global___Revocation: ...
+    @_builtins.property
+    def subject(self) -> _subject_pb2.SubjectRecord: ...
     def __init__(
         self,
         *,
@@ -334,12 +370,13 @@ class Resource(_message.Message):
         manifest: Global___SignedManifest | None = ...,
         document: _builtins.bytes = ...,
         revocation: Global___Revocation | None = ...,
+        subject: _subject_pb2.SubjectRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "revocation", b"revocation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "revocation", b"revocation", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "name", b"name", "revocation", b"revocation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "document", b"document", "manifest", b"manifest", "name", b"name", "revocation", b"revocation", "subject", b"subject", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["manifest", "document", "revocation"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["manifest", "document", "revocation", "subject"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -10,8 +10,8 @@ The rules, learned from xDS:
   - Each Push has a nonce, unique within its stream. It is answered by one Ack or one Nack.
     After a Nack the last valid set stays enforced, and deltas are counted from that set.
   - At most one unanswered Push per type; changes made meanwhile are coalesced into the next.
-  - A type that the other side does not know is ignored: subject records will ride the same
-    stream without breaking old sidecars.
+  - A type or a message that the other side does not know is ignored, so that what came later
+    (subject records, see subject.proto) rides the same stream without breaking old sidecars.
   - Revocations are a log: each Push carries what was added since the `position` before it, and
     nothing is ever removed but by its own expiry. So a sidecar names one position instead of
     everything it holds; the position of another log means none.

@@ -133,6 +133,9 @@ class Authorizer:
     def withdrawn(self, permit: Permit) -> bool:
         return permit.identity is not None and permit.identity.subject in self.revoked
 
+    def doubtful(self, permit: Permit) -> bool:
+        return False
+
     def revoke(self, subject: str) -> None:
         self.revoked.add(subject)
         for changed in self.withdrawals:

@@ -99,6 +99,7 @@ class Open:
         self.permit: Permit | None = Permit("r", Identity("iss", name))
         self.withdrawn = False
         self.looked_at = 0
+        self.doubted = False
 
     def permitted(self) -> Permit | None:
         self.looked_at += 1
@@ -106,6 +107,9 @@ class Open:
 
     def withdraw(self) -> None:
         self.withdrawn = True
+
+    def doubt(self) -> None:
+        self.doubted = True
 
 
 async def test_thousands_are_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +123,10 @@ async def test_thousands_are_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch
     def alices(permit: Permit) -> bool:
         return permit.identity is not None and permit.identity.subject == "alice"
 
-    looking = Withdrawals(alices, everyone)
+    def bobs(permit: Permit) -> bool:
+        return not alices(permit)
+
+    looking = Withdrawals(alices, bobs, everyone)
     looking.begin()
     assert not any(each.withdrawn for each in opened[1:])
     looking.begin()  # once more, and not both at a time
@@ -131,3 +138,4 @@ async def test_thousands_are_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch
         bool(place % 2) and place != 3 for place in range(10)
     ]
     assert looking.ended == 4
+    assert [each.doubted for each in opened] == [not place % 2 for place in range(10)]

@@ -97,9 +97,18 @@ class Interaction(Part, frozen=True):
         Text,
         Meta(
             description="An `https` (on loopback also `http`) address. Browsers are redirected to "
-            "it with what is asked for in the query; others are told of it as `completeAt`."
+            "it with what is asked for in the query; others are told of it as `completeAt`. The "
+            "control plane's own pages are at `/i` of its `--pages-url`: they are told of consents "
+            "and profiles by a ticket that nobody else can read."
         ),
     ]
+    login: Annotated[
+        Text | None,
+        Meta(
+            description="Another address for who has to log in, or to do so better. Left out: the "
+            "same one."
+        ),
+    ] = None
 
 
 class Assertion(Part, frozen=True):

@@ -1,0 +1,67 @@
+"""The way to the page where customers see what is known of them: `/.well-known/sidecar/privacy`.
+
+It belongs to the sidecar, not to the service. Whoever is logged in is sent on, with a ticket that
+says who they are; everybody else is asked to log in. Pure.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Final
+
+from sidecar.decide.bindings import Bindings
+from sidecar.decide.caller import Caller, Evidence, Throttled, look
+from sidecar.decide.outcomes import Code, Need, NeedIntrospection, NeedKeys, Plan, Refuse
+from sidecar.decide.request import Request
+from sidecar.decide.snapshot import Snapshot
+
+PATH: Final = "/.well-known/sidecar/privacy"
+
+
+def is_asked_for(request: Request, snapshot: Snapshot) -> bool:
+    """Whether a request is about that page, and there is one."""
+    return (
+        request.path == PATH
+        and request.method in ("GET", "HEAD")
+        and snapshot.journey.identity is not None
+        and bool(snapshot.service.interaction)
+    )
+
+
+def way_to(request: Request, snapshot: Snapshot, evidence: Evidence, now: float) -> Refuse | Need:
+    """The refusal whose plan leads there, or what has to be fetched first."""
+    service = snapshot.service
+    caller = look(request, snapshot, evidence, now, False)
+    if type(caller) is NeedKeys or type(caller) is NeedIntrospection:
+        return Need((caller,))
+    if type(caller) is Throttled:
+        return Refuse(
+            Code.TOO_MANY_REQUESTS, caller.reason, caller.detail, presented=True,
+            realm=service.name, retry_after=ceil(caller.wait),
+        )  # fmt: skip
+    if type(caller) is not Caller or caller.verified is None or caller.cross_origin:
+        known = caller if type(caller) is Caller else Caller()
+        rejected = known.rejected
+        if known.unavailable:
+            return Refuse(Code.UNAVAILABLE, known.unavailable, presented=True, realm=service.name)
+        return Refuse(
+            Code.AUTHENTICATION_REQUIRED if rejected is None else rejected.code,
+            "no_credential" if rejected is None else rejected.reason,
+            "" if rejected is None else rejected.detail,
+            Plan("authentication"), rejected is not None, realm=service.name,
+            interaction=service.place("authentication"),
+        )  # fmt: skip
+    bindings = Bindings(request, caller.verified, now, evidence.revocations, snapshot, evidence)
+    known_as = bindings.customer()
+    if known_as is None:
+        return Need(tuple(bindings.wants))
+    identity = caller.verified.identity
+    if not known_as[0]:
+        return Refuse(
+            Code.UNAVAILABLE, "subject_unavailable", presented=True, realm=service.name,
+            identity=identity,
+        )  # fmt: skip
+    return Refuse(
+        Code.PRIVACY, "privacy", plan=Plan("privacy"), presented=True, realm=service.name,
+        identity=identity, interaction=service.interaction,
+    )  # fmt: skip
