@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sidecar.errors import Misuse, StoreFailed
 
 CHANNEL: Final = "sidecar_store"  # of LISTEN and NOTIFY
+READS: Final = "sidecar_reads"  # an execution option: the transactions of this engine only read
 _LOCK: Final = 0x51DECA2  # an advisory lock's number, the same in every version
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -62,12 +63,16 @@ def claim(path: Path) -> int:
 
 
 def configure_sqlite(engine: AsyncEngine) -> None:
-    """A commit is on the disk before it returns; whoever begins to write does so alone."""
+    """A commit is on the disk before it returns; whoever begins to write does so alone, and what is
+    deleted is overwritten. An engine with the execution option READS only reads, and waits for
+    nobody."""
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # no transactions of the driver's own beside ours
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (
+            "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
+        ):  # fmt: skip
             cursor.execute(f"PRAGMA {pragma}")
         cursor.execute("PRAGMA busy_timeout=5000")
         cursor.close()
@@ -75,7 +80,8 @@ def configure_sqlite(engine: AsyncEngine) -> None:
     def begun(connection: Connection) -> None:
         # The write lock at once: a transaction that reads first and writes later could find that
         # it read what is no longer the newest.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)

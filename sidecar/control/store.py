@@ -132,6 +132,11 @@ class Store:
             self._lock = -1
 
     @property
+    def engine(self) -> AsyncEngine:
+        """The database, for what else is kept in it (`control.subjects`); open until `close`."""
+        return self._engine
+
+    @property
     def public_keys(self) -> tuple[bytes, ...]:
         """Raw public keys, oldest first."""
         return tuple(raw_public_key(key) for key in self._keys)

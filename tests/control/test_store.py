@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
+import sidecar.control.subjects.schema  # noqa: F401  its tables are in the same metadata
 from sidecar.control.schema import metadata
 from sidecar.control.store import Conflict, Draft, Store
 from sidecar.errors import Misuse, StoreFailed
