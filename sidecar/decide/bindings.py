@@ -300,7 +300,7 @@ class Bindings:
                 if self.now >= lost + self._stale:
                     return STALE
                 self.fresh = min(self.fresh, lost + self._stale)
-            if found.customer and not found.introduced(self.visitor()):
+            if self.verified is not None and not found.introduced(self.visitor()):
                 return None  # the visitor has logged in: whoever keeps customers has to hear of it
         return found
 
