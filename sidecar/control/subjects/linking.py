@@ -10,7 +10,8 @@ Pure. The rules, each stronger than those below it:
 - a visitor who is nobody yet is merged into who logs in, where the policy says so; one who is
   somebody already is kept apart, for people share devices.
 
-Of customers that turn out to be one, the holder of the primary identifier survives, else the oldest.
+Of customers that turn out to be one, the holder of the primary identifier survives, else the
+oldest.
 """
 
 from __future__ import annotations
@@ -130,9 +131,10 @@ def link(
     if certain:
         return Plan(group.members[0].customer, tuple(steps))
     survivor = min(group.members, key=lambda one: (one.created, one.customer)).customer
-    # Whose the new identifier is was found by what the survivor had; nobody is merged into themself.
+    # Nobody is merged into themself: that step found whose the new identifier is.
     by = next(step for step in steps if step.kind == "merged" and step.other == survivor)
-    first = Step("attached", primary, None, f"it came with a {by.identifier.type} of the customer")
+    why = f"it came with a {by.identifier.type} of the customer's"
+    first = Step("attached", primary, None, why)
     return Plan(survivor, (first, *(step for step in steps if step is not by)))
 
 
