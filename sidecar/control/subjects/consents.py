@@ -175,7 +175,7 @@ async def _receipt(
         },
         secret, signed.CONSENT,
     )  # fmt: skip
-    row = {"id": id_, "customer": customer, "number": number, "consent": consent,
+    row: dict[str, Any] = {"id": id_, "customer": customer, "number": number, "consent": consent,
            "at": change.now, "jws": jws}  # fmt: skip
     await change.connection.execute(insert(receipts).values(**row))
     return Receipt(**row)

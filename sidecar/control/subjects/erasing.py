@@ -55,7 +55,8 @@ class Erasing(Reads, Keeping):
             survivor = (await change.survivor(customer)).customer
             await self._read_by(change, survivor, reader, why)
             record = await read(change.connection, survivor, change.now)
-            assert record is not None
+            if record is None:
+                raise NoCustomer("there is no such customer")
             rows = {
                 table.name: await _rows(change, table, survivor)
                 for table in (
@@ -122,15 +123,15 @@ class Erasing(Reads, Keeping):
             return
         async with self._reading() as connection:
             raw = await connection.get_raw_connection()
-            assert raw.driver_connection is not None
-            await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            driver: Any = raw.driver_connection
+            await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 async def forget(change: Change, survivor: str, by: str, secret: bytes, salt: bytes) -> Erasure:
     """In a transaction that holds the customer's lock."""
     run = change.connection.execute
     i, o = schema.identifiers.c, schema.outbox.c
-    members = sorted((await run(family(survivor))).scalars())
+    members: list[str] = sorted((await run(family(survivor))).scalars())
     await change.lock(members)
     keys = list((await run(select(i.key).where(i.holder == survivor))).scalars())
     keys += (

@@ -32,7 +32,7 @@ class Keeping(Transactions):
         self._secrets: dict[str, bytes] = {}
 
     async def secret(self, name: str) -> bytes:
-        """32 random bytes, the same for whoever asks, from the first time on. Raises StoreFailed."""
+        """32 random bytes, the same for all who ask, from the first time on. Raises StoreFailed."""
         if name not in self._secrets:
             words("secret", name, 64)
             wanted = select(secrets.c.secret).where(secrets.c.name == name)

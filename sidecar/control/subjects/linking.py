@@ -47,11 +47,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do. `other` is merged into the customer, or has the identifier and keeps it."""
+    """One thing to do. `other` is merged into the customer, or has the identifier and keeps it;
+    empty: nobody has it."""
 
     kind: StepKind
     identifier: Identifier
-    other: str | None
+    other: str
     why: str
 
 
@@ -127,14 +128,14 @@ def link(
         elif step.kind == "merged":
             group.take(holders[found[each]])
     if not group.members:
-        return Plan(None, (Step("created", primary, None, "nobody had it"), *steps))
+        return Plan(None, (Step("created", primary, "", "nobody had it"), *steps))
     if certain:
         return Plan(group.members[0].customer, tuple(steps))
     survivor = min(group.members, key=lambda one: (one.created, one.customer)).customer
     # Nobody is merged into themself: that step found whose the new identifier is.
     by = next(step for step in steps if step.kind == "merged" and step.other == survivor)
     why = f"it came with a {by.identifier.type} of the customer's"
-    first = Step("attached", primary, None, why)
+    first = Step("attached", primary, "", why)
     return Plan(survivor, (first, *(step for step in steps if step is not by)))
 
 
@@ -145,7 +146,7 @@ def _fresh(introduction: Introduction, group: _Group, each: Identifier) -> Step 
     one = frozenset([each])
     if group.separated(one, frozenset()) or group.contradicts(one) or len(group.held) >= MOST_HELD:
         return None
-    return Step("attached", each, None, "it came with the customer's own")
+    return Step("attached", each, "", "it came with the customer's own")
 
 
 def _shared(

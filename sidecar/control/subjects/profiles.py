@@ -14,6 +14,7 @@ from sqlalchemy import and_, func, insert, select, update
 from sidecar.control.subjects import reading
 from sidecar.control.subjects.records import (
     MOST_ATTRIBUTES,
+    Attribute,
     NotStored,
     Offered,
     Record,
@@ -93,20 +94,18 @@ def offered(values: Mapping[str, Offered], record: Record, now: float) -> dict[s
         if each.expires is not None and each.expires <= now:
             continue
         held = known.get(name)
-        if held is None:
-            wanted[name] = each
-        elif held.source == each.source and (
-            to_json(held.value) != to_json(each.value) or _renews(held.expires, each.expires, now)
-        ):
+        if held is None or (held.source == each.source and _differs(held, each, now)):
             wanted[name] = each
     return wanted
 
 
-def _renews(held: float | None, new: float | None, now: float) -> bool:
-    """Once half of the time is over, lest every request write."""
-    if held is None or new is None:
-        return held is not new
-    return new < held or held - now < (new - now) / 2
+def _differs(held: Attribute, new: Offered, now: float) -> bool:
+    """Time is renewed once half of it is over, lest every request write."""
+    if to_json(held.value) != to_json(new.value):
+        return True
+    if held.expires is None or new.expires is None:
+        return held.expires != new.expires
+    return new.expires < held.expires or held.expires - now < (new.expires - now) / 2
 
 
 async def write(change: Change, customer: str, values: Mapping[str, Offered]) -> None:

@@ -39,18 +39,18 @@ _FLOATS: Final = ("w", "x", "y", "z")
 _INTEGERS: Final = ("l", "m", "n", "o")
 
 
-def family(survivor: Any) -> Select[tuple[str]]:
+def family(survivor: Any) -> Select[Any]:
     """The ids of a survivor and of all who were merged into it."""
     return select(subjects.c.customer).where(subjects.c.survivor == survivor)
 
 
-def family_of(customer: str) -> Select[tuple[str]]:
+def family_of(customer: str) -> Select[Any]:
     """The same, of whoever this customer is now."""
     own = select(subjects.c.survivor).where(subjects.c.customer == customer).scalar_subquery()
     return family(own)
 
 
-def _part(name: str, **columns: Any) -> Select[Any]:
+def _part(name: str, **columns: Any) -> Any:
     """One kind of row, in the form that all have here."""
     found = [literal(name, Text).label("part")]
     for names, type_ in ((_TEXTS, Text), (_FLOATS, Float), (_INTEGERS, BigInteger)):
@@ -177,23 +177,24 @@ async def holders(
     held: dict[str, set[Identifier]] = {each: set() for each in created}
     i = identifiers.c
     wanted = select(i.holder, i.type, i.issuer, i.value).where(i.holder.in_(ids))
-    for row in await connection.execute(wanted):
-        held[row.holder].add(Identifier(row.type, row.issuer, row.value))
+    for holder, *parts in await connection.execute(wanted):
+        if holder in held:
+            held[holder].add(Identifier(*parts))
     by_key = {each.key(pool): each for each in {*known, *set().union(*held.values())}}
     split: dict[str, set[Identifier]] = {each: set() for each in created}
     noted: dict[str, set[tuple[Identifier, str]]] = {each: set() for each in created}
-    rows = await connection.execute(
+    kept = await connection.execute(
         select(subjects.c.survivor, apart.c.key, apart.c.other)
         .join(subjects, subjects.c.customer == apart.c.customer)
         .where(subjects.c.survivor.in_(ids))
     )
-    for row in rows:
+    for survivor, key, other in kept:
         # One that nobody here has counts all the same: only so many are noted.
-        identifier = by_key.get(row.key, Identifier("", "", row.key.hex()))
-        if row.other:
-            noted[row.survivor].add((identifier, row.other))
-        else:
-            split[row.survivor].add(identifier)
+        identifier = by_key.get(key, Identifier("", "", key.hex()))
+        if other and survivor in noted:
+            noted[survivor].add((identifier, other))
+        elif survivor in split:
+            split[survivor].add(identifier)
     return {
         each: Holder(
             each, created[each], frozenset(held[each]), frozenset(split[each]),

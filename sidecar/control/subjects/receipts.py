@@ -76,7 +76,8 @@ def verify(receipt: str, jwks: Mapping[str, Any], type_: str = CONSENT) -> dict[
 def verify_all(receipts: Sequence[str], jwks: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The claims of all receipts of one customer, in order; none is missing before the last.
     Raises ReceiptRefused."""
-    previous, found = "", []
+    previous = ""
+    found: list[dict[str, Any]] = []
     for number, receipt in enumerate(receipts, 1):
         claims = verify(receipt, jwks)
         if claims["number"] != number or claims["previous"] != previous:

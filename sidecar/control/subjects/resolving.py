@@ -36,6 +36,7 @@ from sidecar.control.subjects.schema import (
     subjects,
 )
 from sidecar.control.subjects.transactions import Change, NoCustomer
+from sidecar.errors import StoreFailed
 
 MOST_DEVICES: Final = 64  # remembered identifiers of one customer; the oldest are let go
 
@@ -81,9 +82,9 @@ class Resolving(Reads):
             customer = found.get(introduction.primary)
             if customer is None:
                 return None
-            if len(found) < len(wanted) or len(set(found.values())) > 1:
-                if (await _plan(connection, introduction, found)).steps:
-                    return None
+            plain = len(found) == len(wanted) and len(set(found.values())) == 1
+            if not plain and (await _plan(connection, introduction, found)).steps:
+                return None
             now = self._clock()
             record = await reading.read(connection, customer, now)
             if record is None or _news(introduction, record, now):
@@ -98,7 +99,7 @@ class Resolving(Reads):
             customer = await _carry_out(change, introduction, plan)
             before = await reading.read(change.connection, customer, change.now)
             if before is None:
-                raise AssertionError("a customer that is locked does not go away")
+                raise StoreFailed("a customer went away under its lock")
             values = offered(introduction.attributes, before, change.now)
             if values:
                 await write(change, customer, values)
@@ -106,7 +107,7 @@ class Resolving(Reads):
             await change.finish()
             record = await reading.read(change.connection, customer, change.now)
             if record is None:
-                raise AssertionError("a customer that is locked does not go away")
+                raise StoreFailed("a customer went away under its lock")
             return replace(record, novel=novel)
 
 
@@ -155,7 +156,6 @@ async def _carry_out(change: Change, introduction: Introduction, plan: Plan) -> 
             await _hold(change, customer, key, step.identifier)
             type_, data = "linked", {"kind": step.kind, "type": step.identifier.type}
         elif step.kind == "merged":
-            assert step.other is not None
             moved = await _merge(change, customer, step.other)
             type_, data = "merged", {"type": step.identifier.type, "other": step.other}
         else:
@@ -192,7 +192,7 @@ async def note(
     await change.connection.execute(
         insert(links).values(
             id=new_id("lnk"), customer=customer, number=number, at=change.now,
-            kind=kind or step.kind, key=key, other=step.other, why=step.why, by=by,
+            kind=kind or step.kind, key=key, other=step.other or None, why=step.why, by=by,
             undone=False, moved=to_json(moved), **step.identifier._asdict(),
         )
     )  # fmt: skip

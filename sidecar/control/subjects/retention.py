@@ -111,7 +111,9 @@ class Retention(Erasing):
             for pool in sorted({row.pool for row in rows}):
                 await change.pool(pool)
             # Seen or logged in meanwhile: stays.
-            for row in await change.lock(row.customer for row in rows):
+            ids = [row.customer for row in rows]
+            wanted = select(s.customer).where(s.survivor.in_(ids))
+            for row in await change.lock((await change.connection.execute(wanted)).scalars()):
                 if row.anonymous and row.survivor == row.customer and row.seen < before:
                     await forget(change, row.customer, "retention", secret, salt)
         if change.changed:

@@ -61,7 +61,7 @@ class Undoing(Transactions):
             else:
                 await _detach(change, survivor, row)
             await run(update(links).where(links.c.id == link).values(undone=True))
-            step = Step("kept-apart", link_of(row).identifier or _NOBODY, row.other,
+            step = Step("kept-apart", link_of(row).identifier or _NOBODY, row.other or "",
                         f"undone by hand: {row.why}")  # fmt: skip
             number = await change.number()
             await note(change, row.customer, number, step, row.key, by, {}, kind="undone")
