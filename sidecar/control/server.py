@@ -32,6 +32,7 @@ from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.service import Subjects
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import lint
 from sidecar.errors import Misuse
@@ -100,6 +101,7 @@ class ControlPlane:
         self._counts = metrics.Counts()
         self._open = AsyncExitStack()
         self._ready = False
+        self._subjects: Subjects | None = None
         self.trust_pem = b""
         """The public keys of its releases, as `--trust` reads them; after `start`. They are also
         in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
@@ -158,19 +160,22 @@ class ControlPlane:
         self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
         withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
         await withdrawer.load()
+        self._subjects = Subjects(store.engine, self._catalogue, self._clock)
+        await self._subjects.start()
+        self._open.push_async_callback(self._subjects.stop)
         admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
-            await self._follow_others(store_url, publisher, withdrawer)
+            await self._follow_others(store_url, publisher, withdrawer, self._subjects)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
         self._ready = True
         return Bound(grpc_bound, http_bound, fleet_bound)
 
     async def _follow_others(
-        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer
+        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer, subjects: Subjects
     ) -> None:
         """What other replicas publish and withdraw reaches the sidecars of this one, too."""
         from sidecar.control.announcements import Announcements
@@ -178,6 +183,7 @@ class ControlPlane:
         async def changed() -> None:
             await withdrawer.take_over()
             await publisher.take_over()
+            await subjects.take_over()
 
         url, _ = database.address(store_url)
         following = asyncio.create_task(Announcements(url, changed).run())
@@ -223,7 +229,13 @@ class ControlPlane:
 
     def _discovery(self, identities: Identities | None) -> Discovery:
         return Discovery(
-            self._catalogue, self._log, self._fleet, self._counts, self._clock, identities
+            self._catalogue,
+            self._log,
+            self._fleet,
+            self._counts,
+            self._clock,
+            identities,
+            self._subjects.hub if self._subjects is not None else None,
         )
 
     async def _stop_grpc(self, server: Any, healthy: Any) -> None:

@@ -98,13 +98,14 @@ class Bindings:
         "_known",
         "_membership",
         "_request",
-        "_reviewed",
+        "reviewed",
         "_revocations",
         "_snapshot",
         "_stale",
         "_visitor",
         "fresh",
         "now",
+        "reviewed",
         "unavailable",
         "unfit",
         "verified",
@@ -133,7 +134,7 @@ class Bindings:
         self._body: Any = _NOT_READ
         self._granted: Granted | None = None
         self._stale = stale
-        self._reviewed = reviewed
+        self.reviewed = reviewed
         self._visitor: str | None = None
         self.verified = verified
         self.now = now
@@ -310,7 +311,7 @@ class Bindings:
         if found is None:
             journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
             found = self._granted = granted(
-                journey, self.subject(), self.now, reviewed=self._reviewed
+                journey, self.subject(), self.now, reviewed=self.reviewed
             )
             self.fresh = min(self.fresh, found.until)
         return found.names
@@ -318,9 +319,7 @@ class Bindings:
     def grant(self, purpose: str, binding: str) -> Grant | None:
         """The consent that admits one use of a purpose, if there is one. Raises NotYet."""
         journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
-        return grant_of(
-            journey, self.subject(), purpose, binding, self.now, reviewed=self._reviewed
-        )
+        return grant_of(journey, self.subject(), purpose, binding, self.now, reviewed=self.reviewed)
 
     def transaction(self, asked: Transaction, pattern: Pattern) -> Bound | None:
         """What this request asks consent to; None where an expression fails. Raises NotYet."""

@@ -40,6 +40,9 @@ class Customers(Protocol):
     async def fetch(self, identity: Identity, introduction: Introduction | None) -> None:
         """Have it fetched."""
 
+    async def refresh(self, identity: Identity) -> None:
+        """Have the record fetched anew."""
+
     async def spend(self, effect: SpendConsent) -> Spending:
         """Count one use of a consent."""
 

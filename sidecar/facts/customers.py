@@ -175,6 +175,12 @@ class Customers:
             asyncio.get_running_loop().call_later(self._answer, self._silent, met, met.answered)
         await met.answered.wait()
 
+    async def refresh(self, identity: Identity) -> None:
+        """Have a record that is held fetched anew."""
+        met = self._met.get((identity.issuer, identity.subject))
+        if met is not None:
+            await self.fetch(identity, met.introduction)
+
     async def spend(self, effect: SpendConsent) -> Spending:
         """Count one use of a consent, once, whatever happens on the way."""
         use = os.urandom(16).hex()

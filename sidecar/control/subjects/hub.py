@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -17,8 +17,9 @@ import orjson
 from sidecar.control.catalogue import Catalogue, Target
 from sidecar.control.session import Session
 from sidecar.control.subjects import messages
+from sidecar.control.subjects.consents import Spent
 from sidecar.control.subjects.following import Following
-from sidecar.control.subjects.records import Introduction, NotStored, Record
+from sidecar.control.subjects.records import Introduction, NotStored, Record, Risk
 from sidecar.decide.journey_view import View, view
 from sidecar.errors import StoreFailed
 from sidecar.facts import tickets
@@ -30,6 +31,7 @@ from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
 AT_ONCE: Final = 256  # of one sidecar that are looked into at a time
 BATCH: Final = 200  # customers read at a time
 EVENTS: Final = 500  # of one message that are taken
+REMEMBERED: Final = 20_000  # ids of events that were taken
 LARGEST_EVENT: Final = 16 * 1024  # bytes
 _log: Final = logging.getLogger(__name__)
 
@@ -49,13 +51,11 @@ class Customers(Protocol):
 
     async def resolve(self, introduction: Introduction, reader: str) -> Record: ...
     async def records(self, customers: Iterable[str], reader: str) -> Mapping[str, Record]: ...
-    async def spend(self, customer: str, purpose: str, binding: str, use: str) -> str: ...
+    async def spend(self, customer: str, purpose: str, binding: str, use: str) -> Spent: ...
     async def raise_risk(
         self, customer: str, points: float, half_life: float, signal: str
-    ) -> None: ...
-    async def report(
-        self, customer: str, type_: str, data: Mapping[str, Any], *, id_: str, at: float
-    ) -> None: ...
+    ) -> Risk: ...
+    async def report(self, customer: str, type_: str, data: Mapping[str, Any]) -> None: ...
 
 
 class Hub:
@@ -76,6 +76,7 @@ class Hub:
         self._clock = clock
         self._followers: dict[str, set[Session]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._taken: OrderedDict[str, None] = OrderedDict()  # ids of events
 
     def ticket_secret(self, namespace: str) -> bytes:
         """What the sidecars of a namespace seal tickets with."""
@@ -153,7 +154,8 @@ class Hub:
                 target.memo["view"] = seen
         finally:
             following.looking = False
-        assert seen is not None
+        if seen is None:
+            return
         before, following.target, following.view = following.view, target, seen
         if before is not None and before.journey.pool != seen.journey.pool:
             for customer in following.customers():
@@ -307,19 +309,31 @@ class Hub:
         kind = _REPORTED.get(event.type)
         if kind is None or len(event.data) > LARGEST_EVENT or not event.id:
             return
+        if event.id in self._taken:
+            return  # it was sent again, since our word that it is taken did not arrive
         if not following.keys_of(event.customer):
             return
         try:
             data = orjson.loads(event.data)
         except ValueError:
             return
-        if isinstance(data, dict):
-            data["sidecar"] = session.sidecar_id
-            data["namespace"] = session.namespace
-            await self._store.report(
-                event.customer, kind, data, id_=f"{session.sidecar_id}/{event.id}"[:128],
-                at=event.time_ms / 1000,
-            )  # fmt: skip
+        if not isinstance(data, dict):
+            return
+        data |= {
+            "sidecar": session.sidecar_id,
+            "namespace": session.namespace,
+            "at": event.time_ms / 1000,
+        }
+        try:
+            await self._store.report(event.customer, kind, data)
+        except NotStored as error:
+            _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
+        self._remember(event.id)
+
+    def _remember(self, event: str) -> None:
+        self._taken[event] = None
+        while len(self._taken) > REMEMBERED:
+            self._taken.popitem(last=False)
 
     def _follow(self, session: Session, following: Following, key: str, customer: str) -> bool:
         self._drop(session, following, key)

@@ -1,0 +1,95 @@
+"""Customers, as the control plane serves them: the store, who follows what, and what is due.
+
+What is due: that reads are written down, that what may not be kept any longer is let go of, and
+that journeys nobody completed are called abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.store import SubjectStore
+from sidecar.errors import StoreFailed
+
+WRITE_READS: Final = 1.0  # seconds
+EXPIRE: Final = 60.0
+_log: Final = logging.getLogger(__name__)
+
+
+class Subjects:
+    """One per control plane. `start` once, `stop` once."""
+
+    def __init__(
+        self, engine: AsyncEngine, catalogue: Catalogue, clock: Callable[[], float]
+    ) -> None:
+        self.store = SubjectStore(engine, clock)
+        self.stages: Counter[tuple[str, str]] = Counter()
+        """How far people came, by kind of challenge and stage."""
+        self._catalogue = catalogue
+        self._clock = clock
+        self._hub: Hub | None = None
+        self._marker: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def hub(self) -> Hub:
+        """After `start`."""
+        if self._hub is None:
+            raise StoreFailed("customers are not served yet")
+        return self._hub
+
+    async def start(self) -> None:
+        """Raises StoreFailed."""
+        secret = await self.store.secret("sidecars")
+        self._hub = Hub(self.store, self._catalogue, secret, self._clock)
+        self.store.changed = self._changed
+        _, self._marker = await self.store.changes_since(None)
+        self._tasks = [
+            asyncio.create_task(self._every(WRITE_READS, self._write_reads)),
+            asyncio.create_task(self._every(EXPIRE, self._expire)),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._hub is not None:
+            await self._hub.close()
+        try:
+            await self.store.flush_reads()
+        except StoreFailed as error:
+            _log.error("who read what in the last second is lost: %s", error)
+
+    async def take_over(self) -> None:
+        """What other replicas have changed. Raises StoreFailed."""
+        more = True
+        while more:
+            changed, marker = await self.store.changes_since(self._marker)
+            more = bool(changed) and marker != self._marker
+            self._marker = marker
+            self.hub.changed(changed)
+
+    def _changed(self, customers: Iterable[str]) -> None:
+        self.hub.changed(customers)
+
+    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()  # type: ignore[misc]
+            except StoreFailed as error:
+                _log.error("%s", error)
+
+    async def _write_reads(self) -> None:
+        await self.store.flush_reads()
+
+    async def _expire(self) -> None:
+        await self.store.expire(self._clock())
