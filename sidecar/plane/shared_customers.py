@@ -107,14 +107,10 @@ class SharedCustomers:
         self._uses = {use: whose for use, whose in self._uses.items() if whose != worker}
 
     def _introduce(self, worker: int, key: str, introduction: Introduction) -> None:
-        known = self._records.get(key)
-        self._held.setdefault(key, set()).add(worker)
-        news = (
-            introduction.visitor
-            and known is not None
-            and not known.introduced(introduction.visitor)
-        )
-        if known is not None and not news:
+        held = self._held.setdefault(key, set())
+        known = self._records.get(key) if worker not in held else None  # it wants a newer one
+        held.add(worker)
+        if known is not None and known.introduced(introduction.visitor):
             self._tell(worker, messages.Record(key, known))
             return
         self._introductions[key] = introduction
