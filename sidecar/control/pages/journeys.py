@@ -12,9 +12,7 @@ from typing import Any, Literal, Protocol
 
 from sidecar.errors import SidecarError
 
-QuestionType = Literal[
-    "text", "email", "phone", "date", "number", "integer", "boolean", "choice"
-]  # fmt: skip
+QuestionType = Literal["text", "email", "phone", "date", "number", "integer", "boolean", "choice"]
 TicketCode = Literal["invalid", "expired", "used"]
 ConsentState = Literal["granted", "refused", "withdrawn", "none"]
 
@@ -75,7 +73,7 @@ class Interaction:
 
     `questions` are required, in order; `optional` may be declined. `who` says whose account it is,
     masked; `service` what asks. `return_to` comes out of the ticket: where a browser goes back to,
-    empty for other clients. `language` is the ticket's wish, or empty.
+    empty for other clients.
     """
 
     kind: Literal["consent", "profile"]
@@ -85,7 +83,6 @@ class Interaction:
     return_to: str = ""
     who: str = ""
     service: str = ""
-    language: str = ""
 
     def asked(self) -> tuple[Question, ...]:
         """All questions, in order."""
@@ -169,7 +166,8 @@ class PrivacyView:
 class Journeys(Protocol):
     """Customers' records, as the pages need them.
 
-    `languages` (BCP 47) is what the person reads, best first; it may be empty. Everything raises
+    `languages` (BCP 47) is what the person reads, best first; it may be empty. Who picks words by
+    it with `languages.words` picks the same ones to show and to put on a receipt. Everything raises
     StoreFailed where the records are out of reach: nothing has been changed then. What takes a
     `customer` raises CustomerGone.
     """
@@ -178,9 +176,8 @@ class Journeys(Protocol):
         """What a ticket asks; it stays good. Raises TicketRefused, also for `privacy` tickets."""
         ...
 
-    async def answer(self, ticket: str, answers: Answers, language: str) -> Completed:
-        """Stores the answers and uses the ticket up, both or neither. `language` is the one whose
-        words were read. Raises TicketRefused."""
+    async def answer(self, ticket: str, answers: Answers, languages: tuple[str, ...]) -> Completed:
+        """Stores the answers and uses the ticket up, both or neither. Raises TicketRefused."""
         ...
 
     async def enter(self, ticket: str) -> str:
@@ -189,7 +186,9 @@ class Journeys(Protocol):
 
     async def privacy(self, customer: str, languages: tuple[str, ...]) -> PrivacyView: ...
 
-    async def withdraw(self, customer: str, ref: str, binding: str, language: str) -> None:
+    async def withdraw(
+        self, customer: str, ref: str, binding: str, languages: tuple[str, ...]
+    ) -> None:
         """Withdraws what is granted; of what is not, nothing changes."""
         ...
 

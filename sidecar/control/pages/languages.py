@@ -108,7 +108,9 @@ class Catalogue:
 
     def moment(self, when: float) -> Markup:
         """To the minute, in UTC: the server knows no better."""
-        return self("moment", date=self.day(when), time=f"{datetime.fromtimestamp(when, UTC):%H:%M}")
+        return self(
+            "moment", date=self.day(when), time=f"{datetime.fromtimestamp(when, UTC):%H:%M}"
+        )
 
 
 @lru_cache(maxsize=1)
