@@ -1,4 +1,4 @@
-"""What a person submitted -> the JSON value that the question's type says, or what is wrong with it.
+"""What a person submitted -> the JSON value of the question's type, or what is wrong with it.
 
 Pure. An error is a key of the catalogues (`error.email`); nothing that was submitted is in it.
 """

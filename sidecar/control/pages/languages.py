@@ -70,7 +70,7 @@ def lookup(wanted: Iterable[str], available: Iterable[str]) -> str | None:
 
 
 def words(by_language: Mapping[str, T], wanted: Iterable[str]) -> tuple[str, T]:
-    """Of a document's words (not empty): those that fit best, else the first; with their language."""
+    """Of a document's words (not empty) those that fit best, else the first; their language."""
     found = lookup(wanted, by_language) or next(iter(by_language))
     return found, by_language[found]
 
@@ -88,6 +88,10 @@ class Catalogue:
 
     def __call__(self, key: str, **values: Any) -> Markup:
         return Markup(escape(self._translations.gettext(key))).format(**values)  # noqa: S704 - ours
+
+    def plain(self, key: str, **values: Any) -> str:
+        """As text, for what is no page."""
+        return self._translations.gettext(key).format(**values)
 
     def count(self, key: str, n: int) -> Markup:
         """`key` in the plural form that the language has for `n`."""
