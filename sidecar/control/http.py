@@ -5,7 +5,7 @@ Shows no secret, and changes nothing but for a signed event of a transmitter tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,9 +15,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(
-    registry: CollectorRegistry, ready: Callable[[], bool], events: Handler | None = None
+    registry: CollectorRegistry,
+    ready: Callable[[], bool],
+    events: Handler | None = None,
+    pages: Iterable[web.RouteDef] = (),
 ) -> web.Application:
-    """`/healthz`, `/readyz`, `/metrics`; with `events`, `POST /ssf/events`."""
+    """`/healthz`, `/readyz`, `/metrics`; with `events`, `POST /ssf/events`; customers' `pages`."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -41,4 +44,5 @@ def application(
     )
     if events is not None:
         app.router.add_post("/ssf/events", events)
+    app.add_routes(pages)
     return app

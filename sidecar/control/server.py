@@ -32,6 +32,7 @@ from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.metrics import subject_metrics
 from sidecar.control.subjects.service import Subjects
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import lint
@@ -115,12 +116,16 @@ class ControlPlane:
         insecure_unauthenticated: bool = False,
         transmitters: Mapping[str, Transmitter] | None = None,
         fleet: FleetListener | None = None,
+        insecure_page_cookies: bool = False,
+        events: str = "",
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
         Without authentication only loopback is admitted, unless the insecure setting says so.
         `transmitters` may push security events; without any there is no endpoint for them. `fleet`
-        is where sidecars come that have to show whose they are.
+        is where sidecars come that have to show whose they are. `insecure_page_cookies`: customers'
+        pages are on plain HTTP, which is for development. `events` is where those of customers'
+        journeys go.
         """
         if not is_loopback(listen):
             if not insecure_unauthenticated:
@@ -131,7 +136,9 @@ class ControlPlane:
                 )
             _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
         try:
-            return await self._start(listen, http, store_url, transmitters or {}, fleet)
+            return await self._start(
+                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events
+            )
         except BaseException:
             await self.stop()
             raise
@@ -148,6 +155,8 @@ class ControlPlane:
         store_url: str,
         transmitters: Mapping[str, Transmitter],
         fleet: FleetListener | None,
+        insecure_page_cookies: bool,
+        events: str,
     ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
@@ -160,7 +169,13 @@ class ControlPlane:
         self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
         withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
         await withdrawer.load()
-        self._subjects = Subjects(store.engine, self._catalogue, self._clock)
+        self._subjects = Subjects(
+            store.engine,
+            self._catalogue,
+            self._clock,
+            sink=events,
+            source=f"urn:sidecar:control-plane:{self._log.id}",
+        )
         await self._subjects.start()
         self._open.push_async_callback(self._subjects.stop)
         admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
@@ -170,7 +185,8 @@ class ControlPlane:
         if not store.path:
             await self._follow_others(store_url, publisher, withdrawer, self._subjects)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
-        http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
+        pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
+        http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
         self._ready = True
         return Bound(grpc_bound, http_bound, fleet_bound)
 
@@ -255,11 +271,18 @@ class ControlPlane:
         self._open.push_async_callback(keys.close)
         return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock)
 
-    async def _serve_http(self, listen: str, receiver: Receiver | None) -> str:
+    async def _serve_http(
+        self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
+    ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
+        if self._subjects is not None:
+            registry.register(subject_metrics(self._subjects))
         runner = web.AppRunner(
             http.application(
-                registry, lambda: self._ready, receiver.handle if receiver is not None else None
+                registry,
+                lambda: self._ready,
+                receiver.handle if receiver is not None else None,
+                pages,
             ),
             access_log=None,
             handle_signals=False,

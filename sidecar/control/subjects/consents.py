@@ -67,36 +67,7 @@ class Consents(Keeping):
         secret = await self.secret(RECEIPTS)
         async with self._changing() as change:
             row = await change.survivor(customer)
-            c = consents.c
-            made = select(func.count()).where(c.customer == row.customer)
-            if (await change.connection.execute(made)).scalar_one() >= MOST_DECISIONS:
-                raise NotStored(f"a customer has at most {MOST_DECISIONS} decisions")
-            # Those of whom was merged into this customer as well: it is one person who decides.
-            await change.connection.execute(
-                update(consents)
-                .where(
-                    c.customer.in_(family(row.customer)), c.latest,
-                    c.purpose == decision.purpose, c.binding == decision.binding,
-                )
-                .values(latest=False)
-            )  # fmt: skip
-            id_ = new_id("cns")
-            await change.connection.execute(
-                insert(consents).values(
-                    id=id_, customer=row.customer, number=await change.number(), latest=True,
-                    purpose=decision.purpose, version=decision.version, binding=decision.binding,
-                    state=decision.state, at=change.now, language=decision.language,
-                    expires=decision.expires, max_uses=decision.max_uses, used=0,
-                    via=decision.via, by=decision.by,
-                )
-            )  # fmt: skip
-            receipt = await _receipt(change, row.customer, id_, decision, secret)
-            change.event(
-                row.customer, f"sidecar.consent.{decision.state}",
-                {"purpose": decision.purpose, "version": decision.version,
-                 "bound": bool(decision.binding), "receipt": receipt.id, "via": decision.via},
-            )  # fmt: skip
-            return receipt
+            return await decide(change, row.customer, decision, secret)
 
     async def spend(self, customer: str, purpose: str, binding: str, use: str) -> Spent:
         """Counts one use; the same `use` again counts nothing. `missing`: nothing was granted, or
@@ -150,6 +121,41 @@ class Consents(Keeping):
                 Receipt(row.id, row.customer, row.number, row.consent, row.at, row.jws)
                 for row in rows
             ]
+
+
+async def decide(change: Change, customer: str, decision: Decision, secret: bytes) -> Receipt:
+    """The customer's row is locked. Raises NotStored."""
+    _check(decision)
+    c = consents.c
+    made = select(func.count()).where(c.customer == customer)
+    if (await change.connection.execute(made)).scalar_one() >= MOST_DECISIONS:
+        raise NotStored(f"a customer has at most {MOST_DECISIONS} decisions")
+    # Those of whom was merged into this customer as well: it is one person who decides.
+    await change.connection.execute(
+        update(consents)
+        .where(
+            c.customer.in_(family(customer)), c.latest,
+            c.purpose == decision.purpose, c.binding == decision.binding,
+        )
+        .values(latest=False)
+    )  # fmt: skip
+    id_ = new_id("cns")
+    await change.connection.execute(
+        insert(consents).values(
+            id=id_, customer=customer, number=await change.number(), latest=True,
+            purpose=decision.purpose, version=decision.version, binding=decision.binding,
+            state=decision.state, at=change.now, language=decision.language,
+            expires=decision.expires, max_uses=decision.max_uses, used=0,
+            via=decision.via, by=decision.by,
+        )
+    )  # fmt: skip
+    receipt = await _receipt(change, customer, id_, decision, secret)
+    change.event(
+        customer, f"sidecar.consent.{decision.state}",
+        {"purpose": decision.purpose, "version": decision.version,
+         "bound": bool(decision.binding), "receipt": receipt.id, "via": decision.via},
+    )  # fmt: skip
+    return receipt
 
 
 async def _receipt(

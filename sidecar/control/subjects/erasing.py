@@ -29,7 +29,7 @@ from sidecar.control.subjects.transactions import Change, NoCustomer
 # Of these the customer's rows are all there is; the others are looked at one by one.
 _OWN: Final = (
     schema.remembered, schema.attributes, schema.consents, schema.uses, schema.receipts,
-    schema.reads,
+    schema.reads, schema.challenges,
 )  # fmt: skip
 
 

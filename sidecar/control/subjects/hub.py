@@ -55,6 +55,9 @@ class Customers(Protocol):
     async def raise_risk(
         self, customer: str, points: float, half_life: float, signal: str
     ) -> Risk: ...
+    async def issued(
+        self, customer: str, kind: str, ticket: str, expires: float, data: Mapping[str, Any]
+    ) -> None: ...
     async def report(self, customer: str, type_: str, data: Mapping[str, Any]) -> None: ...
 
 
@@ -325,7 +328,12 @@ class Hub:
             "at": event.time_ms / 1000,
         }
         try:
-            await self._store.report(event.customer, kind, data)
+            ticket, expires = data.get("ticket"), data.get("expires")
+            if isinstance(ticket, str) and isinstance(expires, int | float):
+                challenge = str(data.get("kind", ""))
+                await self._store.issued(event.customer, challenge, ticket, expires, data)
+            else:
+                await self._store.report(event.customer, kind, data)
         except NotStored as error:
             _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
         self._remember(event.id)

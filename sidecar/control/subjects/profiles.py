@@ -77,13 +77,9 @@ class Profiles(Transactions):
             return risk
 
     async def _mark(self, customer: str, names: Iterable[str], column: str) -> None:
-        wanted = many("names", names, MOST_ATTRIBUTES)
         async with self._changing() as change:
             row = await change.survivor(customer)
-            if not wanted:
-                return
-            await _upsert(change, row.customer, {name: {column: change.now} for name in wanted})
-            change.event(row.customer, f"sidecar.profile.{column}", {"names": wanted})
+            await mark(change, row.customer, names, column)
 
 
 def offered(values: Mapping[str, Offered], record: Record, now: float) -> dict[str, Offered]:
@@ -118,6 +114,14 @@ async def write(change: Change, customer: str, values: Mapping[str, Offered]) ->
     await _upsert(change, customer, rows)
     sources = {name: each.source for name, each in sorted(values.items())}
     change.event(customer, "sidecar.profile.set", {"sources": sources})
+
+
+async def mark(change: Change, customer: str, names: Iterable[str], column: str) -> None:
+    """`declined` or `asked`, now. The customer's row is locked. Raises NotStored."""
+    wanted = many("names", names, MOST_ATTRIBUTES)
+    if wanted:
+        await _upsert(change, customer, {name: {column: change.now} for name in wanted})
+        change.event(customer, f"sidecar.profile.{column}", {"names": wanted})
 
 
 async def _upsert(change: Change, customer: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,9 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.pages.site import routes
+from sidecar.control.subjects.asking import Asking
+from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.errors import StoreFailed
@@ -28,16 +32,33 @@ class Subjects:
     """One per control plane. `start` once, `stop` once."""
 
     def __init__(
-        self, engine: AsyncEngine, catalogue: Catalogue, clock: Callable[[], float]
+        self,
+        engine: AsyncEngine,
+        catalogue: Catalogue,
+        clock: Callable[[], float],
+        *,
+        sink: str = "",
+        source: str = "",
     ) -> None:
+        """`sink` is where events go (`delivery`); empty: nowhere. `source` is whose they are."""
         self.store = SubjectStore(engine, clock)
         self.stages: Counter[tuple[str, str]] = Counter()
         """How far people came, by kind of challenge and stage."""
+        self.delivery = Delivery(self.store, engine, sink, source, clock) if sink else None
+        """What brings events to other systems, if anything does."""
         self._catalogue = catalogue
         self._clock = clock
         self._hub: Hub | None = None
         self._marker: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    async def pages(self, *, insecure_cookies: bool) -> list[web.RouteDef]:
+        """What customers see, for the HTTP side. Raises StoreFailed."""
+        asking = Asking(
+            self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock
+        )
+        secret = await self.store.secret("pages")
+        return routes(asking, secret, self._clock, insecure_cookies=insecure_cookies)
 
     @property
     def hub(self) -> Hub:
@@ -56,6 +77,8 @@ class Subjects:
             asyncio.create_task(self._every(WRITE_READS, self._write_reads)),
             asyncio.create_task(self._every(EXPIRE, self._expire)),
         ]
+        if self.delivery is not None:
+            self._tasks.append(asyncio.create_task(self.delivery.run()))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -93,3 +116,5 @@ class Subjects:
 
     async def _expire(self) -> None:
         await self.store.expire(self._clock())
+        for kind in await self.store.abandoned():
+            self.stages[kind, "abandoned"] += 1

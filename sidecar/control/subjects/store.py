@@ -8,7 +8,7 @@ StoreFailed when the database does not do its part, and NotStored for what canno
 from __future__ import annotations
 
 from sidecar.control.subjects.batches import Batches
-from sidecar.control.subjects.consents import Consents
+from sidecar.control.subjects.completing import Completing
 from sidecar.control.subjects.events import Events
 from sidecar.control.subjects.profiles import Profiles
 from sidecar.control.subjects.resolving import Resolving
@@ -16,7 +16,7 @@ from sidecar.control.subjects.retention import Retention
 from sidecar.control.subjects.undoing import Undoing
 
 
-class SubjectStore(Batches, Resolving, Profiles, Consents, Events, Undoing, Retention):
+class SubjectStore(Batches, Resolving, Profiles, Completing, Events, Undoing, Retention):
     """`SubjectStore(store.engine, clock)`; the Store closes it. What each part does is said there.
 
     `changed`, once set, is called after each commit with the ids of the customers it changed.
