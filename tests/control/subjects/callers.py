@@ -37,9 +37,7 @@ def caller(
     attributes: Mapping[str, Offered] | None = None,
 ) -> Introduction:
     primary = sub(primary) if isinstance(primary, str) else primary
-    return Introduction(
-        pool, primary, others, remembered, visitor, merge, dict(attributes or {})
-    )
+    return Introduction(pool, primary, others, remembered, visitor, merge, dict(attributes or {}))
 
 
 def guest(visitor: str, pool: str = "shop") -> Introduction:
