@@ -71,6 +71,7 @@ def test_what_is_not_ours_is_refused() -> None:
     for each in bad:
         with pytest.raises(ReceiptRefused):
             verify(each, jwks)
-    for keys in ({"keys": []}, {}, {"keys": [{"kid": "?"}]}):
+    unusable: list[dict[str, Any]] = [{"keys": []}, {}, {"keys": [{"kid": "?"}]}]
+    for keys in unusable:
         with pytest.raises(ReceiptRefused):
             verify(good, keys)
