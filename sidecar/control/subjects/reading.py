@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    case,
     cast,
     literal,
     null,
@@ -73,7 +74,7 @@ def _record_query() -> Any:
     return union_all(
         _part(
             "subject", a=s.pool, b=s.segments, w=s.created, x=s.risk_points, y=s.risk_at,
-            z=s.risk_half_life, n=s.version, o=cast(s.anonymous, BigInteger),
+            z=s.risk_half_life, n=s.version, o=case((s.anonymous, 1), else_=0),
         ).where(s.customer == _WHO, s.survivor == _WHO),
         _part("identifier", a=i.type, b=i.issuer, c=i.value, x=i.at).where(i.holder == _WHO),
         _part("remembered", a=r.type, b=r.issuer, c=r.value, x=r.at).where(r.customer.in_(members)),
