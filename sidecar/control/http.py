@@ -1,11 +1,12 @@
-"""The control plane's HTTP side: alive, ready, metrics; and where security events are pushed to.
+"""The control plane's HTTP side: alive, ready, metrics; where security events are pushed to; and
+the pages that customers see, which guard themselves.
 
 Shows no secret, and changes nothing but for a signed event of a transmitter that is allow-listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,9 +16,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(
-    registry: CollectorRegistry, ready: Callable[[], bool], events: Handler | None = None
+    registry: CollectorRegistry,
+    ready: Callable[[], bool],
+    events: Handler | None = None,
+    pages: Iterable[web.AbstractRouteDef] = (),
 ) -> web.Application:
-    """`/healthz`, `/readyz`, `/metrics`; with `events`, `POST /ssf/events`."""
+    """`/healthz`, `/readyz`, `/metrics`; `POST /ssf/events` with `events`; customers' `pages`."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -41,4 +45,5 @@ def application(
     )
     if events is not None:
         app.router.add_post("/ssf/events", events)
+    app.add_routes(pages)
     return app
