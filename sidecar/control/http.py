@@ -1,4 +1,5 @@
-"""The control plane's HTTP side: alive, ready, metrics; and where security events are pushed to.
+"""The control plane's HTTP side: alive, ready, metrics; where security events are pushed to; and
+the pages that customers see, which guard themselves.
 
 Shows no secret, and changes nothing but for a signed event of a transmitter that is allow-listed.
 """
@@ -18,9 +19,9 @@ def application(
     registry: CollectorRegistry,
     ready: Callable[[], bool],
     events: Handler | None = None,
-    pages: Iterable[web.RouteDef] = (),
+    pages: Iterable[web.AbstractRouteDef] = (),
 ) -> web.Application:
-    """`/healthz`, `/readyz`, `/metrics`; with `events`, `POST /ssf/events`; customers' `pages`."""
+    """`/healthz`, `/readyz`, `/metrics`; `POST /ssf/events` with `events`; customers' `pages`."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

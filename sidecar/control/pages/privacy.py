@@ -1,4 +1,4 @@
-"""`/privacy`: what is known of a person, what they agreed to, and that both end when they say so."""
+"""`/privacy`: what is known of a person, what they agreed to, and both end when they say so."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Privacy:
         return response
 
     async def withdraw(self, request: web.Request) -> web.Response:
-        """POST `ref`, `binding`: as easy as to agree, so nothing is asked again (GDPR art. 7(3))."""
+        """POST `ref`, `binding`: as easy as to agree, so nothing is asked (GDPR article 7(3))."""
         customer, fields = await self._form(request)
         languages = wished(request, fields.get("lang", ""))
         await self._journeys.withdraw(

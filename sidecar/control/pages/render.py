@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -56,6 +57,16 @@ def readable(value: Any) -> Any:
     return value
 
 
+def isolated(text: str) -> Markup:
+    """Text that goes into a sentence of ours without touching its direction."""
+    return Markup("<bdi>{}</bdi>").format(readable(text))
+
+
+def instant(when: float) -> str:
+    """For `<time datetime>`."""
+    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def shown(value: Any, catalogue: Catalogue) -> str:
     """A JSON value for people, exact."""
     if isinstance(value, bool):
@@ -86,6 +97,8 @@ def _environment() -> Environment:
     )
     environment.filters["shown"] = shown
     environment.globals["autocomplete"] = autocomplete
+    environment.globals["bdi"] = isolated
+    environment.globals["iso"] = instant
     environment.globals["style_version"] = STYLE_VERSION
     return environment
 

@@ -1,4 +1,4 @@
-"""The pages under their addresses; and every answer of theirs, a refusal or a defect as well, in the
+"""The pages under their addresses; and every answer of theirs, refusals and defects as well, in the
 form its client understands and under the same headers."""
 
 from __future__ import annotations
