@@ -256,7 +256,14 @@ class Bindings:
         if found is None:
             self.want_subject()
             return None
-        return (found.customer, found) if isinstance(found, Subject) else ("", None)
+        if isinstance(found, Subject):
+            return found.customer, found
+        self.unavailable = self.unavailable or found.reason
+        return "", None
+
+    def in_the_dark(self) -> bool:
+        """Whether what is missing cannot be had, so that there is nothing to wait for."""
+        return bool(self.unavailable) and not self.wants and self.unfit is None
 
     def held_until(self) -> float:
         """Until when the consents that were looked at hold."""

@@ -130,7 +130,7 @@ class Customers:
         self._by_key: dict[str, tuple[str, str]] = {}
         self._asking = 0
         self._spending: dict[str, asyncio.Future[Spending]] = {}
-        self._lost: float | None = 0.0  # nobody was ever there to be asked
+        self._lost: float | None = clock()  # nobody was there to be asked yet
         self._events: deque[Event] = deque()
 
     def __len__(self) -> int:
@@ -161,6 +161,13 @@ class Customers:
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
         if met is None or met.answered is None:
+            if self._lost is not None and self._clock() - self._lost > self._answer:
+                self.outcomes["dark"] += 1
+                if met is None:
+                    met = _Met(key_of(identity), introduction)
+                    self._put(name, met)
+                met.unknown_until, met.why = self._soon(), UNAVAILABLE
+                return
             if self._asking >= ASKED:
                 self.outcomes["crowded"] += 1
                 self._put(name, _Met(key_of(identity), introduction, None, self._soon(), CROWDED))

@@ -189,7 +189,7 @@ def test_a_permit_lasts_no_longer_than_the_consent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "seconds"), [("/stats", 10.0), ("/open", 10.0), ("/patient", 60.0)]
+    ("path", "seconds"), [("/stats", 10.0), ("/patient", 60.0)]
 )
 def test_a_record_is_believed_for_as_long_as_the_rule_says(path: str, seconds: float) -> None:
     more = """
