@@ -133,7 +133,10 @@ class Journeys:
             kind=plan.kind,
             customer=customer,
             purposes=tuple(asked),
-            attributes=tuple([journey.attribute(name).ref for name in plan.profile]),
+            # One thing at a time: who refuses to agree is asked to tell nothing.
+            attributes=tuple([journey.attribute(name).ref for name in plan.profile])
+            if plan.kind == "profile"
+            else (),
             back=place_of(request) if is_browser(request) else "",
             decision=decision_id,
             service=snapshot.service.name,

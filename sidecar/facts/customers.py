@@ -131,6 +131,7 @@ class Customers:
         self._asking = 0
         self._spending: dict[str, asyncio.Future[Spending]] = {}
         self._lost: float | None = clock()  # nobody was there to be asked yet
+        self._away = False
         self._events: deque[Event] = deque()
 
     def __len__(self) -> int:
@@ -161,7 +162,7 @@ class Customers:
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
         if met is None or met.answered is None:
-            if self._lost is not None and self._clock() - self._lost > self._answer:
+            if self._dark():
                 self.outcomes["dark"] += 1
                 if met is None:
                     met = _Met(key_of(identity), introduction)
@@ -267,6 +268,7 @@ class Customers:
 
     def connected(self) -> None:
         """Somebody can be asked, and what is held is current."""
+        self._away = False
         if self._lost is not None:
             self._lost = None
             self.lost_or_found()
@@ -276,6 +278,10 @@ class Customers:
         if self._lost is None:
             self._lost = since
             self.lost_or_found()
+
+    def away(self) -> None:
+        """Nobody answered an attempt to connect: there is no use in waiting for the next one."""
+        self._away = True
 
     def again(self) -> None:
         """The link stands anew: say once more what was not answered."""
@@ -313,6 +319,11 @@ class Customers:
         if met.answered is waiting:
             met.unknown_until, met.why = self._soon(), UNAVAILABLE
             self._answered(met, "silent")
+
+    def _dark(self) -> bool:
+        """Whether nobody can be asked, nor will in a moment."""
+        lost = self._lost
+        return lost is not None and (self._away or self._clock() - lost > self._answer)
 
     def _soon(self) -> float:
         return self._clock() + UNKNOWN_FOR

@@ -99,9 +99,11 @@ class CustomerKeys(msgspec.Struct, tag=True, frozen=True):
 
 
 class CustomersLost(msgspec.Struct, tag=True, frozen=True):
-    """Since when nobody can be asked about customers; None: somebody can."""
+    """Since when nobody can be asked about customers; None: somebody can. `away`: nor will anybody
+    in a moment."""
 
     since: float | None
+    away: bool = False
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True):

@@ -54,11 +54,13 @@ def hear(customers: Customers, message: messages.AboutCustomers) -> None:
             customers.taken(ids)
         case messages.CustomerKeys(visitor, ticket):
             customers.keys(visitor, ticket)
-        case messages.CustomersLost(since):
+        case messages.CustomersLost(since, away):
             if since is None:
                 customers.connected()
             else:
                 customers.disconnected(since)
+            if away:
+                customers.away()
 
 
 class SharedCustomers:
@@ -75,6 +77,7 @@ class SharedCustomers:
         self._events: dict[str, tuple[int, Event]] = {}
         self._keys = messages.CustomerKeys(b"", b"")
         self._lost: float | None = 0.0
+        self._away = False
 
     # What workers say.
 
@@ -98,7 +101,7 @@ class SharedCustomers:
     def welcome(self, worker: int) -> None:
         """One more has begun: all that is known, before anything is decided there."""
         self._tell(worker, self._keys)
-        self._tell(worker, messages.CustomersLost(self._lost))
+        self._tell(worker, messages.CustomersLost(self._lost, self._away))
 
     def gone(self, worker: int) -> None:
         """One has ended, and holds nothing any more."""
@@ -169,10 +172,17 @@ class SharedCustomers:
             self._tell(worker, self._keys)
 
     def connected(self) -> None:
+        self._away = False
         self._now(None)
 
     def disconnected(self, since: float) -> None:
         self._now(since)
+
+    def away(self) -> None:
+        if not self._away:
+            self._away = True
+            for worker in self._workers:
+                self._tell(worker, messages.CustomersLost(self._lost, True))
 
     def again(self) -> None:
         for key, introduction in self._introductions.items():
