@@ -39,9 +39,10 @@ from sidecar.decide import lint
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.signing import is_loopback, public_key_pem
-from sidecar.wire import admin_pb2, convert, discovery_pb2
+from sidecar.wire import admin_pb2, convert, discovery_pb2, subject_pb2
 from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
 from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
+from sidecar.wire.subject_pb2_grpc import add_SubjectsServicer_to_server
 
 MAX_STREAMS: Final = 20_000
 GRACE: Final = 2.0  # seconds that calls under way get when it stops
@@ -60,7 +61,7 @@ _OPTIONS: Final = (
 MAX_AGE: Final = 3600.0  # seconds, give or take a tenth, of a sidecar's connection
 _SERVICES: Final = tuple(
     service.full_name
-    for file in (discovery_pb2, admin_pb2)
+    for file in (discovery_pb2, admin_pb2, subject_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 _log = logging.getLogger(__name__)
@@ -214,6 +215,8 @@ class ControlPlane:
         server = aio.server(options=_OPTIONS)
         add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
+        if self._subjects is not None:
+            add_SubjectsServicer_to_server(self._subjects.admin(), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", *_SERVICES):

@@ -34,7 +34,13 @@ from sidecar.control.subjects.records import SUBJECT, VISITOR, Consent, Offered,
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.control.subjects.transactions import NoCustomer
 from sidecar.decide.compile_journey import ref_of
-from sidecar.decide.documents import PLATFORM, ConsentPurpose, ProfileAttribute, seconds
+from sidecar.decide.documents import (
+    PLATFORM,
+    ConsentPurpose,
+    IdentityPolicy,
+    ProfileAttribute,
+    seconds,
+)
 from sidecar.decide.profiling import Told, by_the_way, required
 from sidecar.errors import SealBroken
 from sidecar.facts import tickets
@@ -102,9 +108,8 @@ class Asking:
                 agreed = answers.consents[each.purpose]
                 decisions.append(self._decision(purpose, "granted" if agreed else "refused"))
         asked, by = self._questions(opened, record)
-        attributes = self._attributes(opened.namespace)
         values = {
-            ref: self._told(attributes[ref], answers.values[ref])
+            ref: Offered(answers.values[ref], _TOLD, self.keep(ref))
             for ref in (*asked, *([by] if by is not None else []))
             if ref in answers.values
         }
@@ -210,6 +215,27 @@ class Asking:
         except NoCustomer:
             raise CustomerGone("there is no such customer") from None
 
+    # For whoever acts for a customer.
+
+    def purpose(self, ref: str) -> ConsentPurpose | None:
+        """The document that is published by this name."""
+        return self._purposes(_of(ref)).get(ref)
+
+    def identity(self, pool: str) -> IdentityPolicy | None:
+        """The document whose pool it is."""
+        for document in self._catalogue.documents(_of(pool)):
+            spec = document.spec
+            if isinstance(spec, IdentityPolicy) and f"{document.namespace}/{document.name}" == pool:
+                return spec
+        return None
+
+    def keep(self, ref: str) -> float | None:
+        """Until when a value that is told now may be kept; None: for ever."""
+        spec = self._attributes(_of(ref)).get(ref)
+        if spec is None or spec.retention is None:
+            return None
+        return self._clock() + seconds(spec.retention)
+
     # Within.
 
     async def _open(self, ticket: str, kinds: tuple[str, ...]) -> tickets.Opened:
@@ -314,10 +340,6 @@ class Asking:
         )
         asked = required(opened.contents.attributes, attributes, told)
         return asked, by_the_way(attributes, told, self._clock(), asked)
-
-    def _told(self, spec: ProfileAttribute, value: Any) -> Offered:
-        keep = None if spec.retention is None else self._clock() + seconds(spec.retention)
-        return Offered(value, _TOLD, keep)
 
     def _states(
         self, record: Record, namespaces: list[str], languages: Languages

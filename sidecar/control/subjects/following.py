@@ -6,6 +6,7 @@ One unanswered push, as of any type; changes made meanwhile are one. No I/O.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from sidecar.control.catalogue import Target
@@ -105,6 +106,17 @@ class Following:
             resource is None or again or self._versions.get(key) != resource.version
         ):
             self._waiting[key] = resource
+
+    def rid_of(self, customers: Iterable[str]) -> bool:
+        """Whether the sidecar has confirmed that it holds nothing of these."""
+        return (
+            not any(each in self._keys for each in customers)
+            and self._sent is None
+            and not self._removing()
+        )
+
+    def _removing(self) -> bool:
+        return any(each is None for each in self._waiting.values())
 
     def say(self, message: FromControl) -> None:
         """Something beside pushes. Beyond the bound it is lost: who waits for it asks again."""

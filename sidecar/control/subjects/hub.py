@@ -18,6 +18,7 @@ from sidecar.control.catalogue import Catalogue, Target
 from sidecar.control.session import Session
 from sidecar.control.subjects import messages
 from sidecar.control.subjects.consents import Spent
+from sidecar.control.subjects.erasing import Erasure
 from sidecar.control.subjects.following import Following
 from sidecar.control.subjects.records import Introduction, NotStored, Record, Risk
 from sidecar.decide.journey_view import View, view
@@ -129,6 +130,31 @@ class Hub:
         wanted = [each for each in customers if each in self._followers]
         for start in range(0, len(wanted), BATCH):
             self._spawn(self._push(wanted[start : start + BATCH]))
+
+    async def erased_everywhere(
+        self, erase: Callable[[], Coroutine[Any, Any, Erasure]], within: float
+    ) -> tuple[Erasure, int, int]:
+        """Erase, and wait until the sidecars that held a record of it have said that they do not
+        any more: how many held one, and how many have said so within that many seconds."""
+        before = {customer: set(sessions) for customer, sessions in self._followers.items()}
+        erasure = await erase()
+        holders = {each for customer in erasure.customers for each in before.get(customer, ())}
+        waiting = set(holders)
+        try:
+            async with asyncio.timeout(within):
+                while waiting:
+                    waiting = {
+                        each
+                        for each in waiting
+                        if not each.ended
+                        and each.following is not None
+                        and not each.following.rid_of(erasure.customers)
+                    }
+                    if waiting:
+                        await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        return erasure, len(holders), len(holders) - len(waiting)
 
     async def close(self) -> None:
         for task in list(self._tasks):

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.pages.site import routes
+from sidecar.control.subjects.admin import Admin
 from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
@@ -54,11 +55,17 @@ class Subjects:
 
     async def pages(self, *, insecure_cookies: bool) -> list[web.RouteDef]:
         """What customers see, for the HTTP side. Raises StoreFailed."""
-        asking = Asking(
-            self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock
-        )
         secret = await self.store.secret("pages")
-        return routes(asking, secret, self._clock, insecure_cookies=insecure_cookies)
+        return routes(self.asking, secret, self._clock, insecure_cookies=insecure_cookies)
+
+    @property
+    def asking(self) -> Asking:
+        """What pages and people ask of it."""
+        return Asking(self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock)
+
+    def admin(self) -> Admin:
+        """The Subjects service."""
+        return Admin(self.store, self.hub, self.asking, self._clock)
 
     @property
     def hub(self) -> Hub:
