@@ -43,7 +43,6 @@ HOT = (
     "sidecar/decide/credentials.py",
     "sidecar/decide/cache.py",
     "sidecar/decide/evaluate.py",
-    "sidecar/decide/journey.py",
     "sidecar/decide/privacy.py",
     "sidecar/decide/obligations.py",
     "sidecar/decide/step_up.py",
