@@ -79,7 +79,8 @@ def _record_query() -> Any:
         _part("identifier", a=i.type, b=i.issuer, c=i.value, x=i.at).where(i.holder == _WHO),
         _part("remembered", a=r.type, b=r.issuer, c=r.value, x=r.at).where(r.customer.in_(members)),
         _part("attribute", a=t.name, b=t.source, c=t.value, w=t.at, x=t.expires, y=t.declined,
-              z=t.asked).where(t.customer.in_(members)),
+              z=t.asked, o=case((s.anonymous, 1), else_=0))
+        .where(t.customer == s.customer, s.survivor == _WHO),
         _part(
             "consent", a=c.purpose, b=c.binding, c=c.state, d=c.language, e=c.id, x=c.at,
             y=c.expires, l=c.number, m=c.max_uses, n=c.used, o=c.version,
@@ -131,12 +132,15 @@ def _identifiers(rows: list[Any]) -> tuple[Identifier, ...]:
 def _attributes(
     rows: list[Any], now: float
 ) -> tuple[tuple[Attribute, ...], dict[str, float], dict[str, float]]:
-    """Of a family the newest value counts, were it one that may not be kept any longer."""
+    """Of a family the newest value counts, were it one that may not be kept any longer; a visitor's
+    only where the person never said one, for cookies can be planted."""
     newest: dict[str, Any] = {}
     declined: dict[str, float] = {}
     asked: dict[str, float] = {}
     for row in rows:
-        if row.c is not None and (row.a not in newest or row.w > newest[row.a].w):
+        if row.c is not None and (
+            row.a not in newest or (-row.o, row.w) > (-newest[row.a].o, newest[row.a].w)
+        ):
             newest[row.a] = row
         if row.y is not None:
             declined[row.a] = max(row.y, declined.get(row.a, row.y))

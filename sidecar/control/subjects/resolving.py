@@ -19,12 +19,14 @@ from sidecar.control.subjects.linking import Plan, Step, link
 from sidecar.control.subjects.profiles import offered, write
 from sidecar.control.subjects.reads import Reads
 from sidecar.control.subjects.records import (
+    VISITOR,
     Identifier,
     Introduction,
     Record,
     Risk,
     check,
     new_id,
+    recognised,
     to_json,
 )
 from sidecar.control.subjects.schema import (
@@ -45,12 +47,16 @@ class Resolving(Reads):
     """Who callers are."""
 
     async def resolve(self, introduction: Introduction, reader: str) -> Record:
-        """The customer, linked or made where that is needed. Raises NotStored, StoreFailed."""
+        """The customer, linked or made where that is needed. An anonymous caller whose cookie is of
+        somebody who logged in is recognised and told nothing of them (`records.recognised`).
+        Raises NotStored, StoreFailed."""
         check(introduction)
         record = await self._known(introduction)
         if record is None:
             record = await self._link(introduction)
         await self._looked(record.customer, reader, "resolve")
+        if introduction.anonymous and not record.anonymous:
+            return recognised(record, introduction.primary)
         return record
 
     async def find(self, pool: str, identifier: Identifier) -> str | None:
@@ -82,7 +88,12 @@ class Resolving(Reads):
             customer = found.get(introduction.primary)
             if customer is None:
                 return None
-            plain = len(found) == len(wanted) and len(set(found.values())) == 1
+            missing = [
+                each
+                for each in wanted
+                if each not in found and (each.type != VISITOR or introduction.merge_visitor)
+            ]
+            plain = not missing and len(set(found.values())) == 1
             if not plain and (await _plan(connection, introduction, found)).steps:
                 return None
             now = self._clock()
@@ -224,16 +235,19 @@ async def _merge(change: Change, winner: str, loser: str) -> Mapping[str, Any]:
 
 
 async def _supersede(change: Change, winner: str) -> list[str]:
-    """Of two decisions about the same the later one is in force: the ids of the earlier."""
+    """Of two decisions about the same the later one is in force, but a visitor's is not over that
+    of a person, who may have been handed the visitor's cookie: the ids of the others."""
     c = consents.c
-    rows = await change.connection.execute(
-        select(c.id, c.purpose, c.binding)
-        .where(c.customer.in_(reading.family(winner)), c.latest)
-        .order_by(c.number.desc())
-    )
+    rows = (
+        await change.connection.execute(
+            select(c.id, c.purpose, c.binding, c.number, subjects.c.anonymous)
+            .join(subjects, subjects.c.customer == c.customer)
+            .where(subjects.c.survivor == winner, c.latest)
+        )
+    ).all()
     seen: set[tuple[str, str]] = set()
     earlier: list[str] = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row.anonymous, -row.number)):
         if (row.purpose, row.binding) in seen:
             earlier.append(row.id)
         seen.add((row.purpose, row.binding))

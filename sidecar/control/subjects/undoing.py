@@ -79,7 +79,7 @@ async def _detach(change: Change, survivor: str, row: Any) -> None:
     )
     if gone.first() is None:
         raise NotStored("the customer does not have this identifier any more")
-    await _separate(change, survivor, [row.key])
+    await _separate(change, row.customer, [row.key])
     await _logged_in(change, survivor)
 
 
