@@ -40,6 +40,7 @@ from sidecar.control.subjects.schema import (
 from sidecar.control.subjects.transactions import Change, NoCustomer
 from sidecar.errors import StoreFailed
 
+MERGED: Final = 1e12  # seen so late: who was merged is not looked for among visitors unseen
 MOST_DEVICES: Final = 64  # remembered identifiers of one customer; the oldest are let go
 
 
@@ -215,7 +216,9 @@ async def _merge(change: Change, winner: str, loser: str) -> Mapping[str, Any]:
     rows = {row.customer: row for row in await change.lock([winner, loser])}
     one, other = rows[winner], rows[loser]
     await run(update(subjects).where(subjects.c.survivor == loser).values(survivor=winner))
-    await run(update(subjects).where(subjects.c.customer == loser).values(merged_into=winner))
+    await run(
+        update(subjects).where(subjects.c.customer == loser).values(merged_into=winner, seen=MERGED)
+    )
     await run(update(identifiers).where(identifiers.c.holder == loser).values(holder=winner))
     segments = set(json.loads(one.segments))
     added = set(json.loads(other.segments)) - segments
