@@ -130,8 +130,8 @@ class Erasing(Reads, Keeping):
 async def forget(
     change: Change, survivor: str, by: str, secret: bytes | None, salt: bytes
 ) -> Erasure:
-    """In a transaction that holds the customer's lock. Without `secret` there is no certificate, and
-    nothing at all once every cache has heard of it."""
+    """In a transaction that holds the customer's lock. Without `secret` there is no certificate,
+    and nothing at all once every cache has heard of it."""
     run = change.connection.execute
     i, o = schema.identifiers.c, schema.outbox.c
     members: list[str] = sorted((await run(family(survivor))).scalars())
