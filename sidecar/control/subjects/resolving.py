@@ -1,6 +1,6 @@
 """From a verified caller to the customer's record; on the way, what is new of them is written.
 
-A caller of whom all is known costs two queries and no lock. Else the same questions are asked again
+A caller of whom all is known costs one query and no lock. Else the same questions are asked again
 where nobody else links in this pool, and what `linking` says is done.
 """
 
@@ -85,9 +85,9 @@ class Resolving(Reads):
         """None: something may be new."""
         wanted = introduction.joining
         async with self._reading() as connection:
-            found = await reading.found(connection, introduction.pool, wanted)
-            customer = found.get(introduction.primary)
-            if customer is None:
+            now = self._clock()
+            found, record = await reading.known(connection, introduction.pool, wanted, now)
+            if record is None or _news(introduction, record, now):
                 return None
             missing = [
                 each
@@ -96,10 +96,6 @@ class Resolving(Reads):
             ]
             plain = not missing and len(set(found.values())) == 1
             if not plain and (await _plan(connection, introduction, found)).steps:
-                return None
-            now = self._clock()
-            record = await reading.read(connection, customer, now)
-            if record is None or _news(introduction, record, now):
                 return None
             return record
 
