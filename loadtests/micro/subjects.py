@@ -2,8 +2,8 @@
 
 Fills a store (SQLite) with 1,000,000 customers, or 50,000 with `--quick`, and resolves some of them
 at random, one after the other, as sidecars do on first need. Prints the times and exits 1 if the
-p99 of the quietest round is 10 ms or more: wall-clock times, for a sidecar waits for them, so others
-on the machine are in them; the CPU time of this process, all its threads, is what the store costs.
+p99 of the quietest round is 10 ms or more: wall-clock times, for a sidecar waits for them, so who
+else uses the machine is in them; the CPU time of this process is what the store itself costs.
 """
 
 from __future__ import annotations
