@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 
 from sidecar.control.subjects import receipts as signed
 from sidecar.control.subjects.keeping import RECEIPTS, Keeping
@@ -31,6 +31,7 @@ from sidecar.control.subjects.schema import consents, receipts, uses
 from sidecar.control.subjects.transactions import Change, NoCustomer
 
 MOST_DECISIONS: Final = 10_000  # of one customer that are kept
+SHOWN: Final = 30 * 86_400.0  # seconds that a bound one which was used up still says so
 LONGEST_TEXT: Final = 65_536  # characters
 LARGEST_VALUES: Final = 16_384  # of what a decision is bound to, as JSON
 MOST_USES: Final = 2**53
@@ -139,6 +140,7 @@ async def decide(change: Change, customer: str, decision: Decision, secret: byte
         )
         .values(latest=False)
     )  # fmt: skip
+    await _let_go(change, customer)
     id_ = new_id("cns")
     await change.connection.execute(
         insert(consents).values(
@@ -156,6 +158,17 @@ async def decide(change: Change, customer: str, decision: Decision, secret: byte
          "bound": bool(decision.binding), "receipt": receipt.id, "via": decision.via},
     )  # fmt: skip
     return receipt
+
+
+async def _let_go(change: Change, customer: str) -> None:
+    """What was bound to values and cannot be used is history, once nobody tries it again."""
+    c = consents.c
+    served = or_(c.state != "granted", c.expires < change.now, c.used >= c.max_uses)
+    await change.connection.execute(
+        update(consents)
+        .where(c.customer == customer, c.latest, c.binding != "", c.at < change.now - SHOWN, served)
+        .values(latest=False)
+    )
 
 
 async def _receipt(

@@ -114,7 +114,7 @@ class Erasing(Reads, Keeping):
         t = schema.tombstones.c
         async with self._reading() as connection:
             wanted = select(t.certificate).where(t.digest == digest)
-            return (await connection.execute(wanted)).scalar_one_or_none()
+            return (await connection.execute(wanted)).scalar_one_or_none() or None
 
     async def _cut_log(self) -> None:
         """SQLite's log holds pages as they were. Somebody who reads just now may keep it for a
@@ -127,8 +127,11 @@ class Erasing(Reads, Keeping):
             await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def forget(change: Change, survivor: str, by: str, secret: bytes, salt: bytes) -> Erasure:
-    """In a transaction that holds the customer's lock."""
+async def forget(
+    change: Change, survivor: str, by: str, secret: bytes | None, salt: bytes
+) -> Erasure:
+    """In a transaction that holds the customer's lock. Without `secret` there is no certificate,
+    and nothing at all once every cache has heard of it."""
     run = change.connection.execute
     i, o = schema.identifiers.c, schema.outbox.c
     members: list[str] = sorted((await run(family(survivor))).scalars())
@@ -163,7 +166,7 @@ async def forget(change: Change, survivor: str, by: str, secret: bytes, salt: by
         "jti": new_id("era"), "iat": int(change.now), "by": by, "rows": rows,
         "customers": [digests[each].hex() for each in members],
     }  # fmt: skip
-    certificate = signed.sign(claims, secret, signed.ERASURE)
+    certificate = signed.sign(claims, secret, signed.ERASURE) if secret is not None else ""
     await run(
         insert(schema.tombstones),
         [

@@ -53,6 +53,8 @@ class Events(Transactions):
         """Others hold all up to this number; `expire` may forget them."""
         c = counters.c
         async with self._changing() as change:
+            # Of what is not there yet nobody can hold anything.
+            upto = min(upto, await counter(change.connection, "changes"))
             await change.connection.execute(
                 update(counters).where(c.name == "delivered", c.value < upto).values(value=upto)
             )

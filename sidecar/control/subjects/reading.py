@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -62,9 +62,9 @@ def _part(name: str, **columns: Any) -> Any:
     return select(*found)
 
 
-def _record_query() -> Any:
+def _record_query(who: Any, *more: Any) -> Any:
     s, i, r, t, c = subjects.c, identifiers.c, remembered.c, attributes.c, consents.c
-    members = family(_WHO)
+    members = family(who)
     usable = or_(
         c.binding == "",
         (c.state == "granted")
@@ -75,26 +75,54 @@ def _record_query() -> Any:
         _part(
             "subject", a=s.pool, b=s.segments, w=s.created, x=s.risk_points, y=s.risk_at,
             z=s.risk_half_life, n=s.version, o=case((s.anonymous, 1), else_=0),
-        ).where(s.customer == _WHO, s.survivor == _WHO),
-        _part("identifier", a=i.type, b=i.issuer, c=i.value, x=i.at).where(i.holder == _WHO),
+        ).where(s.customer == who, s.survivor == who),
+        _part("identifier", a=i.type, b=i.issuer, c=i.value, x=i.at).where(i.holder == who),
         _part("remembered", a=r.type, b=r.issuer, c=r.value, x=r.at).where(r.customer.in_(members)),
         _part("attribute", a=t.name, b=t.source, c=t.value, w=t.at, x=t.expires, y=t.declined,
-              z=t.asked).where(t.customer.in_(members)),
+              z=t.asked, o=case((s.anonymous, 1), else_=0))
+        .where(t.customer == s.customer, s.survivor == who),
         _part(
             "consent", a=c.purpose, b=c.binding, c=c.state, d=c.language, e=c.id, x=c.at,
             y=c.expires, l=c.number, m=c.max_uses, n=c.used, o=c.version,
         ).where(c.customer.in_(members), c.latest, usable),
+        *more,
     )  # fmt: skip
 
 
-_RECORD: Final = _record_query()
+def _known_query() -> Any:
+    i = identifiers.c
+    who = select(i.holder).where(i.key == bindparam("primary")).scalar_subquery()
+    keys: Any = bindparam("keys", expanding=True)
+    found = _part("found", a=i.type, b=i.issuer, c=i.value, d=i.holder).where(i.key.in_(keys))
+    return _record_query(who, found)
+
+
+_RECORD: Final = _record_query(_WHO)
+_KNOWN: Final = _known_query()
 
 
 async def read(connection: AsyncConnection, survivor: str, now: float) -> Record | None:
     """None: it is nobody, or was merged into somebody else."""
     rows = (await connection.execute(_RECORD, {"who": survivor, "now": now})).all()
+    return _record(survivor, rows, now)
+
+
+async def known(
+    connection: AsyncConnection, pool: str, wanted: Sequence[Identifier], now: float
+) -> tuple[dict[Identifier, str], Record | None]:
+    """Who has each of these, and the record of who has the first: one query, for sidecars wait."""
+    keys = [each.key(pool) for each in wanted]
+    asked = {"primary": keys[0], "keys": keys, "now": now}
+    rows = (await connection.execute(_KNOWN, asked)).all()
+    found = {Identifier(row.a, row.b, row.c): row.d for row in rows if row.part == "found"}
+    customer = found.get(wanted[0])
+    return found, None if customer is None else _record(customer, rows, now)
+
+
+def _record(survivor: str, rows: Sequence[Any], now: float) -> Record | None:
     parts: dict[str, list[Any]] = {
-        name: [] for name in ("subject", "identifier", "remembered", "attribute", "consent")
+        name: []
+        for name in ("subject", "identifier", "remembered", "attribute", "consent", "found")
     }
     for row in rows:
         parts[row.part].append(row)
@@ -131,12 +159,15 @@ def _identifiers(rows: list[Any]) -> tuple[Identifier, ...]:
 def _attributes(
     rows: list[Any], now: float
 ) -> tuple[tuple[Attribute, ...], dict[str, float], dict[str, float]]:
-    """Of a family the newest value counts, were it one that may not be kept any longer."""
+    """Of a family the newest value counts, were it one that may not be kept any longer; a visitor's
+    only where the person never said one, for cookies can be planted."""
     newest: dict[str, Any] = {}
     declined: dict[str, float] = {}
     asked: dict[str, float] = {}
     for row in rows:
-        if row.c is not None and (row.a not in newest or row.w > newest[row.a].w):
+        if row.c is not None and (
+            row.a not in newest or (-row.o, row.w) > (-newest[row.a].o, newest[row.a].w)
+        ):
             newest[row.a] = row
         if row.y is not None:
             declined[row.a] = max(row.y, declined.get(row.a, row.y))

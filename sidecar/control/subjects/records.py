@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from sidecar.errors import SidecarError
@@ -179,6 +179,16 @@ class Link:
     why: str
     by: str
     undone: bool
+
+
+def recognised(record: Record, visitor: Identifier) -> Record:
+    """What an anonymous caller may meet of somebody who logged in with the same cookie once: the
+    id and the risk. The cookie proves no more than that this browser was theirs, or was given it by
+    somebody who wants to be taken for them."""
+    return replace(
+        record, identifiers=(visitor,), consents=(), attributes=(), declined={}, asked={},
+        segments=frozenset(), remembered=(), anonymous=True,
+    )  # fmt: skip
 
 
 def new_id(prefix: str) -> str:

@@ -1,6 +1,6 @@
 """From a verified caller to the customer's record; on the way, what is new of them is written.
 
-A caller of whom all is known costs two queries and no lock. Else the same questions are asked again
+A caller of whom all is known costs one query and no lock. Else the same questions are asked again
 where nobody else links in this pool, and what `linking` says is done.
 """
 
@@ -19,12 +19,14 @@ from sidecar.control.subjects.linking import Plan, Step, link
 from sidecar.control.subjects.profiles import offered, write
 from sidecar.control.subjects.reads import Reads
 from sidecar.control.subjects.records import (
+    VISITOR,
     Identifier,
     Introduction,
     Record,
     Risk,
     check,
     new_id,
+    recognised,
     to_json,
 )
 from sidecar.control.subjects.schema import (
@@ -38,6 +40,7 @@ from sidecar.control.subjects.schema import (
 from sidecar.control.subjects.transactions import Change, NoCustomer
 from sidecar.errors import StoreFailed
 
+MERGED: Final = 1e12  # seen so late: who was merged is not looked for among visitors unseen
 MOST_DEVICES: Final = 64  # remembered identifiers of one customer; the oldest are let go
 
 
@@ -45,12 +48,16 @@ class Resolving(Reads):
     """Who callers are."""
 
     async def resolve(self, introduction: Introduction, reader: str) -> Record:
-        """The customer, linked or made where that is needed. Raises NotStored, StoreFailed."""
+        """The customer, linked or made where that is needed. An anonymous caller whose cookie is of
+        somebody who logged in is recognised and told nothing of them (`records.recognised`).
+        Raises NotStored, StoreFailed."""
         check(introduction)
         record = await self._known(introduction)
         if record is None:
             record = await self._link(introduction)
         await self._looked(record.customer, reader, "resolve")
+        if introduction.anonymous and not record.anonymous:
+            return recognised(record, introduction.primary)
         return record
 
     async def find(self, pool: str, identifier: Identifier) -> str | None:
@@ -78,16 +85,17 @@ class Resolving(Reads):
         """None: something may be new."""
         wanted = introduction.joining
         async with self._reading() as connection:
-            found = await reading.found(connection, introduction.pool, wanted)
-            customer = found.get(introduction.primary)
-            if customer is None:
-                return None
-            plain = len(found) == len(wanted) and len(set(found.values())) == 1
-            if not plain and (await _plan(connection, introduction, found)).steps:
-                return None
             now = self._clock()
-            record = await reading.read(connection, customer, now)
+            found, record = await reading.known(connection, introduction.pool, wanted, now)
             if record is None or _news(introduction, record, now):
+                return None
+            missing = [
+                each
+                for each in wanted
+                if each not in found and (each.type != VISITOR or introduction.merge_visitor)
+            ]
+            plain = not missing and len(set(found.values())) == 1
+            if not plain and (await _plan(connection, introduction, found)).steps:
                 return None
             return record
 
@@ -204,7 +212,9 @@ async def _merge(change: Change, winner: str, loser: str) -> Mapping[str, Any]:
     rows = {row.customer: row for row in await change.lock([winner, loser])}
     one, other = rows[winner], rows[loser]
     await run(update(subjects).where(subjects.c.survivor == loser).values(survivor=winner))
-    await run(update(subjects).where(subjects.c.customer == loser).values(merged_into=winner))
+    await run(
+        update(subjects).where(subjects.c.customer == loser).values(merged_into=winner, seen=MERGED)
+    )
     await run(update(identifiers).where(identifiers.c.holder == loser).values(holder=winner))
     segments = set(json.loads(one.segments))
     added = set(json.loads(other.segments)) - segments
@@ -224,16 +234,19 @@ async def _merge(change: Change, winner: str, loser: str) -> Mapping[str, Any]:
 
 
 async def _supersede(change: Change, winner: str) -> list[str]:
-    """Of two decisions about the same the later one is in force: the ids of the earlier."""
+    """Of two decisions about the same the later one is in force, but a visitor's is not over that
+    of a person, who may have been handed the visitor's cookie: the ids of the others."""
     c = consents.c
-    rows = await change.connection.execute(
-        select(c.id, c.purpose, c.binding)
-        .where(c.customer.in_(reading.family(winner)), c.latest)
-        .order_by(c.number.desc())
-    )
+    rows = (
+        await change.connection.execute(
+            select(c.id, c.purpose, c.binding, c.number, subjects.c.anonymous)
+            .join(subjects, subjects.c.customer == c.customer)
+            .where(subjects.c.survivor == winner, c.latest)
+        )
+    ).all()
     seen: set[tuple[str, str]] = set()
     earlier: list[str] = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row.anonymous, -row.number)):
         if (row.purpose, row.binding) in seen:
             earlier.append(row.id)
         seen.add((row.purpose, row.binding))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, true, update
 
 from sidecar.control.subjects.erasing import Erasing, forget
 from sidecar.control.subjects.events import counter
-from sidecar.control.subjects.keeping import RECEIPTS, TOMBSTONES
+from sidecar.control.subjects.keeping import TOMBSTONES
 from sidecar.control.subjects.reading import family
 from sidecar.control.subjects.schema import (
     attributes,
-    consents,
     outbox,
     reads,
     subjects,
@@ -23,6 +22,8 @@ from sidecar.control.subjects.schema import (
 )
 
 BATCH: Final = 500  # of attributes and of visitors at a time: others want to write, too
+SWEPT: Final = 10_000  # rows at a time that nobody needs
+ROUNDS: Final = 100  # of them in one call
 _DAY: Final = 86_400.0
 
 
@@ -47,23 +48,31 @@ class Retention(Erasing):
         goes on. Raises StoreFailed."""
         ages = ages or Ages()
         changed = await self._attributes(now) | await self._visitors(now - ages.visitors)
+        await self._sweep(uses, uses.c.at, now - ages.uses, true())
+        await self._sweep(reads, reads.c.at, now - ages.reads, true())
+        # An hour on top: replicas' clocks differ, and no ticket is good twice.
+        await self._sweep(tickets, tickets.c.expires, now - 3600, true())
+        async with self._reading() as connection:
+            delivered = await counter(connection, "delivered")
+        held = outbox.c.seq <= delivered
+        await self._sweep(outbox, outbox.c.at, now - ages.events, held)
         async with self._changing() as change:
-            run = change.connection.execute
-            await run(delete(uses).where(uses.c.at < now - ages.uses))
-            await run(delete(reads).where(reads.c.at < now - ages.reads))
-            # An hour on top: replicas' clocks differ, and no ticket is good twice.
-            await run(delete(tickets).where(tickets.c.expires < now - 3600))
-            delivered = await counter(change.connection, "delivered")
-            old = (outbox.c.seq <= delivered) & (outbox.c.at < now - ages.events)
-            await run(delete(outbox).where(old))
-            gone = (tombstones.c.at < now - ages.gone) & tombstones.c.customer.is_not(None)
+            run, t = change.connection.execute, tombstones.c
+            gone = (t.at < now - ages.gone) & t.customer.is_not(None)
+            await run(delete(tombstones).where(gone, t.certificate == ""))
             await run(update(tombstones).where(gone).values(customer=None))
-            c = consents.c
-            served = (c.binding != "") & c.latest & (c.at < now - ages.uses) & (
-                (c.state != "granted") | (c.expires < now) | (c.used >= c.max_uses)
-            )  # fmt: skip
-            await run(update(consents).where(served).values(latest=False))
         return changed
+
+    async def _sweep(self, table: Any, age: Any, before: float, only: Any) -> None:
+        """Deletes older rows, so many in a transaction."""
+        for _ in range(ROUNDS):
+            oldest = select(age).where(age < before, only).order_by(age).limit(1).offset(SWEPT)
+            async with self._changing() as change:
+                upto = (await change.connection.execute(oldest)).scalar_one_or_none()
+                due = age < before if upto is None else age <= upto
+                await change.connection.execute(delete(table).where(due, only))
+            if upto is None:
+                return
 
     async def _attributes(self, now: float) -> frozenset[str]:
         t = attributes.c
@@ -98,7 +107,7 @@ class Retention(Erasing):
         return change.changed
 
     async def _visitors(self, before: float) -> frozenset[str]:
-        secret, salt = await self.secret(RECEIPTS), await self.secret(TOMBSTONES)
+        salt = await self.secret(TOMBSTONES)
         s = subjects.c
         due = (
             select(s.customer, s.pool)
@@ -115,7 +124,7 @@ class Retention(Erasing):
             wanted = select(s.customer).where(s.survivor.in_(ids))
             for row in await change.lock((await change.connection.execute(wanted)).scalars()):
                 if row.anonymous and row.survivor == row.customer and row.seen < before:
-                    await forget(change, row.customer, "retention", secret, salt)
+                    await forget(change, row.customer, "retention", None, salt)
         if change.changed:
             await self._cut_log()
         return change.changed

@@ -56,12 +56,13 @@ subjects: Final = Table(
     Column("version", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False, index=True),
     Column("created", Float, nullable=False),
-    Column("seen", Float, nullable=False, index=True),
+    Column("seen", Float, nullable=False),
     Column("anonymous", Boolean, nullable=False),
     Column("segments", Text, nullable=False),
     Column("risk_points", Float, nullable=False),
     Column("risk_at", Float, nullable=False),
     Column("risk_half_life", Float, nullable=False),
+    Index("subjects_unseen", "anonymous", "seen"),
 )
 identifiers: Final = Table(
     "subject_identifiers",
@@ -180,7 +181,7 @@ outbox: Final = Table(
     Column("id", String(ID), nullable=False),
     Column("customer", String(ID), nullable=False, index=True),
     Column("type", String(128), nullable=False),
-    Column("at", Float, nullable=False),
+    Column("at", Float, nullable=False, index=True),
     Column("data", Text, nullable=False),  # JSON
 )
 counters: Final = Table(

@@ -79,7 +79,7 @@ async def _detach(change: Change, survivor: str, row: Any) -> None:
     )
     if gone.first() is None:
         raise NotStored("the customer does not have this identifier any more")
-    await _separate(change, survivor, [row.key])
+    await _separate(change, row.customer, [row.key])
     await _logged_in(change, survivor)
 
 
@@ -100,7 +100,11 @@ async def _split(change: Change, survivor: str, row: Any) -> None:
     await run(
         update(subjects)
         .where(s.customer == other)
-        .values(merged_into=None, version=max(rows[other].version, rows[survivor].version))
+        .values(
+            merged_into=None,
+            seen=change.now,
+            version=max(rows[other].version, rows[survivor].version),
+        )
     )
     i = identifiers.c
     await run(update(identifiers).where(i.customer.in_(sorted(members))).values(holder=other))

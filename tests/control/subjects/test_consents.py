@@ -61,6 +61,19 @@ async def test_a_bound_consent_is_for_its_values_and_shown_while_it_can_be_used(
     assert (await known(subjects, caller("alice"))).consents == ()
 
 
+async def test_what_was_bound_and_used_up_is_history_after_a_while(
+    subjects: SubjectStore, alice: str, clock: Clock
+) -> None:
+    await subjects.decide_consent(alice, replace(PAY, binding="ab12", max_uses=1))
+    await subjects.decide_consent(alice, replace(PAY, binding="cd34", max_uses=1))
+    assert await subjects.spend(alice, "shop/pay", "ab12", "u") == "spent"
+    clock.now += consents.SHOWN + 1
+    assert await subjects.spend(alice, "shop/pay", "ab12", "v") == "exhausted"
+    await subjects.decide_consent(alice, replace(PAY, binding="ef56"))
+    assert await subjects.spend(alice, "shop/pay", "ab12", "w") == "missing"
+    assert await subjects.spend(alice, "shop/pay", "cd34", "x") == "spent"
+
+
 async def test_only_what_is_granted_can_be_spent(
     subjects: SubjectStore, alice: str, clock: Clock
 ) -> None:

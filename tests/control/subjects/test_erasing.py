@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,27 @@ async def test_the_bytes_are_there_before(subjects: SubjectStore, url: str) -> N
     await lived(subjects)
     raw = files(url)
     assert [each for each in SECRETS if each.encode() not in raw] == []
+
+
+async def test_no_byte_is_left_among_many(subjects: SubjectStore, url: str) -> None:
+    if not url.startswith("sqlite"):
+        pytest.skip("looks into the SQLite file")
+    chance = random.Random(7)
+    ids: list[str] = []
+    for number in range(100):
+        name = f"zq-{number:03}-zq"
+        ids.append((await known(subjects, caller(name, email(f"{name}@x")))).customer)
+        other = chance.randrange(number + 1)  # rows grow, so pages split and cells move
+        text_ = f"zq-{other:03}-zq" * chance.randrange(1, 40)
+        await subjects.set_attributes(
+            ids[other], {f"d/{chance.choice('abc')}": Offered(text_, "page")}
+        )
+    gone = chance.sample(range(100), 15)
+    for number in gone:
+        await subjects.erase(ids[number], "customer")
+    raw = files(url)
+    left = {number for number in range(100) if f"zq-{number:03}-zq".encode() in raw}
+    assert left == set(range(100)) - set(gone)
 
 
 async def test_an_erasure_is_certified_and_can_be_asked_for(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
+from sqlalchemy import text
 
+from sidecar.control.database import CHANNEL
 from sidecar.control.store import Store
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.records import NotStored, Offered
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.control.subjects.transactions import NoCustomer
+from sidecar.errors import StoreFailed
 from tests.control.subjects.callers import SOCIAL, caller, email, known, sub
 from tests.control.subjects.conftest import Clock
 
@@ -39,9 +43,14 @@ async def test_events_tell_the_journey_and_no_values(subjects: SubjectStore) -> 
 
 async def test_what_is_delivered_is_remembered(subjects: SubjectStore) -> None:
     assert await subjects.undelivered_after() == 0
-    await subjects.delivered(7)
-    await subjects.delivered(3)
-    assert await subjects.undelivered_after() == 7
+    for number in range(3):
+        await known(subjects, caller(f"u{number}"))
+    last = (await subjects.events(0))[-1].seq
+    await subjects.delivered(last - 1)
+    await subjects.delivered(1)
+    assert await subjects.undelivered_after() == last - 1
+    await subjects.delivered(10**9)
+    assert await subjects.undelivered_after() == last
 
 
 async def test_a_report_is_a_small_event_of_a_customer(subjects: SubjectStore) -> None:
@@ -109,6 +118,56 @@ async def test_changes_are_found_from_a_marker_on(subjects: SubjectStore) -> Non
     await subjects.erase(one.customer, "customer")
     changed, marker = await subjects.changes_since(marker)
     assert changed == {one.customer, two.customer}
+
+
+async def test_other_replicas_are_told_of_a_change_and_not_of_a_read(
+    subjects: SubjectStore, url: str
+) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("an SQLite file has one control plane")
+    told = 0
+
+    def heard(*_: object) -> None:
+        nonlocal told
+        told += 1
+
+    connection = await asyncpg.connect(url)
+    await connection.add_listener(CHANNEL, heard)
+    alice = (await known(subjects, caller("alice"))).customer
+    await connection.execute("SELECT 1")
+    assert told == 1
+    await known(subjects, caller("alice"))
+    await subjects.flush_reads()
+    await connection.execute("SELECT 1")
+    assert told == 1
+    await subjects.set_segments(alice, ["a"])
+    await connection.execute("SELECT 1")
+    assert told == 2
+    await connection.close()
+
+
+async def test_a_change_is_whole_with_its_events_or_not_at_all(
+    subjects: SubjectStore, store: Store
+) -> None:
+    before = await known(subjects, caller("alice"))
+    heard: list[frozenset[str]] = []
+    subjects.changed = heard.append
+    async with store.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE subject_outbox RENAME TO elsewhere"))
+    pay = Decision("shop/pay", 1, "granted", "en", "Pay", "I allow it.")
+    for call in (
+        lambda: subjects.decide_consent(before.customer, pay),
+        lambda: subjects.raise_risk(before.customer, 5, 60, "s"),
+        lambda: known(subjects, caller("alice", email("a@x"))),
+        lambda: known(subjects, caller("bob")),
+        lambda: subjects.erase(before.customer, "customer"),
+    ):
+        with pytest.raises(StoreFailed):
+            await call()
+    assert await known(subjects, caller("alice")) == before
+    assert await subjects.receipts(before.customer) == []
+    assert await subjects.find("shop", sub("bob")) is None
+    assert heard == []
 
 
 async def test_many_changes_come_in_parts(subjects: SubjectStore) -> None:

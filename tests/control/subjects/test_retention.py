@@ -47,7 +47,7 @@ async def test_an_attribute_goes_with_what_it_replaced(
 
 
 async def test_visitors_who_never_came_back_are_erased(
-    subjects: SubjectStore, clock: Clock
+    subjects: SubjectStore, store: Store, clock: Clock
 ) -> None:
     gone = (await known(subjects, guest("v1"))).customer
     back = (await known(subjects, guest("v2"))).customer
@@ -59,18 +59,27 @@ async def test_visitors_who_never_came_back_are_erased(
     assert await subjects.expire(clock.now) == {gone}
     assert await subjects.survivor(gone) is None
     assert [await subjects.survivor(each) for each in (back, alice)] == [back, alice]
-    assert await subjects.erased(gone)
+    assert await subjects.erased(gone) is None  # nobody asked for a certificate
+    assert gone in (await subjects.changes_since(0))[0]
+    clock.now += 8 * DAY
+    await subjects.expire(clock.now)
+    assert gone not in (await subjects.changes_since(0))[0]
+    assert await counted(store, schema.tombstones) == 0
 
 
 async def test_many_go_in_batches(
-    subjects: SubjectStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    subjects: SubjectStore, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(retention, "SWEPT", 2)
+    for number in range(9):
+        await subjects.redeem(str(number), clock.now + 60 + number // 2)
     for number in range(3):
         clock.now += 1
         await known(subjects, guest(f"v{number}"))
     clock.now += 100 * DAY
     assert [len(await subjects.expire(clock.now)) for _ in range(3)] == [2, 1, 0]
+    assert await counted(store, schema.tickets) == 0
 
 
 async def test_rows_that_have_served_go(subjects: SubjectStore, store: Store, clock: Clock) -> None:
@@ -90,4 +99,4 @@ async def test_rows_that_have_served_go(subjects: SubjectStore, store: Store, cl
     assert [await counted(store, each) for each in tables] == [0, 0, 0, 1]
     assert [each.seq for each in await subjects.events(0)] == [last]
     assert await counted(store, schema.consents) == await counted(store, schema.receipts) == 1
-    assert await subjects.spend(alice, "shop/pay", "ab", "u2") == "missing"
+    assert await subjects.spend(alice, "shop/pay", "ab", "u2") == "exhausted"

@@ -33,7 +33,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_subjects_survivor", "subjects", ["survivor"])
     op.create_index("ix_subjects_changed", "subjects", ["changed"])
-    op.create_index("ix_subjects_seen", "subjects", ["seen"])
+    op.create_index("subjects_unseen", "subjects", ["anonymous", "seen"])
     op.create_table(
         "subject_identifiers",
         sa.Column("key", sa.LargeBinary, primary_key=True),
@@ -157,6 +157,7 @@ def upgrade() -> None:
         sa.Column("data", sa.Text, nullable=False),
     )
     op.create_index("ix_subject_outbox_customer", "subject_outbox", ["customer"])
+    op.create_index("ix_subject_outbox_at", "subject_outbox", ["at"])
     op.create_table(
         "subject_counters",
         sa.Column("name", sa.String(64), primary_key=True),
