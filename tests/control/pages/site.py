@@ -56,7 +56,7 @@ class Browser:
     ) -> Answer:
         cookie = {"cookie": "; ".join(f"{n}={v}" for n, v in self.cookies.items())}
         async with self._client.request(
-            method, self.server.make_url("/").with_path("/").origin().__str__() + path,
+            method, f"http://{self.authority}{path}",
             headers={**(cookie if self.cookies else {}), **(headers or {})},
             allow_redirects=False, **more,
         ) as response:  # fmt: skip
@@ -92,9 +92,7 @@ async def browsing(kept: Records | None = None, *, insecure: bool = True) -> Asy
     kept = records() if kept is None else kept
     holder: list[Browser] = []
     app = application(kept, SECRET, lambda: holder[0].now, insecure_cookies=insecure)
-    async with (
-        TestServer(app) as server,
-        ClientSession(cookie_jar=DummyCookieJar()) as client,
-    ):
+    server = TestServer(app)
+    async with server, ClientSession(cookie_jar=DummyCookieJar()) as client:
         holder.append(Browser(kept, server, client))
         yield holder[0]
