@@ -8,6 +8,7 @@ import base64
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from aiohttp.test_utils import TestServer
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 from sidecar.control.pages.site import application
 from tests.control.pages.records import T0, Records, records
@@ -116,14 +119,24 @@ def shot(driver: webdriver.Chrome, name: str, *, width: int = 900, dark: bool = 
 
 def violations(driver: webdriver.Chrome) -> list[str]:
     """What the console says that was blocked, since the last time."""
-    said = [str(each["message"]) for each in driver.get_log("browser")]
+    said = [str(each["message"]) for each in driver.get_log("browser")]  # type: ignore[no-untyped-call]
     return [each for each in said if "Content Security Policy" in each or "Refused to" in each]
+
+
+@contextmanager
+def leaving(driver: webdriver.Chrome) -> Iterator[None]:
+    """What is done within leads to another page, which is there afterwards: the driver does not
+    reliably wait for what a form begins."""
+    before = driver.find_element(By.TAG_NAME, "html")
+    yield
+    WebDriverWait(driver, 30, poll_frequency=0.05).until(staleness_of(before))
 
 
 def pressed(driver: webdriver.Chrome, words: str) -> None:
     """Presses the first button or link that is called so."""
-    found = driver.find_elements(By.CSS_SELECTOR, "button, a.button")
-    next(each for each in found if each.text == words).click()
+    found = driver.find_elements(By.CSS_SELECTOR, "button, .languages a")
+    with leaving(driver):
+        next(each for each in found if each.text == words).click()
 
 
 def heading(driver: webdriver.Chrome) -> str:
@@ -168,7 +181,8 @@ async def test_a_profile_with_a_mistake_by_keyboard(site: Site, chromium: webdri
         phone = chromium.find_element(By.ID, "q0")
         phone.send_keys("+49 30 901820", Keys.TAB, "01311990")
         chromium.find_element(By.ID, "decline").send_keys(Keys.SPACE)
-        phone.send_keys(Keys.ENTER)
+        with leaving(chromium):
+            phone.send_keys(Keys.ENTER)
         assert chromium.current_url == f"{site.app}/transfers?from=all"
         assert violations(chromium) == []
 
@@ -192,7 +206,7 @@ async def test_the_privacy_page(site: Site, chromium: webdriver.Chrome) -> None:
         assert chromium.current_url == f"{site.pages}/privacy?done=withdrawn"
         assert "Your consent is withdrawn." in chromium.page_source
         shot(chromium, "withdrawn")
-        chromium.find_element(By.LINK_TEXT, "Deutsch").click()
+        pressed(chromium, "Deutsch")
         assert heading(chromium) == "Ihr Datenschutz"
         shot(chromium, "privacy-german", dark=True)
         pressed(chromium, "Alles löschen")
