@@ -79,7 +79,6 @@ def return_source(address: str) -> str:
     if (
         parts.scheme not in _PORTS
         or not _ADDRESS.fullmatch(address)
-        or "\\" in address
         or "@" in parts.netloc
         or not _HOST.fullmatch(host)
     ):

@@ -146,6 +146,13 @@ def test_durations_and_days() -> None:
     assert german.moment(60) == "1. Januar 1970, 00:01 Uhr (UTC)"
 
 
+def test_what_has_no_words_is_not_shown_in_their_place() -> None:
+    for key in ("<script>", "state.{0}"):
+        with pytest.raises(KeyError) as refused:
+            catalogues()["de"](key)
+        assert key not in str(refused.value)
+
+
 def test_what_is_put_into_words_is_escaped() -> None:
     assert catalogues()["en"]("prompt.who", who="<b>{0}") == "Account: &lt;b&gt;{0}"
 
