@@ -224,7 +224,11 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         insecure_unauthenticated=settings.insecure_unauthenticated,
         transmitters=transmitters,
         fleet=fleet,
+        insecure_page_cookies=settings.insecure_page_cookies,
+        events=settings.events,
     )
+    if settings.insecure_page_cookies:
+        _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
     _log.info("control plane %s: %s", __version__, where)
     async with _publishing(settings, plane.trust_pem.decode("ascii")):

@@ -101,6 +101,8 @@ def control_plane_settings(
         fleet=config_fleet.fleet(values),
         kubernetes=values.get("kubernetes", ""),
         publish_keys=values.get("publish_keys"),
+        insecure_page_cookies=values["insecure_page_cookies"],
+        events=values.get("events", ""),
     )
 
 

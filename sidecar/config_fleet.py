@@ -50,6 +50,8 @@ class ControlPlaneSettings:
     fleet: FleetSettings | None = None
     kubernetes: str = ""
     publish_keys: tuple[str, str] | None = None
+    insecure_page_cookies: bool = False
+    events: str = ""
 
 
 def object_name(text: str) -> tuple[str, str]:
@@ -73,6 +75,19 @@ def trust_domain(text: str) -> str:
     if not workloads.trust_domain(text):
         raise ValueError(f"{text!r} is not the name of a trust domain, such as prod.example")
     return text
+
+
+def events_sink(text: str) -> str:
+    """Where events go: an address, or the absolute path of a file."""
+    parts = urlsplit(text)
+    loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if (parts.scheme == "https" and parts.hostname) or (parts.scheme == "http" and loopback):
+        return text
+    if text.startswith("/"):
+        return text
+    raise ValueError(
+        f"{text!r} is neither https://HOST/PATH (on loopback also http) nor /ABSOLUTE/PATH"
+    )
 
 
 def _workload_tokens(text: str) -> str:
@@ -127,6 +142,15 @@ CONTROL_PLANE: Final = (
         "insecure-self-asserted-labels", to_boolean, "BOOL",
         "let sidecars name their own labels, and so which documents they are sent", "false",
         bare="true",
+    ),
+    Setting(
+        "events", events_sink, "URL",
+        "where events of customers' journeys go, as CloudEvents: https://... by batch, or a file",
+    ),
+    Setting(
+        "insecure-page-cookies", to_boolean, "BOOL",
+        "serve customers' pages on plain HTTP, without `Secure` cookies; for development",
+        "false", bare="true",
     ),
     Setting(
         "kubernetes", api_server, "URL",

@@ -40,6 +40,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "get": "what is published",
     "revoke": "withdraw a token, a session, a subject or a key, everywhere",
     "status": "which sidecar enforces what",
+    "subject": "a customer: what is known, why, and what they agreed to",
+    "journey": "what a kind of customer is asked on a route, in which order",
 }
 
 

@@ -41,6 +41,14 @@ def register(commands: Any) -> None:
     which.add_argument(
         "--case", metavar="FILE:NAME", help="the request of a test case (see `sidecar test`)"
     )
+    add_request(parser)
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    described = {name: parser.get_default(name) for name in _DESCRIBED}
+    parser.set_defaults(handler=run, described=described)
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """The flags that describe a request beyond its line, and who sends it: for `described`."""
     parser.add_argument("--host", default="localhost", help="its Host (default localhost)")
     parser.add_argument("--scheme", choices=("https", "http"), default="https")
     parser.add_argument("--address", default="192.0.2.1", help="the client's IP address")
@@ -69,9 +77,6 @@ def register(commands: Any) -> None:
         "--enriched", metavar="JSON|@FILE", help='what enrichers answer: {"NAME": {...} or null}'
     )
     parser.add_argument("--time", metavar="RFC-3339", help="when it is made (default: now)")
-    parser.add_argument("--output", choices=("text", "json"), default="text")
-    described = {name: parser.get_default(name) for name in _DESCRIBED}
-    parser.set_defaults(handler=run, described=described)
 
 
 _DESCRIBED: Final = (
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.decide.explain import explain
     from sidecar.decide.scenario import ScenarioInvalid, decide
 
-    scenario, snapshot = _of_case(args) if args.case else _described(args)
+    scenario, snapshot = _of_case(args) if args.case else described(args)
     try:
         seen = explain(decide(scenario, snapshot), snapshot)
     except ScenarioInvalid as error:
@@ -134,7 +139,8 @@ def _of_case(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
     return case.scenario, Snapshots(args).of(file)
 
 
-def _described(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
+def described(args: argparse.Namespace) -> tuple[Scenario, Snapshot]:
+    """The request, and what decides on it, as the flags say. Raises Misuse, DocumentsInvalid."""
     from sidecar.cli.policies import snapshot_at
     from sidecar.decide.cases import is_address
     from sidecar.decide.scenario import JUNK, Scenario

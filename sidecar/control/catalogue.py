@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 
@@ -28,6 +28,9 @@ class Target:
     versions: Mapping[str, int]
     resources: Mapping[str, Resource]
     held: Held
+    documents: tuple[Document, ...] = ()
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)
+    """For whoever works something out of it."""
     _deltas: dict[int, tuple[Held, tuple[list[Resource], list[str]]]] = field(
         default_factory=dict, repr=False
     )
@@ -99,6 +102,7 @@ class Catalogue:
 
 def _target(releases: Sequence[Release], labels: Mapping[str, str]) -> Target:
     resources: dict[str, Resource] = {}
+    documents: list[Document] = []
     for release in releases:
         name = convert.manifest_name(release.namespace)
         signed = release.signed
@@ -109,6 +113,7 @@ def _target(releases: Sequence[Release], labels: Mapping[str, str]) -> Target:
         )
         for document in release.documents:
             if selects(document.selector, labels):
+                documents.append(document)
                 name = convert.document_name(document.ref)
                 resources[name] = Resource(
                     name=name, version=document.digest, document=document.canonical
@@ -117,4 +122,5 @@ def _target(releases: Sequence[Release], labels: Mapping[str, str]) -> Target:
         versions={release.namespace: release.version for release in releases},
         resources=resources,
         held={name: resource.version for name, resource in resources.items()},
+        documents=tuple(documents),
     )

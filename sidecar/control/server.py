@@ -32,14 +32,17 @@ from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.metrics import subject_metrics
+from sidecar.control.subjects.service import Subjects
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import lint
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.signing import is_loopback, public_key_pem
-from sidecar.wire import admin_pb2, convert, discovery_pb2
+from sidecar.wire import admin_pb2, convert, discovery_pb2, subject_pb2
 from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
 from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
+from sidecar.wire.subject_pb2_grpc import add_SubjectsServicer_to_server
 
 MAX_STREAMS: Final = 20_000
 GRACE: Final = 2.0  # seconds that calls under way get when it stops
@@ -58,7 +61,7 @@ _OPTIONS: Final = (
 MAX_AGE: Final = 3600.0  # seconds, give or take a tenth, of a sidecar's connection
 _SERVICES: Final = tuple(
     service.full_name
-    for file in (discovery_pb2, admin_pb2)
+    for file in (discovery_pb2, admin_pb2, subject_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 _log = logging.getLogger(__name__)
@@ -100,6 +103,7 @@ class ControlPlane:
         self._counts = metrics.Counts()
         self._open = AsyncExitStack()
         self._ready = False
+        self._subjects: Subjects | None = None
         self.trust_pem = b""
         """The public keys of its releases, as `--trust` reads them; after `start`. They are also
         in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
@@ -113,12 +117,16 @@ class ControlPlane:
         insecure_unauthenticated: bool = False,
         transmitters: Mapping[str, Transmitter] | None = None,
         fleet: FleetListener | None = None,
+        insecure_page_cookies: bool = False,
+        events: str = "",
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
         Without authentication only loopback is admitted, unless the insecure setting says so.
         `transmitters` may push security events; without any there is no endpoint for them. `fleet`
-        is where sidecars come that have to show whose they are.
+        is where sidecars come that have to show whose they are. `insecure_page_cookies`: customers'
+        pages are on plain HTTP, which is for development. `events` is where those of customers'
+        journeys go.
         """
         if not is_loopback(listen):
             if not insecure_unauthenticated:
@@ -129,7 +137,9 @@ class ControlPlane:
                 )
             _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
         try:
-            return await self._start(listen, http, store_url, transmitters or {}, fleet)
+            return await self._start(
+                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events
+            )
         except BaseException:
             await self.stop()
             raise
@@ -146,6 +156,8 @@ class ControlPlane:
         store_url: str,
         transmitters: Mapping[str, Transmitter],
         fleet: FleetListener | None,
+        insecure_page_cookies: bool,
+        events: str,
     ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
@@ -158,19 +170,29 @@ class ControlPlane:
         self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
         withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
         await withdrawer.load()
+        self._subjects = Subjects(
+            store.engine,
+            self._catalogue,
+            self._clock,
+            sink=events,
+            source=f"urn:sidecar:control-plane:{self._log.id}",
+        )
+        await self._subjects.start()
+        self._open.push_async_callback(self._subjects.stop)
         admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
         grpc_bound = await self._serve_grpc(listen, admin)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
-            await self._follow_others(store_url, publisher, withdrawer)
+            await self._follow_others(store_url, publisher, withdrawer, self._subjects)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
-        http_bound = await self._serve_http(http_listen, receiver) if http_listen else ""
+        pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
+        http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
         self._ready = True
         return Bound(grpc_bound, http_bound, fleet_bound)
 
     async def _follow_others(
-        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer
+        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer, subjects: Subjects
     ) -> None:
         """What other replicas publish and withdraw reaches the sidecars of this one, too."""
         from sidecar.control.announcements import Announcements
@@ -178,6 +200,7 @@ class ControlPlane:
         async def changed() -> None:
             await withdrawer.take_over()
             await publisher.take_over()
+            await subjects.take_over()
 
         url, _ = database.address(store_url)
         following = asyncio.create_task(Announcements(url, changed).run())
@@ -192,6 +215,8 @@ class ControlPlane:
         server = aio.server(options=_OPTIONS)
         add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
+        if self._subjects is not None:
+            add_SubjectsServicer_to_server(self._subjects.admin(), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", *_SERVICES):
@@ -223,7 +248,13 @@ class ControlPlane:
 
     def _discovery(self, identities: Identities | None) -> Discovery:
         return Discovery(
-            self._catalogue, self._log, self._fleet, self._counts, self._clock, identities
+            self._catalogue,
+            self._log,
+            self._fleet,
+            self._counts,
+            self._clock,
+            identities,
+            self._subjects.hub if self._subjects is not None else None,
         )
 
     async def _stop_grpc(self, server: Any, healthy: Any) -> None:
@@ -243,11 +274,18 @@ class ControlPlane:
         self._open.push_async_callback(keys.close)
         return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock)
 
-    async def _serve_http(self, listen: str, receiver: Receiver | None) -> str:
+    async def _serve_http(
+        self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
+    ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
+        if self._subjects is not None:
+            registry.register(subject_metrics(self._subjects))
         runner = web.AppRunner(
             http.application(
-                registry, lambda: self._ready, receiver.handle if receiver is not None else None
+                registry,
+                lambda: self._ready,
+                receiver.handle if receiver is not None else None,
+                pages,
             ),
             access_log=None,
             handle_signals=False,

@@ -19,6 +19,7 @@ from sidecar.control.metrics import Counts
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
 from sidecar.control.strangers import Crowded, Strangers
+from sidecar.control.subjects.hub import Hub
 from sidecar.errors import ClusterUnreachable, IdentityRefused
 from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
@@ -41,8 +42,10 @@ class Discovery(DiscoveryServicer):
         counts: Counts,
         clock: Callable[[], float],
         identities: Identities | None = None,
+        hub: Hub | None = None,
     ) -> None:
-        """With `identities` nobody is served who has not shown whose sidecar it is."""
+        """Without `hub` nobody is told of customers. With `identities` nobody is served who has not
+        shown whose sidecar it is."""
         self._catalogue = catalogue
         self._log = log
         self._fleet = fleet
@@ -50,6 +53,7 @@ class Discovery(DiscoveryServicer):
         self._clock = clock
         self._identities = identities
         self._strangers = Strangers()
+        self._hub = hub
 
     # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
     # The stub is written for the other form of a stream, too.
@@ -60,12 +64,16 @@ class Discovery(DiscoveryServicer):
         try:
             while not session.ended:
                 session.wake.clear()
+                if self._hub is not None:
+                    self._hub.look(session)
                 while (message := session.next(self._catalogue, self._log)) is not None:
                     self._counts.pushes += message.HasField("push")
                     await context.write(message)
                 await session.wake.wait()
         finally:
             self._fleet.leave(session)
+            if self._hub is not None:
+                self._hub.leave(session)
             reader.cancel()
             # A broken stream also fails the read under way; that error has been dealt with here.
             await asyncio.gather(reader, return_exceptions=True)
@@ -149,6 +157,9 @@ class Discovery(DiscoveryServicer):
                 elif message.HasField("hello"):
                     reason = "a second Hello"
                     break
+                elif self._hub is not None:
+                    self._hub.receive(session, message)
+                    continue
                 self._fleet.changed()
         finally:
             session.end(reason)

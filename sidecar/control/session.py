@@ -14,6 +14,7 @@ from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
 from sidecar.control.revocations import Cursor, RevocationLog
+from sidecar.control.subjects.following import Following
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, FromControl, Hello, Idle, Nack, Push
 
@@ -43,6 +44,9 @@ class Session:
         wanted = [s for s in hello.subscriptions if s.type == convert.REVOCATION]
         self.revocations = Cursor(wanted[0].position) if wanted else None
         """None: it is of a version that does not know them."""
+        subjects = [s for s in hello.subscriptions if s.type == convert.SUBJECT]
+        self.following = Following(subjects[0]) if subjects else None
+        """None: it does not ask for customers."""
         self.wake = asyncio.Event()
         self.ended = ""  # why the stream must end
         self._known: Held = {
@@ -61,8 +65,10 @@ class Session:
 
     def next(self, catalogue: Catalogue, log: RevocationLog) -> FromControl | None:
         """The message to send now, if there is one. What was withdrawn goes first."""
-        withdrawn = self.revocations.next(log) if self.revocations is not None else None
-        return withdrawn if withdrawn is not None else self._next_release(catalogue)
+        message = self.revocations.next(log) if self.revocations is not None else None
+        if message is None and self.following is not None:
+            message = self.following.next()
+        return message if message is not None else self._next_release(catalogue)
 
     def _next_release(self, catalogue: Catalogue) -> FromControl | None:
         if self._sent is not None:
@@ -101,6 +107,9 @@ class Session:
         if ack.type == convert.REVOCATION:
             self.wake.set()
             return self.revocations is not None and self.revocations.ack(ack)
+        if ack.type == convert.SUBJECT:
+            self.wake.set()
+            return self.following is not None and self.following.ack(ack)
         if self._sent is None or self._sent[0] != ack.nonce:
             return False
         self._known = self._sent[1].held
@@ -116,6 +125,9 @@ class Session:
         if nack.type == convert.REVOCATION:
             self.wake.set()
             return self.revocations is not None and self.revocations.nack(nack, log)
+        if nack.type == convert.SUBJECT:
+            self.wake.set()
+            return self.following is not None and self.following.nack(nack)
         if self._sent is None or self._sent[0] != nack.nonce:
             return False
         self._refused = self._sent[1]

@@ -149,7 +149,9 @@ def _enforced(
             # Had the token been checked, another rule might have admitted or refused: it depends.
             return refuse(snapshot, caller, verdict, bindings.workload())
         outcome = _permit(snapshot, verdict.satisfied, candidates, verdict, bindings, caller)
-        if type(outcome) is Permit and not bad and about.reads.settled and not about.shadowed:
+        # Not where something could not be had: once it can be, there is more to say.
+        settled = about.reads.settled and not about.shadowed and not bindings.unavailable
+        if type(outcome) is Permit and not bad and settled:
             holds = min(outcome.expires, bindings.fresh)
             if caller.dpop:
                 expires = _holds(request, verified, holds)

@@ -98,13 +98,14 @@ class Bindings:
         "_known",
         "_membership",
         "_request",
-        "_reviewed",
         "_revocations",
         "_snapshot",
         "_stale",
         "_visitor",
         "fresh",
         "now",
+        "reviewed",
+        "reviewed",
         "unavailable",
         "unfit",
         "verified",
@@ -133,7 +134,7 @@ class Bindings:
         self._body: Any = _NOT_READ
         self._granted: Granted | None = None
         self._stale = stale
-        self._reviewed = reviewed
+        self.reviewed = reviewed
         self._visitor: str | None = None
         self.verified = verified
         self.now = now
@@ -255,7 +256,14 @@ class Bindings:
         if found is None:
             self.want_subject()
             return None
-        return (found.customer, found) if isinstance(found, Subject) else ("", None)
+        if isinstance(found, Subject):
+            return found.customer, found
+        self.unavailable = self.unavailable or found.reason
+        return "", None
+
+    def in_the_dark(self) -> bool:
+        """Whether what is missing cannot be had, so that there is nothing to wait for."""
+        return bool(self.unavailable) and not self.wants and self.unfit is None
 
     def held_until(self) -> float:
         """Until when the consents that were looked at hold."""
@@ -300,7 +308,7 @@ class Bindings:
                 if self.now >= lost + self._stale:
                     return STALE
                 self.fresh = min(self.fresh, lost + self._stale)
-            if found.customer and not found.introduced(self.visitor()):
+            if self.verified is not None and not found.introduced(self.visitor()):
                 return None  # the visitor has logged in: whoever keeps customers has to hear of it
         return found
 
@@ -310,7 +318,7 @@ class Bindings:
         if found is None:
             journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
             found = self._granted = granted(
-                journey, self.subject(), self.now, reviewed=self._reviewed
+                journey, self.subject(), self.now, reviewed=self.reviewed
             )
             self.fresh = min(self.fresh, found.until)
         return found.names
@@ -318,9 +326,7 @@ class Bindings:
     def grant(self, purpose: str, binding: str) -> Grant | None:
         """The consent that admits one use of a purpose, if there is one. Raises NotYet."""
         journey = self._snapshot.journey if self._snapshot is not None else NO_JOURNEY
-        return grant_of(
-            journey, self.subject(), purpose, binding, self.now, reviewed=self._reviewed
-        )
+        return grant_of(journey, self.subject(), purpose, binding, self.now, reviewed=self.reviewed)
 
     def transaction(self, asked: Transaction, pattern: Pattern) -> Bound | None:
         """What this request asks consent to; None where an expression fails. Raises NotYet."""

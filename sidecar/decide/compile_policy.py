@@ -75,7 +75,7 @@ def redacting(namespace: str, redact: tuple[RedactRule, ...]) -> RoutedRule:
     """A guard of our own making that cuts this out of every response."""
     rule = CompiledRule(
         f"{namespace}/profile-attributes/responses", "guard", "token", None, Requirements(),
-        (), (), (), (), redact, None, True, False, False, False, False, True, True, inf,
+        (), (), (), (), redact, None, True, False, False, False, False, True, True, inf, cuts=True,
     )  # fmt: skip
     return RoutedRule(rule, (ANY,), frozenset(), ())
 
@@ -159,6 +159,7 @@ def _compile_rule(
         obliges=rule.then != Then() or rule.limit is not None,
         stale=_stale(document, rule, pointer, problems),
         visitor=rule.subject.visitor,
+        cuts=rule.subject.cut_if_error,
     )  # fmt: skip
     reads_caller = (
         compiled.asks_token

@@ -74,9 +74,9 @@ def _oblige(asked: Sequence[tuple[CompiledRule, Pattern]], bindings: Bindings) -
         removed_late.update(rule.remove_response_headers)
         for each in rule.redact:
             lifted = False if each.unless is None else bindings.truth(each.unless, pattern)
-            if lifted is UNKNOWN:
+            if lifted is UNKNOWN and not (rule.cuts and bindings.in_the_dark()):
                 raise _Failed(None)
-            if lifted is not True:  # also where the condition failed
+            if lifted is not True:  # also where the condition failed, or cannot be known
                 redact.append(each.redaction)
             else:
                 whole = True

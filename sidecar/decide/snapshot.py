@@ -60,6 +60,8 @@ class CompiledRule:
     """For how many seconds what is known of the subject is believed when nobody can be asked."""
     visitor: bool = False
     """Whether an anonymous caller whom it admits is to be known again."""
+    cuts: bool = False
+    """Whether it cuts out of responses what nobody can say would be left in, instead of 503."""
 
     def programs(self) -> list[Program]:
         """All its expressions."""

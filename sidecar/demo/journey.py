@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import aiohttp
 
@@ -41,11 +44,18 @@ class Journey:
         self._payer = world.issuer.token("alice", "accounts:read transfers:write")
         login = {"acr": "urn:mfa", "auth_time": int(time.time())}
         self._strong = world.issuer.token("alice", "accounts:read transfers:write", login)
+        # As a social login gives one: a verified address, and little else.
+        social = {"email": "alice@mail.example", "email_verified": True}
+        self._social = world.issuer.token("alice", "accounts:read", social)
+        self._visitor = ""  # the cookie
+        self._asked: dict[str, Any] = {}  # the challenge of the last refusal
 
     async def steps(self) -> AsyncIterator[Step]:
         forged = self._world.issuer.token("alice", "accounts:read", forged=True)
         account, transfer = ("GET", "/accounts/alice/balance"), ("POST", "/transfers")
         yield await self._request("a public page needs no token", "200", "GET", "/catalogue/all")
+        async for step in self._identity():
+            yield step
         yield await self._request("an anonymous caller is challenged",
                                   "401 authentication_required", *account)  # fmt: skip
         yield await self._request("a token is admitted (first sight)", "200", *account,
@@ -59,8 +69,20 @@ class Journey:
         yield await self._request("a large transfer asks for a second factor",
                                   "401 insufficient_user_authentication", *transfer,
                                   token=self._payer, amount=5000)  # fmt: skip
-        yield await self._request("with a second factor it passes", "201", *transfer,
-                                  token=self._strong, amount=5000)  # fmt: skip
+        large: dict[str, Any] = {"token": self._strong, "amount": 5000}
+        yield await self._request("with it, for consent to this payment", "403 consent_required",
+                                  *transfer, **large)  # fmt: skip
+        yield await self._answer("the customer agrees",
+                                 {"consents": {"default/large-payment": True}})  # fmt: skip
+        yield await self._until("then for the one thing not known yet", "403 profile_required",
+                                *transfer, **large)  # fmt: skip
+        yield await self._answer("the customer tells it",
+                                 {"values": {"default/phone_number": "+4930901820"}})  # fmt: skip
+        yield await self._until("and the payment passes", "201", *transfer, **large)
+        yield await self._request("consent was for one payment", "403 consent_required",
+                                  *transfer, **large)  # fmt: skip
+        async for step in self._consent_for_a_while():
+            yield step
         yield await self._redacted(*account)
         yield await self._request("a forged token is refused", "401 invalid_token", *account,
                                   token=forged)  # fmt: skip
@@ -78,6 +100,95 @@ class Journey:
         yield await self._request("restarted in the dark: still refuses",
                                   "401 authentication_required", *account)  # fmt: skip
         yield await self._back()
+
+    async def _identity(self) -> AsyncIterator[Step]:
+        """A visitor, and who they turn out to be."""
+        url = f"{self._world.address}/catalogue/all"
+        started = time.perf_counter()
+        async with self._session.get(url) as answer:
+            self._visitor = answer.cookies["visitor"].value if "visitor" in answer.cookies else ""
+        found = "cookie" if self._visitor else "none"
+        took = (time.perf_counter() - started) * 1e3
+        yield Step("an anonymous visitor gets a signed cookie", "cookie", found, took,
+                   "of our own, with a random id")  # fmt: skip
+        headers = {"cookie": f"visitor={self._visitor}"}
+        async with self._session.get(url, headers=headers) as answer:
+            visitor = (await answer.json())["customer"]
+        started = time.perf_counter()
+        account = f"{self._world.address}/accounts/alice/balance"
+        headers |= {"authorization": f"Bearer {self._social}"}
+        async with self._session.get(account, headers=headers) as answer:
+            customer = (await answer.json()).get("customer", "")
+        took = (time.perf_counter() - started) * 1e3
+        found = "the same customer" if customer and customer == visitor else f"{customer}?"
+        yield Step("and logs in: one identity", "the same customer", found, took,
+                   f"x-sidecar-customer-id: {customer}")  # fmt: skip
+
+    async def _consent_for_a_while(self) -> AsyncIterator[Step]:
+        """Granted, used, withdrawn on the customer's own page."""
+        insights = ("GET", "/insights")
+        yield await self._request("insights need a consent", "403 consent_required", *insights,
+                                  token=self._reader)  # fmt: skip
+        yield await self._answer("it is granted", {"consents": {"default/insights": True}})
+        yield await self._until("insights are shown", "200", *insights, token=self._reader)
+        cookie, form = await self._privacy_page()
+        started = time.perf_counter()
+        async with self._session.post(
+            f"{self._world.pages}/privacy/withdraw",
+            data={**form, "ref": "default/insights", "binding": ""},
+            headers={"cookie": cookie, "origin": self._world.pages},
+            allow_redirects=False,
+        ) as answer:
+            status = answer.status
+        acknowledged = (time.perf_counter() - started) * 1e3
+        found = ""
+        async with asyncio.timeout(ENFORCED):
+            while found != "403 consent_required":
+                found, _ = await self._ask(*insights, self._reader)
+        took = (time.perf_counter() - started) * 1e3
+        note = f"{status} after {acknowledged:.0f} ms, enforced after {took:.0f}"
+        title = "withdrawn on the privacy page: challenged again"
+        yield Step(title, "403 consent_required", found, took, note)
+
+    async def _privacy_page(self) -> tuple[str, dict[str, str]]:
+        """The cookies and the fields with which the customer's own page is used."""
+        way = f"{self._world.address}/.well-known/sidecar/privacy"
+        headers = {"authorization": f"Bearer {self._reader}"}
+        async with self._session.get(way, headers=headers, allow_redirects=False) as answer:
+            page = answer.headers["location"]
+        async with self._session.get(page, allow_redirects=False) as answer:
+            cookies = {name: each.value for name, each in answer.cookies.items()}
+        cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        address = page.partition("?")[0]
+        async with self._session.get(address, headers={"cookie": cookie}) as answer:
+            text = await answer.text()
+            cookies |= {name: each.value for name, each in answer.cookies.items()}
+        fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', text))
+        cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        return cookie, {name: html.unescape(value) for name, value in fields.items()}
+
+    async def _answer(self, title: str, answers: dict[str, Any]) -> Step:
+        """To the last challenge, as a client without a browser does."""
+        started = time.perf_counter()
+        page, _, query = self._asked.get("completeAt", "").partition("?")
+        ticket = parse_qs(query).get("ticket", [""])[0]
+        async with self._session.post(page, json={"ticket": ticket, **answers}) as answer:
+            found = (await answer.json()).get("status", answer.status)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        return Step(title, "completed", str(found), milliseconds, "POST completeAt")
+
+    async def _until(
+        self, title: str, expected: str, method: str, path: str, token: str = "",
+        amount: int = 25,
+    ) -> Step:  # fmt: skip
+        """The same request until what the customer did has reached the sidecar."""
+        started = time.perf_counter()
+        found = ""
+        async with asyncio.timeout(ENFORCED):
+            while found != expected:
+                found, challenge = await self._ask(method, path, token, amount)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        return Step(title, expected, found, milliseconds, challenge or f"{method} {path}")
 
     async def _redacted(self, method: str, path: str) -> Step:
         """What the service says of the account, and what of it the caller gets to see."""
@@ -100,6 +211,7 @@ class Journey:
             challenge = answer.headers.get("www-authenticate", "")
         if answer.status < 400:
             return str(answer.status), challenge
+        self._asked = content.get("challenge", {})
         return f"{answer.status} {content['code']}", challenge
 
     async def _request(

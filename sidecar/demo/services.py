@@ -70,6 +70,7 @@ class DemoBank:
         app.router.add_get("/accounts/{id}/{rest:.*}", self._account)
         app.router.add_get("/accounts/{id}", self._account)
         app.router.add_post("/transfers", self._transfer)
+        app.router.add_get("/insights", self._insights)
         return app
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -77,8 +78,15 @@ class DemoBank:
 
     async def _catalogue(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {"items": ["current account", "savings"], "tier": request.headers.get("x-tier", "")}
+            {
+                "items": ["current account", "savings"],
+                "tier": request.headers.get("x-tier", ""),
+                "customer": request.headers.get("x-sidecar-customer-id", ""),
+            }
         )
+
+    async def _insights(self, request: web.Request) -> web.Response:
+        return web.json_response({"groceries": "212.40", "travel": "58.00"})
 
     async def _account(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -87,6 +95,7 @@ class DemoBank:
                 "iban": "DE02120300000000202051",
                 "balance": "1024.00",
                 "asked_by": request.headers.get("x-sidecar-subject", ""),
+                "customer": request.headers.get("x-sidecar-customer-id", ""),
             }
         )
 

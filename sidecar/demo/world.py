@@ -24,6 +24,7 @@ from sidecar.wire.admin_pb2_grpc import AdminStub
 START: Final = 20.0  # seconds that a process may take until it is ready
 _POLICIES: Final = Path(__file__).parent / "policies"
 _ISSUER: Final = "https://issuer.demo.invalid"  # in those, for that which the demo starts
+_PAGES: Final = "https://pages.demo.invalid"
 
 
 class World:
@@ -50,6 +51,11 @@ class World:
         return f"http://127.0.0.1:{self.health_port}"
 
     @property
+    def pages(self) -> str:
+        """Where the control plane serves customers' pages."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
     def control_plane(self) -> str:
         return f"127.0.0.1:{self.control_port}"
 
@@ -72,6 +78,7 @@ class World:
         self._control = await self._spawn(
             "control-plane", "--store", f"sqlite:///{self.folder / 'store.db'}",
             "--listen", self.control_plane, "--http", f"127.0.0.1:{self.http_port}",
+            "--insecure-page-cookies", "--events", str(self.folder / "events.jsonl"),
         )  # fmt: skip
         await self._ready(
             self._control, "control-plane", f"http://127.0.0.1:{self.http_port}/readyz"
@@ -102,7 +109,13 @@ class World:
         `remove` names files whose documents go away. Raises SidecarError if it was refused.
         """
         texts = [
-            Source(name, (_POLICIES / name).read_text().replace(_ISSUER, self.issuer.address))
+            Source(
+                name,
+                (_POLICIES / name)
+                .read_text()
+                .replace(_ISSUER, self.issuer.address)
+                .replace(_PAGES, self.pages),
+            )
             for name in names
         ]
         documents, problems = parse(texts)

@@ -252,6 +252,8 @@ class Authorizer:
         limits = NO_HEADERS
         if type(outcome) is Permit and _spends(outcome):
             outcome, limits = await self._spend(outcome)
+            if type(outcome) is Refuse and outcome.code is Code.CONSENT_REQUIRED:
+                outcome, read = await self._asked_again(outcome, read, body)
         decision = self._decided(read, outcome, started, limits)
         # What it was decided on may be gone by the time that it is logged.
         decision.logged = self._logged(read, decision)
@@ -269,6 +271,17 @@ class Authorizer:
         if unspent is None:
             return msgspec.structs.replace(permit, effects=()), limits
         return self._told(unspent, permit), limits
+
+    async def _asked_again(
+        self, refuse: Refuse, request: Request, body: ReadBody
+    ) -> tuple[Permit | Refuse, Request]:
+        """What it was decided on was old: the refusal by what is known now, which says what to do
+        about it. Never a permit, of which nothing was counted."""
+        if self._journeys is None or refuse.identity is None:
+            return refuse, request
+        await self._journeys.customers.refresh(refuse.identity)
+        outcome, read = await self._settle(request, body)
+        return (outcome, read) if type(outcome) is Refuse else (refuse, read)
 
     def review(self, request: Request) -> Permit | Refuse | None:
         """What would be decided now of a request that was permitted before; counted nowhere.

@@ -40,6 +40,9 @@ class Customers(Protocol):
     async def fetch(self, identity: Identity, introduction: Introduction | None) -> None:
         """Have it fetched."""
 
+    async def refresh(self, identity: Identity) -> None:
+        """Have the record fetched anew."""
+
     async def spend(self, effect: SpendConsent) -> Spending:
         """Count one use of a consent."""
 
@@ -93,7 +96,7 @@ class Journeys:
         customer = self._customer(refuse.identity)
         if plan is None:
             if customer:
-                self.customers.report(customer, "refused", _refused(request, refuse, decision_id))
+                self.customers.report(customer, "refused", _refused(refuse, decision_id))
             return refuse
         self._metrics.challenges.add(plan.kind, "issued")
         if snapshot is None:
@@ -105,7 +108,8 @@ class Journeys:
                 refuse = msgspec.structs.replace(refuse, ticket=ticket.text)
                 data |= {"ticket": ticket.id, "expires": ticket.expires}
         if customer:
-            data |= {"needs": plan.needs(), "service": snapshot.service.name, "path": request.path}
+            needs = {name: each for name, each in plan.needs().items() if name != "transaction"}
+            data |= {"needs": needs, "service": snapshot.service.name, "rule": refuse.rule}
             self.customers.report(customer, "challenge.issued", data)
         return refuse
 
@@ -129,7 +133,10 @@ class Journeys:
             kind=plan.kind,
             customer=customer,
             purposes=tuple(asked),
-            attributes=tuple([journey.attribute(name).ref for name in plan.profile]),
+            # One thing at a time: who refuses to agree is asked to tell nothing.
+            attributes=tuple([journey.attribute(name).ref for name in plan.profile])
+            if plan.kind == "profile"
+            else (),
             back=place_of(request) if is_browser(request) else "",
             decision=decision_id,
             service=snapshot.service.name,
@@ -146,11 +153,12 @@ class Journeys:
         return found.customer if isinstance(found, Subject) else ""
 
 
-def _refused(request: Request, refuse: Refuse, decision_id: str) -> dict[str, Any]:
+def _refused(refuse: Refuse, decision_id: str) -> dict[str, Any]:
+    """Names, and no values: an address may say more of a customer than they would like."""
     return {
         "code": refuse.code.value,
         "reason": refuse.reason,
-        "path": request.path,
+        "rule": refuse.rule,
         "decision_id": decision_id,
     }
 

@@ -130,7 +130,8 @@ class Customers:
         self._by_key: dict[str, tuple[str, str]] = {}
         self._asking = 0
         self._spending: dict[str, asyncio.Future[Spending]] = {}
-        self._lost: float | None = 0.0  # nobody was ever there to be asked
+        self._lost: float | None = clock()  # nobody was there to be asked yet
+        self._away = False
         self._events: deque[Event] = deque()
 
     def __len__(self) -> int:
@@ -161,6 +162,13 @@ class Customers:
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
         if met is None or met.answered is None:
+            if self._dark():
+                self.outcomes["dark"] += 1
+                if met is None:
+                    met = _Met(key_of(identity), introduction)
+                    self._put(name, met)
+                met.unknown_until, met.why = self._soon(), UNAVAILABLE
+                return
             if self._asking >= ASKED:
                 self.outcomes["crowded"] += 1
                 self._put(name, _Met(key_of(identity), introduction, None, self._soon(), CROWDED))
@@ -174,6 +182,12 @@ class Customers:
             self.link.introduce(met.key, introduction)
             asyncio.get_running_loop().call_later(self._answer, self._silent, met, met.answered)
         await met.answered.wait()
+
+    async def refresh(self, identity: Identity) -> None:
+        """Have a record that is held fetched anew."""
+        met = self._met.get((identity.issuer, identity.subject))
+        if met is not None:
+            await self.fetch(identity, met.introduction)
 
     async def spend(self, effect: SpendConsent) -> Spending:
         """Count one use of a consent, once, whatever happens on the way."""
@@ -254,6 +268,7 @@ class Customers:
 
     def connected(self) -> None:
         """Somebody can be asked, and what is held is current."""
+        self._away = False
         if self._lost is not None:
             self._lost = None
             self.lost_or_found()
@@ -263,6 +278,10 @@ class Customers:
         if self._lost is None:
             self._lost = since
             self.lost_or_found()
+
+    def away(self) -> None:
+        """Nobody answered an attempt to connect: there is no use in waiting for the next one."""
+        self._away = True
 
     def again(self) -> None:
         """The link stands anew: say once more what was not answered."""
@@ -300,6 +319,11 @@ class Customers:
         if met.answered is waiting:
             met.unknown_until, met.why = self._soon(), UNAVAILABLE
             self._answered(met, "silent")
+
+    def _dark(self) -> bool:
+        """Whether nobody can be asked, nor will in a moment."""
+        lost = self._lost
+        return lost is not None and (self._away or self._clock() - lost > self._answer)
 
     def _soon(self) -> float:
         return self._clock() + UNKNOWN_FOR

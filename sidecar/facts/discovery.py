@@ -196,8 +196,11 @@ class DiscoveryClient:
             self._confirmed = max(self._confirmed, self._clock() - NOTICED)
         if self.revocations is not None:
             self.revocations.lost(self._clock() - NOTICED)
-        if self.subjects is not None and self.connected:
-            self.subjects.closed(self._clock())
+        if self.subjects is not None:
+            if self.connected:
+                self.subjects.closed(self._clock())
+            else:
+                self.subjects.hearer.away()
         self.connected = False
         self._current = False
 

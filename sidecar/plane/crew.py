@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sidecar.errors import Misuse, SidecarError
 from sidecar.facts.shared_keys import SharedKeys
 from sidecar.plane import messages
+from sidecar.plane.shared_customers import SharedCustomers
 from sidecar.plane.slot import Orders, Release, Slot
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import CLOSE, RECENT
@@ -38,8 +39,14 @@ class Crew:
         keys: Callable[[], list[SharedKeys]],
         need_keys: Callable[[str], Awaitable[None]],
         withdrawn: Callable[[], bytes],
+        *,
+        customers: bool = False,
     ) -> None:
-        self._orders = Orders(begin, descriptors, keys, need_keys, withdrawn, self._moved)
+        """`customers`: workers may ask about them, through `self.customers`."""
+        self.customers = SharedCustomers(count, self._tell) if customers else None
+        self._orders = Orders(
+            begin, descriptors, keys, need_keys, withdrawn, self._moved, self.customers
+        )
         self.slots = [Slot(number, self._orders) for number in range(count)]
         self._since = 0.0  # when the newest release was brought, by the monotonic clock
         self._gone: list[Family] = []  # what the dead have counted
@@ -77,6 +84,10 @@ class Crew:
         """Until every worker that answers refuses them; one that does not is replaced in time."""
         await asyncio.gather(*(slot.send(messages.Withdrawn(packed)) for slot in self.slots))
         await self._ask()  # in order: who answers this has read that
+
+    def _tell(self, worker: int, message: messages.ToWorker) -> None:
+        """Sent soon, in order: what waits for a channel waits in line."""
+        self._tasks.spawn(self.slots[worker].send(message))
 
     def reload(self) -> None:
         """SIGHUP, for all of them."""

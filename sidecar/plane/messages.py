@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from sidecar.config import RunSettings
+from sidecar.decide.journey import Introduction
+from sidecar.decide.subjects import Subject
 from sidecar.facts.shared_keys import SharedKeys
 from sidecar.telemetry.merged import Family
 
@@ -62,6 +64,48 @@ class Withdrawn(msgspec.Struct, tag=True, frozen=True):
     packed: bytes
 
 
+class Record(msgspec.Struct, tag=True, frozen=True):
+    """A customer's record, by its key (`facts.customers`); None: there is none any more."""
+
+    key: str
+    subject: Subject | None
+
+
+class NoRecord(msgspec.Struct, tag=True, frozen=True):
+    """Nobody can say who is behind this key."""
+
+    key: str
+    reason: str
+
+
+class Spent(msgspec.Struct, tag=True, frozen=True):
+    """What came of a `Spend`."""
+
+    use: str
+    outcome: str
+
+
+class Taken(msgspec.Struct, tag=True, frozen=True):
+    """Events of a `Report` that are in safe hands."""
+
+    ids: list[str]
+
+
+class CustomerKeys(msgspec.Struct, tag=True, frozen=True):
+    """What visitors' cookies and tickets are sealed with."""
+
+    visitor: bytes
+    ticket: bytes
+
+
+class CustomersLost(msgspec.Struct, tag=True, frozen=True):
+    """Since when nobody can be asked about customers; None: somebody can. `away`: nor will anybody
+    in a moment."""
+
+    since: float | None
+    away: bool = False
+
+
 class Serve(msgspec.Struct, tag=True, frozen=True):
     """Accept connections at this port of the address in the settings. Answered."""
 
@@ -83,8 +127,24 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     """Stop accepting, finish what is in flight, exit."""
 
 
+AboutCustomers = Record | NoRecord | Spent | Taken | CustomerKeys | CustomersLost
 ToWorker = (
-    Begin | Documents | Adopt | Keys | KeysAnswered | Withdrawn | Serve | Ask | Reload | Drain
+    Begin
+    | Documents
+    | Adopt
+    | Keys
+    | KeysAnswered
+    | Withdrawn
+    | Record
+    | NoRecord
+    | Spent
+    | Taken
+    | CustomerKeys
+    | CustomersLost
+    | Serve
+    | Ask
+    | Reload
+    | Drain
 )
 
 # From a worker.
@@ -119,6 +179,34 @@ class NeedKeys(msgspec.Struct, tag=True, frozen=True):
     issuer: str
 
 
+class Introduce(msgspec.Struct, tag=True, frozen=True):
+    """Who was met. Answered with Record or NoRecord, and with each Record that it becomes."""
+
+    key: str
+    introduction: Introduction
+
+
+class Release(msgspec.Struct, tag=True, frozen=True):
+    """Customers that it holds no more."""
+
+    keys: list[str]
+
+
+class Spend(msgspec.Struct, tag=True, frozen=True):
+    """Count one use of a consent. Answered with Spent."""
+
+    use: str
+    customer: str
+    purpose: str
+    binding: str
+
+
+class Report(msgspec.Struct, tag=True, frozen=True):
+    """What became of customers' requests: id, customer, type, Unix time, JSON."""
+
+    events: list[tuple[str, str, str, float, bytes]]
+
+
 class Counted(msgspec.Struct, tag=True, frozen=True):
     """Everything that is counted, since the worker's start. `number` is 0 at its end."""
 
@@ -132,7 +220,20 @@ class Decided(msgspec.Struct, tag=True, frozen=True):
     records: bytes
 
 
-FromWorker = Adopted | Refused | Serving | Failed | NeedKeys | Counted | Decided
+AskingCustomers = Introduce | Release | Spend | Report
+FromWorker = (
+    Adopted
+    | Refused
+    | Serving
+    | Failed
+    | NeedKeys
+    | Counted
+    | Decided
+    | Introduce
+    | Release
+    | Spend
+    | Report
+)
 
 TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)

@@ -26,6 +26,7 @@ from sidecar.facts.shared_keys import SharedKeys
 from sidecar.plane import messages
 from sidecar.plane.backoff import Backoff
 from sidecar.plane.channel import Channel
+from sidecar.plane.shared_customers import SharedCustomers
 from sidecar.telemetry.merged import Family
 
 START: Final = 30.0  # seconds from a process's start, or a release adopted, until it listens
@@ -74,6 +75,7 @@ class Orders:
     need_keys: Callable[[str], Awaitable[None]]
     withdrawn: Callable[[], bytes]
     moved: Callable[[], None]
+    customers: SharedCustomers | None = None
     port: int = 0
     release: Release | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -210,6 +212,8 @@ class Slot:
             self.kill()
             self.live = False
             self._channel = self._process = None
+            if self._orders.customers is not None:
+                self._orders.customers.gone(self.number)
             for task in self._talk:
                 task.cancel()
             await asyncio.gather(*self._talk, return_exceptions=True)
@@ -255,6 +259,9 @@ class Slot:
                     self._unanswered[number].set()
             case messages.Decided(records):
                 self.decisions = orjson.loads(records)
+            case messages.Introduce() | messages.Release() | messages.Spend() | messages.Report():
+                if self._orders.customers is not None:
+                    self._orders.customers.receive(self.number, message)
 
     def _task(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -269,6 +276,8 @@ class Slot:
             self._channel = channel
             # All of it, before anything is decided; what comes meanwhile is sent as well.
             await channel.send(messages.Withdrawn(self._orders.withdrawn()))
+            if self._orders.customers is not None:
+                self._orders.customers.welcome(self.number)
             self._task(self._tell_keys(channel))
             while True:
                 release = self._orders.release

@@ -32,7 +32,7 @@ from sidecar.plane.crew import Crew
 from sidecar.plane.port import HeldPort
 from sidecar.plane.shared import Shared, nonce_key
 from sidecar.plane.slot import Release
-from sidecar.plane.source import PolicySource
+from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry import metrics
 from sidecar.telemetry.decision_log import DecisionLog
@@ -53,7 +53,6 @@ class Supervisor:
         self.adopted = 0.0
         self.keys = KeyStore()
         self._withdrawn = Revocations()
-        self.source = PolicySource(settings, self._adopt, self._withdrawn, self._withdraw)
         self._shared = Shared()
         self._nonce_key = nonce_key(settings, self._shared.key)  # once: all workers have the same
         self.crew = Crew(
@@ -63,6 +62,15 @@ class Supervisor:
             self.keys.shared,
             self.keys.fetch_if_due,
             self._withdrawn.packed,
+            customers=asks_about_customers(settings),
+        )
+        customers = self.crew.customers
+        self.source = PolicySource(
+            settings,
+            self._adopt,
+            self._withdrawn,
+            self._withdraw,
+            None if customers is None else subject_stream(customers, settings.namespace),
         )
         self.keys.changed = self.crew.keys_changed
         self._settings_sent = messages.settings_to_bytes(settings)

@@ -33,12 +33,15 @@ from sidecar.edge.rates import RateTable
 from sidecar.edge.replays import ReplayTable, Turns
 from sidecar.errors import ChannelBroken, Misuse
 from sidecar.facts.beside import beside
+from sidecar.facts.customers import Customers
 from sidecar.facts.shared_keys import RemoteKeys
 from sidecar.plane import messages
 from sidecar.plane.channel import Channel
 from sidecar.plane.garbage import settle
 from sidecar.plane.serving import Serving
 from sidecar.plane.shared import SharedTable, Turn
+from sidecar.plane.shared_customers import WorkerLink, hear
+from sidecar.plane.source import asks_about_customers
 from sidecar.plane.tasks import Tasks
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.merged import families_of
@@ -65,6 +68,9 @@ class Worker:
         self._tasks = Tasks()
         self._compiled: dict[bytes, Document] = {}
         self._keys = RemoteKeys(lambda issuer: self._say(messages.NeedKeys(issuer)))
+        self._customers = Customers() if asks_about_customers(settings) else None
+        if self._customers is not None:
+            self._customers.link = WorkerLink(self._say)
         self._serving = Serving(
             settings,
             self._keys,
@@ -73,6 +79,7 @@ class Worker:
             replays,
             rates.key,
             begin.nonce_key,
+            self._customers,
         )
         self._serving.metrics.register(self._families)
         self._documents: list[bytes] = []
@@ -107,6 +114,16 @@ class Worker:
                 self._keys.answered(issuer)
             case messages.Withdrawn(packed):
                 self._serving.authorizer.withdraw(unpack(packed))
+            case (
+                messages.Record()
+                | messages.NoRecord()
+                | messages.Spent()
+                | messages.Taken()
+                | messages.CustomerKeys()
+                | messages.CustomersLost()
+            ):
+                if self._customers is not None:
+                    hear(self._customers, message)
             case messages.Documents(canonical):
                 self._documents += canonical
             case messages.Adopt():

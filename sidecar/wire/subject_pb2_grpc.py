@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from sidecar.wire import subject_pb2 as sidecar_dot_v1_dot_subject__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -22,3 +23,302 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class SubjectsStub:
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Show = channel.unary_unary(
+                '/sidecar.v1.Subjects/Show',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.ShowSubjectRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.ShowSubjectResponse.FromString,
+                _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/sidecar.v1.Subjects/Decide',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.DecideRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.DecideResponse.FromString,
+                _registered_method=True)
+        self.Set = channel.unary_unary(
+                '/sidecar.v1.Subjects/Set',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.SetSubjectRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.SetSubjectResponse.FromString,
+                _registered_method=True)
+        self.Undo = channel.unary_unary(
+                '/sidecar.v1.Subjects/Undo',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.UndoLinkRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.UndoLinkResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_unary(
+                '/sidecar.v1.Subjects/Export',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.ExportSubjectRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.ExportSubjectResponse.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/sidecar.v1.Subjects/Erase',
+                request_serializer=sidecar_dot_v1_dot_subject__pb2.EraseSubjectRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_subject__pb2.EraseSubjectResponse.FromString,
+                _registered_method=True)
+
+
+class SubjectsServicer:
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    def Show(self, request, context):
+        """One customer, by id or by an identifier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """Grants, refuses or withdraws for a customer who said so elsewhere. Answered once it is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Set(self, request, context):
+        """Sets or deletes attributes, segments and risk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Undo(self, request, context):
+        """Takes back one link: splits what was merged, or detaches an identifier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """Everything that is kept of a customer, as JSON.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Deletes everything. Answered once it is durable, with how far sidecars have let go of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SubjectsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Show': grpc.unary_unary_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.ShowSubjectRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.ShowSubjectResponse.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.DecideRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.DecideResponse.SerializeToString,
+            ),
+            'Set': grpc.unary_unary_rpc_method_handler(
+                    servicer.Set,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.SetSubjectRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.SetSubjectResponse.SerializeToString,
+            ),
+            'Undo': grpc.unary_unary_rpc_method_handler(
+                    servicer.Undo,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.UndoLinkRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.UndoLinkResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_unary_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.ExportSubjectRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.ExportSubjectResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=sidecar_dot_v1_dot_subject__pb2.EraseSubjectRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_subject__pb2.EraseSubjectResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'sidecar.v1.Subjects', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('sidecar.v1.Subjects', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Subjects:
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Show',
+            sidecar_dot_v1_dot_subject__pb2.ShowSubjectRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.ShowSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Decide',
+            sidecar_dot_v1_dot_subject__pb2.DecideRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Set(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Set',
+            sidecar_dot_v1_dot_subject__pb2.SetSubjectRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.SetSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Undo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Undo',
+            sidecar_dot_v1_dot_subject__pb2.UndoLinkRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.UndoLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Export',
+            sidecar_dot_v1_dot_subject__pb2.ExportSubjectRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.ExportSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Subjects/Erase',
+            sidecar_dot_v1_dot_subject__pb2.EraseSubjectRequest.SerializeToString,
+            sidecar_dot_v1_dot_subject__pb2.EraseSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

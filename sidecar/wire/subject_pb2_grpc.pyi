@@ -19,9 +19,16 @@ The rules:
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from sidecar.wire import subject_pb2 as _subject_pb2
 import abc as _abc_1
 import grpc as _grpc
+import sys
 import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
+else:
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
@@ -32,3 +39,100 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+
+class SubjectsStub:
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SubjectsAsyncStub: ...
+    Show: _grpc.UnaryUnaryMultiCallable[_subject_pb2.ShowSubjectRequest, _subject_pb2.ShowSubjectResponse]
+    """One customer, by id or by an identifier."""
+    Decide: _grpc.UnaryUnaryMultiCallable[_subject_pb2.DecideRequest, _subject_pb2.DecideResponse]
+    """Grants, refuses or withdraws for a customer who said so elsewhere. Answered once it is durable."""
+    Set: _grpc.UnaryUnaryMultiCallable[_subject_pb2.SetSubjectRequest, _subject_pb2.SetSubjectResponse]
+    """Sets or deletes attributes, segments and risk."""
+    Undo: _grpc.UnaryUnaryMultiCallable[_subject_pb2.UndoLinkRequest, _subject_pb2.UndoLinkResponse]
+    """Takes back one link: splits what was merged, or detaches an identifier."""
+    Export: _grpc.UnaryUnaryMultiCallable[_subject_pb2.ExportSubjectRequest, _subject_pb2.ExportSubjectResponse]
+    """Everything that is kept of a customer, as JSON."""
+    Erase: _grpc.UnaryUnaryMultiCallable[_subject_pb2.EraseSubjectRequest, _subject_pb2.EraseSubjectResponse]
+    """Deletes everything. Answered once it is durable, with how far sidecars have let go of it."""
+
+@_typing.type_check_only
+class SubjectsAsyncStub(SubjectsStub):
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Show: _aio.UnaryUnaryMultiCallable[_subject_pb2.ShowSubjectRequest, _subject_pb2.ShowSubjectResponse]  # type: ignore[assignment]
+    """One customer, by id or by an identifier."""
+    Decide: _aio.UnaryUnaryMultiCallable[_subject_pb2.DecideRequest, _subject_pb2.DecideResponse]  # type: ignore[assignment]
+    """Grants, refuses or withdraws for a customer who said so elsewhere. Answered once it is durable."""
+    Set: _aio.UnaryUnaryMultiCallable[_subject_pb2.SetSubjectRequest, _subject_pb2.SetSubjectResponse]  # type: ignore[assignment]
+    """Sets or deletes attributes, segments and risk."""
+    Undo: _aio.UnaryUnaryMultiCallable[_subject_pb2.UndoLinkRequest, _subject_pb2.UndoLinkResponse]  # type: ignore[assignment]
+    """Takes back one link: splits what was merged, or detaches an identifier."""
+    Export: _aio.UnaryUnaryMultiCallable[_subject_pb2.ExportSubjectRequest, _subject_pb2.ExportSubjectResponse]  # type: ignore[assignment]
+    """Everything that is kept of a customer, as JSON."""
+    Erase: _aio.UnaryUnaryMultiCallable[_subject_pb2.EraseSubjectRequest, _subject_pb2.EraseSubjectResponse]  # type: ignore[assignment]
+    """Deletes everything. Answered once it is durable, with how far sidecars have let go of it."""
+
+class SubjectsServicer(metaclass=_abc_1.ABCMeta):
+    """How people and programs look at customers and act for them. Everything read here is recorded with
+    its reader.
+    """
+
+    @_abc_1.abstractmethod
+    def Show(
+        self,
+        request: _subject_pb2.ShowSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.ShowSubjectResponse, _abc.Awaitable[_subject_pb2.ShowSubjectResponse]]:
+        """One customer, by id or by an identifier."""
+
+    @_abc_1.abstractmethod
+    def Decide(
+        self,
+        request: _subject_pb2.DecideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.DecideResponse, _abc.Awaitable[_subject_pb2.DecideResponse]]:
+        """Grants, refuses or withdraws for a customer who said so elsewhere. Answered once it is durable."""
+
+    @_abc_1.abstractmethod
+    def Set(
+        self,
+        request: _subject_pb2.SetSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.SetSubjectResponse, _abc.Awaitable[_subject_pb2.SetSubjectResponse]]:
+        """Sets or deletes attributes, segments and risk."""
+
+    @_abc_1.abstractmethod
+    def Undo(
+        self,
+        request: _subject_pb2.UndoLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.UndoLinkResponse, _abc.Awaitable[_subject_pb2.UndoLinkResponse]]:
+        """Takes back one link: splits what was merged, or detaches an identifier."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _subject_pb2.ExportSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.ExportSubjectResponse, _abc.Awaitable[_subject_pb2.ExportSubjectResponse]]:
+        """Everything that is kept of a customer, as JSON."""
+
+    @_abc_1.abstractmethod
+    def Erase(
+        self,
+        request: _subject_pb2.EraseSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subject_pb2.EraseSubjectResponse, _abc.Awaitable[_subject_pb2.EraseSubjectResponse]]:
+        """Deletes everything. Answered once it is durable, with how far sidecars have let go of it."""
+
+def add_SubjectsServicer_to_server(servicer: SubjectsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,7 +10,8 @@ Pure. The rules, each stronger than those below it:
 - a visitor who is nobody yet is merged into who logs in, where the policy says so; one who is
   somebody already is kept apart, for people share devices.
 
-Of customers that turn out to be one, the holder of the primary identifier survives, else the oldest.
+Of customers that turn out to be one, the holder of the primary identifier survives, else the
+oldest.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do. `other` is merged into the customer, or has the identifier and keeps it."""
+    """One thing to do. `other` is merged into the customer, or has the identifier and keeps it;
+    empty: nobody has it."""
 
     kind: StepKind
     identifier: Identifier
-    other: str | None
+    other: str
     why: str
 
 
@@ -126,13 +128,14 @@ def link(
         elif step.kind == "merged":
             group.take(holders[found[each]])
     if not group.members:
-        return Plan(None, (Step("created", primary, None, "nobody had it"), *steps))
+        return Plan(None, (Step("created", primary, "", "nobody had it"), *steps))
     if certain:
         return Plan(group.members[0].customer, tuple(steps))
     survivor = min(group.members, key=lambda one: (one.created, one.customer)).customer
-    # Whose the new identifier is was found by what the survivor had; nobody is merged into themself.
+    # Nobody is merged into themself: that step found whose the new identifier is.
     by = next(step for step in steps if step.kind == "merged" and step.other == survivor)
-    first = Step("attached", primary, None, f"it came with a {by.identifier.type} of the customer")
+    why = f"it came with a {by.identifier.type} of the customer's"
+    first = Step("attached", primary, "", why)
     return Plan(survivor, (first, *(step for step in steps if step is not by)))
 
 
@@ -143,7 +146,7 @@ def _fresh(introduction: Introduction, group: _Group, each: Identifier) -> Step 
     one = frozenset([each])
     if group.separated(one, frozenset()) or group.contradicts(one) or len(group.held) >= MOST_HELD:
         return None
-    return Step("attached", each, None, "it came with the customer's own")
+    return Step("attached", each, "", "it came with the customer's own")
 
 
 def _shared(

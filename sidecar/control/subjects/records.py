@@ -36,7 +36,7 @@ class NotStored(SidecarError):
 
 
 class Identifier(NamedTuple):
-    """What tells a customer from others. `issuer` is empty unless the value is only unique there."""
+    """What tells a customer from others. `issuer` is empty where the value is unique without."""
 
     type: str
     issuer: str
@@ -97,7 +97,7 @@ class Introduction:
 
 
 class Consent(NamedTuple):
-    """A decision in force. `binding` is a digest (hex) of the values it is for; empty: not bound."""
+    """A decision in force. `binding` is a digest (hex) of the values it is for, empty for none."""
 
     id: str
     purpose: str
@@ -131,7 +131,8 @@ class Risk(NamedTuple):
     def points_at(self, now: float) -> float:
         """From 0 to 100. A clock that went back raises nothing."""
         age = max(0.0, now - self.at)
-        return min(HIGHEST_RISK, max(0.0, self.points * 0.5 ** (age / self.half_life)))
+        left: float = self.points * 0.5 ** (age / self.half_life)
+        return min(HIGHEST_RISK, max(0.0, left))
 
     def raised(self, points: float, half_life: float, now: float) -> Risk:
         """With more on top of what is left. Raises NotStored."""

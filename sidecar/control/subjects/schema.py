@@ -15,6 +15,7 @@ reads                who looked at whom
 outbox               events in the order of their commits, until they are delivered and old
 counters             `changes`: the last number that was given; `delivered`: of the outbox
 tickets              redeemed ones, until they expire
+challenges           issued ones, until they are answered or expire
 secrets              made once
 tombstones           that somebody was erased, by a digest that only this store can make
 
@@ -192,6 +193,15 @@ tickets: Final = Table(
     "subject_tickets",
     metadata,
     Column("jti", LargeBinary, primary_key=True),
+    Column("expires", Float, nullable=False, index=True),
+)
+challenges: Final = Table(
+    "subject_challenges",
+    metadata,
+    Column("ticket", LargeBinary, primary_key=True),
+    Column("id", String(ID), nullable=False),
+    Column("customer", String(ID), nullable=False, index=True),
+    Column("kind", String(64), nullable=False),
     Column("expires", Float, nullable=False, index=True),
 )
 secrets: Final = Table(

@@ -155,6 +155,13 @@ class SubjectTerms(Part, frozen=True):
             "asked; after that, 503 (RFC 5861). At most 1d."
         ),
     ] = "10s"
+    cut_if_error: Annotated[
+        bool,
+        Meta(
+            description="Where it cannot be known whether `unless` of a redaction holds: cut it "
+            "out, instead of 503."
+        ),
+    ] = False
     visitor: Annotated[
         bool,
         Meta(

@@ -98,7 +98,7 @@ class Interaction(Part, frozen=True):
         Meta(
             description="An `https` (on loopback also `http`) address. Browsers are redirected to "
             "it with what is asked for in the query; others are told of it as `completeAt`. The "
-            "control plane's own pages are at `/i` of its `--pages-url`: they are told of consents "
+            "control plane's own pages are at `/i` of its HTTP address: they are told of consents "
             "and profiles by a ticket that nobody else can read."
         ),
     ]

@@ -169,6 +169,16 @@ def upgrade() -> None:
     )
     op.create_index("ix_subject_tickets_expires", "subject_tickets", ["expires"])
     op.create_table(
+        "subject_challenges",
+        sa.Column("ticket", sa.LargeBinary, primary_key=True),
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("customer", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("expires", sa.Float, nullable=False),
+    )
+    op.create_index("ix_subject_challenges_customer", "subject_challenges", ["customer"])
+    op.create_index("ix_subject_challenges_expires", "subject_challenges", ["expires"])
+    op.create_table(
         "subject_secrets",
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("secret", sa.LargeBinary, nullable=False),

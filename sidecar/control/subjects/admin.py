@@ -1,0 +1,226 @@
+"""The Subjects service: how people and programs look at customers, and act for them.
+
+Every reading is recorded with its reader. It is served where publishers come (`--listen`), and so
+to whoever may publish.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+import orjson
+
+from sidecar.control.pages.languages import words
+from sidecar.control.subjects.asking import Asking
+from sidecar.control.subjects.consents import Decision
+from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.records import Identifier, Link, NotStored, Offered, Record
+from sidecar.control.subjects.store import SubjectStore
+from sidecar.control.subjects.transactions import NoCustomer
+from sidecar.decide.documents import seconds
+from sidecar.errors import StoreFailed
+from sidecar.wire import subject_pb2 as pb
+from sidecar.wire.subject_pb2_grpc import SubjectsServicer
+
+API: Final = "api"
+LET_GO: Final = 2.0  # seconds that an erasure waits for the sidecars
+_log: Final = logging.getLogger(__name__)
+
+
+class Admin(SubjectsServicer):
+    """One per control plane."""
+
+    def __init__(
+        self, store: SubjectStore, hub: Hub, asking: Asking, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._asking = asking
+        self._clock = clock
+
+    async def Show(self, request: pb.ShowSubjectRequest, context: Any) -> pb.ShowSubjectResponse:
+        """What is known of one customer, and why it is one."""
+        customer = await self._named(request.name, context)
+        try:
+            record = await self._store.record(
+                customer, request.reader or "operator", request.reason or "show"
+            )
+            links = await self._store.links(customer)
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        if record is None:
+            await _gone(context)
+        return pb.ShowSubjectResponse(
+            subject=orjson.dumps(shown(record, self._clock())),
+            links=[_link(each) for each in links],
+        )
+
+    async def Decide(self, request: pb.DecideRequest, context: Any) -> pb.DecideResponse:
+        """For a customer who said so elsewhere."""
+        customer = await self._named(request.name, context)
+        spec = self._asking.purpose(request.purpose)
+        if spec is None:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"purpose: there is no ConsentPurpose {request.purpose!r} that is published; it is "
+                "NAMESPACE/NAME",
+            )
+            raise AssertionError("abort returned")
+        if request.state not in ("granted", "refused", "withdrawn"):
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "state: granted, refused or withdrawn is expected",
+            )
+        language, said = words(spec.words, (request.language,) if request.language else ())
+        lives = [seconds(each) for each in (spec.expires, spec.review_every) if each is not None]
+        decision = Decision(
+            request.purpose, spec.version, request.state, language, said.title, said.text,  # type: ignore[arg-type]
+            expires=self._clock() + min(lives) if lives else None, max_uses=spec.max_uses, via=API,
+            by=request.by or "operator",
+        )  # fmt: skip
+        try:
+            receipt = await self._store.decide_consent(customer, decision)
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        return pb.DecideResponse(receipt=receipt.jws)
+
+    async def Set(self, request: pb.SetSubjectRequest, context: Any) -> pb.SetSubjectResponse:
+        """Attributes, segments and risk."""
+        customer = await self._named(request.name, context)
+        source = request.by or "operator"
+        try:
+            values = {
+                each.ref: Offered(json.loads(each.value), source, self._asking.keep(each.ref))
+                for each in request.attributes
+            }
+            if values:
+                await self._store.set_attributes(customer, values)
+            for name in request.deleted:
+                await self._store.forget_attribute(customer, name)
+            if request.replace_segments:
+                await self._store.set_segments(customer, request.segments)
+            if request.signal:
+                await self._signal(customer, request.signal, request.points)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "attributes: a value is no JSON")
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        return pb.SetSubjectResponse()
+
+    async def _signal(self, customer: str, signal: str, points: float) -> None:
+        record = (await self._store.records([customer], "")).get(customer)
+        policy = self._asking.identity(record.pool) if record is not None else None
+        half_life = seconds(policy.risk.half_life) if policy is not None else 86_400.0
+        if not points and policy is not None:
+            points = policy.risk.signals.get(signal, 0.0)
+        if points:
+            await self._store.raise_risk(customer, points, half_life, signal)
+
+    async def Undo(self, request: pb.UndoLinkRequest, context: Any) -> pb.UndoLinkResponse:
+        """Takes one link back."""
+        try:
+            link = await self._store.undo(request.link, request.by or "operator")
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        return pb.UndoLinkResponse(link=_link(link))
+
+    async def Export(
+        self, request: pb.ExportSubjectRequest, context: Any
+    ) -> pb.ExportSubjectResponse:
+        """Everything that is kept."""
+        customer = await self._named(request.name, context)
+        try:
+            found = await self._store.export(customer, request.reader or "operator", "export")
+            jwks = await self._store.jwks()
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        return pb.ExportSubjectResponse(
+            everything=json.dumps(found, default=str).encode(), jwks=orjson.dumps(jwks)
+        )
+
+    async def Erase(self, request: pb.EraseSubjectRequest, context: Any) -> pb.EraseSubjectResponse:
+        """Deletes everything, here and in what sidecars hold."""
+        customer = await self._named(request.name, context)
+        try:
+            erasure, holders, let_go = await self._hub.erased_everywhere(
+                lambda: self._store.erase(customer, request.by or "operator"), LET_GO
+            )
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        return pb.EraseSubjectResponse(
+            certificate=erasure.certificate, sidecars=holders, let_go=let_go
+        )
+
+    async def _named(self, name: pb.SubjectName, context: Any) -> str:
+        """The id of the customer, who is there."""
+        try:
+            if name.customer:
+                found = await self._store.survivor(name.customer)
+            else:
+                identifier = Identifier(name.type, name.issuer, name.value)
+                found = await self._store.find(name.pool, identifier)
+        except (StoreFailed, NotStored) as error:
+            await _refused(context, error)
+        if found is None:
+            await _gone(context)
+        return found
+
+
+def shown(record: Record, now: float) -> dict[str, Any]:
+    """A record for people: everything but what sidecars need alone."""
+    return {
+        "customer": record.customer,
+        "pool": record.pool,
+        "version": record.version,
+        "created": record.created,
+        "anonymous": record.anonymous,
+        "identifiers": [each._asdict() for each in record.identifiers],
+        "remembered": [each._asdict() for each in record.remembered],
+        "consents": [each._asdict() for each in record.consents],
+        "attributes": [each._asdict() for each in record.attributes],
+        "declined": dict(record.declined),
+        "asked": dict(record.asked),
+        "segments": sorted(record.segments),
+        "risk": round(record.risk.points_at(now), 1),
+    }
+
+
+def _link(link: Link) -> pb.SubjectLink:
+    shown_ = link.identifier
+    return pb.SubjectLink(
+        id=link.id,
+        at=link.at,
+        kind=link.kind,
+        identifier=pb.Identifier(type=shown_.type, value=_written(shown_))
+        if shown_ is not None
+        else None,
+        other=link.other or "",
+        why=link.why,
+        by=link.by,
+        undone=link.undone,
+    )
+
+
+def _written(identifier: Identifier) -> str:
+    if not identifier.issuer:
+        return identifier.value
+    return f"{identifier.value} of {identifier.issuer}"
+
+
+async def _gone(context: Any) -> NoReturn:
+    await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such customer")
+    raise AssertionError("abort returned")
+
+
+async def _refused(context: Any, error: Exception) -> NoReturn:
+    if isinstance(error, NoCustomer):
+        await _gone(context)
+    if isinstance(error, StoreFailed):
+        _log.error("%s", error)
+        await context.abort(grpc.StatusCode.ABORTED, f"nothing was changed: {error}")
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    raise AssertionError("abort returned")

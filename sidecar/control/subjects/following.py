@@ -1,0 +1,170 @@
+"""The customers of one stream: whom its sidecar follows, what it was sent of them, what is next.
+
+One unanswered push, as of any type; changes made meanwhile are one. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from sidecar.control.catalogue import Target
+from sidecar.control.subjects.messages import held
+from sidecar.decide.journey_view import View
+from sidecar.wire import convert
+from sidecar.wire.discovery_pb2 import (
+    Ack,
+    FromControl,
+    Idle,
+    Nack,
+    Push,
+    Resource,
+    Subscription,
+)
+
+BATCH: Final = 500  # records in one push
+MOST: Final = 50_000  # that one sidecar follows
+MOST_SAID: Final = 4_096  # messages beside pushes that wait
+
+
+class Following:
+    """One per stream of a sidecar that asked for customers."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.last_error = ""
+        self.asking = 0  # introductions that are being looked into
+        self.view: View | None = None  # what it reads of them
+        self.target: Target | None = None  # the documents that say so
+        self.looking = False  # whether that is being worked out
+        self._customers: dict[str, str] = {}  # key -> customer
+        self._keys: dict[str, set[str]] = {}
+        self._versions: dict[str, str] = {}  # key -> version that it holds
+        self._waiting: OrderedDict[str, Resource | None] = OrderedDict()
+        self._sent: str | None = None  # nonce, unanswered
+        self._said: list[FromControl] = []
+        self._pushes = 0
+        self._greeted = False
+        self._ready = False
+        for each in subscription.held[:MOST]:
+            key = convert.subject_key(each.name)
+            customer, _ = held(each.version)
+            if key and customer:
+                self.follow(key, customer)
+                self._versions[key] = each.version
+
+    def __len__(self) -> int:
+        return len(self._customers)
+
+    def brought(self) -> list[tuple[str, str]]:
+        """What the sidecar brought along and nobody has looked at yet: keys and customers."""
+        found = [] if self._ready else list(self._customers.items())
+        return found
+
+    def ready(self) -> None:
+        """What it brought along was looked at: from now on what is not pushed is current."""
+        self._ready = True
+
+    def follow(self, key: str, customer: str) -> bool:
+        """It hears of this customer from now on; not where there are too many."""
+        if key not in self._customers and len(self._customers) >= MOST:
+            return False
+        version, waiting = self._versions.get(key), self._waiting.get(key)
+        self.drop(key)
+        if version is not None:
+            self._versions[key] = version
+        if waiting is not None:
+            self._waiting[key] = waiting
+        self._customers[key] = customer
+        self._keys.setdefault(customer, set()).add(key)
+        return True
+
+    def drop(self, key: str) -> str:
+        """It has let go of it. Whom that was; empty: nobody."""
+        customer = self._customers.pop(key, None)
+        self._versions.pop(key, None)
+        self._waiting.pop(key, None)
+        if customer is not None:
+            keys = self._keys[customer]
+            keys.discard(key)
+            if not keys:
+                del self._keys[customer]
+        return customer or ""
+
+    def keys_of(self, customer: str) -> frozenset[str]:
+        """By which it knows a customer."""
+        return frozenset(self._keys.get(customer, ()))
+
+    def customers(self) -> list[str]:
+        """All that it follows."""
+        return list(self._keys)
+
+    def offer(self, key: str, resource: Resource | None, *, again: bool = False) -> None:
+        """The newest there is of a record that it follows; None: there is none any more. `again`:
+        also where it holds this version, of which it may now read something else."""
+        if key in self._customers and (
+            resource is None or again or self._versions.get(key) != resource.version
+        ):
+            self._waiting[key] = resource
+
+    def rid_of(self, customers: Iterable[str]) -> bool:
+        """Whether the sidecar has confirmed that it holds nothing of these."""
+        return (
+            not any(each in self._keys for each in customers)
+            and self._sent is None
+            and not self._removing()
+        )
+
+    def _removing(self) -> bool:
+        return any(each is None for each in self._waiting.values())
+
+    def say(self, message: FromControl) -> None:
+        """Something beside pushes. Beyond the bound it is lost: who waits for it asks again."""
+        if len(self._said) < MOST_SAID:
+            self._said.append(message)
+
+    def next(self) -> FromControl | None:
+        """The message to send now, if there is one."""
+        if self._said:
+            return self._said.pop(0)
+        if self._sent is not None:
+            return None
+        if not self._ready:
+            return None  # what it brought along comes first, so that a push means: all is current
+        if self._waiting:
+            return self._push()
+        if not self._greeted:
+            self._greeted = True
+            return FromControl(idle=Idle(type=convert.SUBJECT))
+        return None
+
+    def _push(self) -> FromControl:
+        push = Push(type=convert.SUBJECT)
+        while self._waiting and len(push.resources) + len(push.removed) < BATCH:
+            key, resource = self._waiting.popitem(last=False)
+            if resource is None:
+                push.removed.append(convert.subject_name(key))
+                self.drop(key)
+            else:
+                push.resources.append(resource)
+                self._versions[key] = resource.version
+        self._pushes += 1
+        push.nonce = self._sent = f"subjects-{self._pushes}"
+        self._greeted = True
+        return FromControl(push=push)
+
+    def ack(self, ack: Ack) -> bool:
+        """They hold there from now on. False if it answers nothing that is waiting."""
+        if self._sent is None or self._sent != ack.nonce:
+            return False
+        self._sent = None
+        self.last_error = ""
+        return True
+
+    def nack(self, nack: Nack) -> bool:
+        """They could not be taken; nothing is sent again until it changes."""
+        if self._sent is None or self._sent != nack.nonce:
+            return False
+        self._sent = None
+        self.last_error = nack.error[:1024] or "refused without a reason"
+        return True

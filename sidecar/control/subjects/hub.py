@@ -1,0 +1,393 @@
+"""Between sidecars and the store of customers: who is met is resolved, who changed is pushed.
+
+What a sidecar may say and see follows from the documents that it is assigned (`View`); of customers
+that it does not follow it is told nothing, and can spend nothing of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+
+from sidecar.control.catalogue import Catalogue, Target
+from sidecar.control.session import Session
+from sidecar.control.subjects import messages
+from sidecar.control.subjects.consents import Spent
+from sidecar.control.subjects.erasing import Erasure
+from sidecar.control.subjects.following import Following
+from sidecar.control.subjects.records import Introduction, NotStored, Record, Risk
+from sidecar.decide.journey_view import View, view
+from sidecar.errors import StoreFailed
+from sidecar.facts import tickets
+from sidecar.facts.beside import beside
+from sidecar.facts.sealed import derived
+from sidecar.wire import subject_pb2 as pb
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
+
+AT_ONCE: Final = 256  # of one sidecar that are looked into at a time
+BATCH: Final = 200  # customers read at a time
+EVENTS: Final = 500  # of one message that are taken
+REMEMBERED: Final = 20_000  # ids of events that were taken
+LARGEST_EVENT: Final = 16 * 1024  # bytes
+_log: Final = logging.getLogger(__name__)
+
+_SPENT: Final = {
+    "spent": pb.Spent.OUTCOME_SPENT,
+    "exhausted": pb.Spent.OUTCOME_EXHAUSTED,
+    "missing": pb.Spent.OUTCOME_MISSING,
+}
+_REPORTED: Final = {
+    "challenge.issued": "sidecar.challenge.issued",
+    "refused": "sidecar.request.refused",
+}
+
+
+class Customers(Protocol):
+    """The store of customers, as it is seen from here (`subjects.store`)."""
+
+    async def resolve(self, introduction: Introduction, reader: str) -> Record: ...
+    async def records(self, customers: Iterable[str], reader: str) -> Mapping[str, Record]: ...
+    async def spend(self, customer: str, purpose: str, binding: str, use: str) -> Spent: ...
+    async def raise_risk(
+        self, customer: str, points: float, half_life: float, signal: str
+    ) -> Risk: ...
+    async def issued(
+        self, customer: str, kind: str, ticket: str, expires: float, data: Mapping[str, Any]
+    ) -> None: ...
+    async def report(self, customer: str, type_: str, data: Mapping[str, Any]) -> None: ...
+
+
+class Hub:
+    """One per control plane. `secret` is what its sidecars' secrets are derived from."""
+
+    def __init__(
+        self,
+        store: Customers,
+        catalogue: Catalogue,
+        secret: bytes,
+        clock: Callable[[], float],
+    ) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.pushes = 0
+        self._store = store
+        self._catalogue = catalogue
+        self._secret = secret
+        self._clock = clock
+        self._followers: dict[str, set[Session]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._taken: OrderedDict[str, None] = OrderedDict()  # ids of events
+
+    def ticket_secret(self, namespace: str) -> bytes:
+        """What the sidecars of a namespace seal tickets with."""
+        return derived(self._secret, f"{tickets.USE} {namespace}")
+
+    def followed(self) -> int:
+        """How many customers are followed by any sidecar."""
+        return len(self._followers)
+
+    # Streams.
+
+    def leave(self, session: Session) -> None:
+        """Its stream has ended."""
+        following = session.following
+        if following is not None:
+            for customer in following.customers():
+                self._unfollow(session, customer)
+
+    def look(self, session: Session) -> None:
+        """Whether its sidecar reads something else of customers than before."""
+        following = session.following
+        if following is None or following.looking:
+            return
+        target = self._catalogue.target(session.namespace, session.labels)
+        if target is not None and target is not following.target:
+            following.looking = True
+            self._spawn(self._see(session, following, target))
+
+    def receive(self, session: Session, message: FromSidecar) -> None:
+        """What a sidecar says of customers."""
+        following = session.following
+        if following is None:
+            return
+        kind = message.WhichOneof("message")
+        if kind == "introduction":
+            self._ask(session, following, message.introduction)
+        elif kind == "released":
+            for key in message.released.keys:
+                self._drop(session, following, key)
+        elif kind == "spend":
+            self._spawn(self._spend(session, following, message.spend))
+        elif kind == "journey_events":
+            self._spawn(self._report(session, following, message.journey_events))
+
+    def changed(self, customers: Iterable[str]) -> None:
+        """These have become otherwise, here or at another replica."""
+        wanted = [each for each in customers if each in self._followers]
+        for start in range(0, len(wanted), BATCH):
+            self._spawn(self._push(wanted[start : start + BATCH]))
+
+    async def erased_everywhere(
+        self, erase: Callable[[], Coroutine[Any, Any, Erasure]], within: float
+    ) -> tuple[Erasure, int, int]:
+        """Erase, and wait until the sidecars that held a record of it have said that they do not
+        any more: how many held one, and how many have said so within that many seconds."""
+        before = {customer: set(sessions) for customer, sessions in self._followers.items()}
+        erasure = await erase()
+        holders = {each for customer in erasure.customers for each in before.get(customer, ())}
+        waiting = set(holders)
+        try:
+            async with asyncio.timeout(within):
+                while waiting:
+                    waiting = {
+                        each
+                        for each in waiting
+                        if not each.ended
+                        and each.following is not None
+                        and not each.following.rid_of(erasure.customers)
+                    }
+                    if waiting:
+                        await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        return erasure, len(holders), len(holders) - len(waiting)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Within.
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("customers: %r", task.exception(), exc_info=task.exception())
+
+    async def _see(self, session: Session, following: Following, target: Target) -> None:
+        """What it reads from now on; all that it follows is sent anew where that is otherwise."""
+        try:
+            seen: View | None = target.memo.get("view")
+            if seen is None:
+                # In a thread that gives way: others are served meanwhile.
+                seen = await beside.run(view, target.documents, session.namespace, hurry=True)
+                target.memo["view"] = seen
+        finally:
+            following.looking = False
+        if seen is None:
+            return
+        before, following.target, following.view = following.view, target, seen
+        if before is not None and before.journey.pool != seen.journey.pool:
+            for customer in following.customers():
+                for key in following.keys_of(customer):
+                    following.offer(key, None)
+                self._unfollow(session, customer)
+        following.say(FromControl(subject_keys=self._keys(session.namespace, seen)))
+        for key, customer in following.brought():
+            self._follow(session, following, key, customer)
+        customers = following.customers()
+        for start in range(0, len(customers), BATCH):
+            await self._renew(session, following, customers[start : start + BATCH], again=before)
+        following.ready()
+        session.wake.set()
+
+    def _keys(self, namespace: str, seen: View) -> pb.SubjectKeys:
+        pool = seen.journey.identity
+        return pb.SubjectKeys(
+            visitor=derived(self._secret, f"visitor {pool.pool}") if pool is not None else b"",
+            ticket=self.ticket_secret(namespace),
+        )
+
+    async def _renew(
+        self, session: Session, following: Following, customers: list[str], *, again: Any
+    ) -> None:
+        seen = following.view
+        if seen is None:
+            return
+        records = await self._store.records(customers, _reader(session))
+        now = self._clock()
+        for customer in customers:
+            record = records.get(customer)
+            for key in following.keys_of(customer):
+                if record is None or record.pool != seen.journey.pool:
+                    following.offer(key, None)
+                    continue
+                if record.customer != customer:
+                    self._follow(session, following, key, record.customer)
+                shown = messages.resource(key, record, seen, now)
+                following.offer(key, shown, again=again is not None)
+                self.pushes += 1
+
+    async def _push(self, customers: list[str]) -> None:
+        sessions = {each for customer in customers for each in self._followers.get(customer, ())}
+        try:
+            records = await self._store.records(customers, "")
+        except StoreFailed as error:
+            _log.error("customers that changed cannot be read: %s", error)
+            for session in sessions:
+                session.end("customers cannot be read")  # it comes again, and is sent all anew
+            return
+        now = self._clock()
+        for session in sessions:
+            following = session.following
+            seen = following.view if following is not None else None
+            if following is None or seen is None:
+                continue
+            for customer in customers:
+                record = records.get(customer)
+                for key in following.keys_of(customer):
+                    if record is None:
+                        following.offer(key, None)
+                        self._unfollow(session, customer)
+                        continue
+                    if record.customer != customer:
+                        self._follow(session, following, key, record.customer)
+                    following.offer(key, messages.resource(key, record, seen, now))
+                    self.pushes += 1
+            session.wake.set()
+
+    def _ask(self, session: Session, following: Following, said: pb.Introduction) -> None:
+        if following.asking >= AT_ONCE or following.view is None:
+            reason = "subject_crowded" if following.view is not None else "subject_unavailable"
+            self._unknown(session, following, said.key, reason)
+            return
+        following.asking += 1
+        self._spawn(self._introduced(session, following, said))
+
+    async def _introduced(
+        self, session: Session, following: Following, said: pb.Introduction
+    ) -> None:
+        seen = following.view
+        try:
+            if seen is None or not 0 < len(said.key) <= 64:
+                raise NotStored("key: 1 to 64 characters are expected")
+            record = await self._store.resolve(messages.introduction(said, seen), _reader(session))
+            await self._signalled(record, seen)
+        except (NotStored, ValueError) as error:
+            _log.warning("an introduction of %s was refused: %s", session.sidecar_id, error)
+            self._unknown(session, following, said.key, "subject_refused")
+        except StoreFailed as error:
+            _log.error("%s", error)
+            self._unknown(session, following, said.key, "subject_unavailable")
+        else:
+            self.outcomes["known"] += 1
+            if self._follow(session, following, said.key, record.customer):
+                shown = messages.resource(said.key, record, seen, self._clock())
+                following.offer(said.key, shown, again=True)
+                session.wake.set()
+            else:
+                self._unknown(session, following, said.key, "subject_crowded")
+        finally:
+            following.asking -= 1
+
+    async def _signalled(self, record: Record, seen: View) -> None:
+        policy = seen.journey.identity
+        if policy is None:
+            return
+        for signal, points in messages.signals(policy.signals, record).items():
+            await self._store.raise_risk(record.customer, points, policy.half_life, signal)
+
+    def _unknown(self, session: Session, following: Following, key: str, reason: str) -> None:
+        self.outcomes[reason] += 1
+        following.say(FromControl(unknown=pb.Unknown(key=key[:64], reason=reason)))
+        session.wake.set()
+
+    async def _spend(self, session: Session, following: Following, said: pb.Spend) -> None:
+        outcome: Any = pb.Spent.OUTCOME_MISSING
+        seen = following.view
+        if seen is not None and following.keys_of(said.customer) and len(said.use) <= 64:
+            try:
+                found = await self._store.spend(
+                    said.customer, said.purpose, said.binding, f"{session.sidecar_id}/{said.use}"
+                )
+                outcome = _SPENT[found]
+            except NotStored:
+                outcome = pb.Spent.OUTCOME_MISSING
+            except StoreFailed as error:
+                _log.error("%s", error)
+                outcome = pb.Spent.OUTCOME_FAILED
+        following.say(FromControl(spent=pb.Spent(use=said.use[:64], outcome=outcome)))
+        session.wake.set()
+
+    async def _report(self, session: Session, following: Following, said: pb.JourneyEvents) -> None:
+        """Taken once they are durable; what makes no sense is taken and left out."""
+        upto = 0
+        try:
+            for event in said.events[:EVENTS]:
+                await self._reported(session, following, event)
+                upto = event.number
+        except StoreFailed as error:
+            _log.error("%s", error)
+        if upto:
+            taken = pb.JourneyEventsTaken(number=upto)
+            following.say(FromControl(journey_events_taken=taken))
+            session.wake.set()
+
+    async def _reported(
+        self, session: Session, following: Following, event: pb.JourneyEvent
+    ) -> None:
+        kind = _REPORTED.get(event.type)
+        if kind is None or len(event.data) > LARGEST_EVENT or not event.id:
+            return
+        if event.id in self._taken:
+            return  # it was sent again, since our word that it is taken did not arrive
+        if not following.keys_of(event.customer):
+            return
+        try:
+            data = orjson.loads(event.data)
+        except ValueError:
+            return
+        if not isinstance(data, dict):
+            return
+        data |= {
+            "sidecar": session.sidecar_id,
+            "namespace": session.namespace,
+            "at": event.time_ms / 1000,
+        }
+        try:
+            ticket, expires = data.get("ticket"), data.get("expires")
+            if isinstance(ticket, str) and isinstance(expires, int | float):
+                challenge = str(data.get("kind", ""))
+                await self._store.issued(event.customer, challenge, ticket, expires, data)
+            else:
+                await self._store.report(event.customer, kind, data)
+        except NotStored as error:
+            _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
+        self._remember(event.id)
+
+    def _remember(self, event: str) -> None:
+        self._taken[event] = None
+        while len(self._taken) > REMEMBERED:
+            self._taken.popitem(last=False)
+
+    def _follow(self, session: Session, following: Following, key: str, customer: str) -> bool:
+        self._drop(session, following, key)
+        if not following.follow(key, customer):
+            return False
+        self._followers.setdefault(customer, set()).add(session)
+        return True
+
+    def _drop(self, session: Session, following: Following, key: str) -> None:
+        customer = following.drop(key)
+        if customer and not following.keys_of(customer):
+            self._unfollow(session, customer)
+
+    def _unfollow(self, session: Session, customer: str) -> None:
+        sessions = self._followers.get(customer)
+        if sessions is not None:
+            sessions.discard(session)
+            if not sessions:
+                del self._followers[customer]
+
+
+def _reader(session: Session) -> str:
+    return f"sidecar {session.namespace}/{session.sidecar_id}"

@@ -1,0 +1,127 @@
+"""Customers, as the control plane serves them: the store, who follows what, and what is due.
+
+What is due: that reads are written down, that what may not be kept any longer is let go of, and
+that journeys nobody completed are called abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.pages.site import routes
+from sidecar.control.subjects.admin import Admin
+from sidecar.control.subjects.asking import Asking
+from sidecar.control.subjects.delivery import Delivery
+from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.store import SubjectStore
+from sidecar.errors import StoreFailed
+
+WRITE_READS: Final = 1.0  # seconds
+EXPIRE: Final = 60.0
+_log: Final = logging.getLogger(__name__)
+
+
+class Subjects:
+    """One per control plane. `start` once, `stop` once."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        catalogue: Catalogue,
+        clock: Callable[[], float],
+        *,
+        sink: str = "",
+        source: str = "",
+    ) -> None:
+        """`sink` is where events go (`delivery`); empty: nowhere. `source` is whose they are."""
+        self.store = SubjectStore(engine, clock)
+        self.stages: Counter[tuple[str, str]] = Counter()
+        """How far people came, by kind of challenge and stage."""
+        self.delivery = Delivery(self.store, engine, sink, source, clock) if sink else None
+        """What brings events to other systems, if anything does."""
+        self._catalogue = catalogue
+        self._clock = clock
+        self._hub: Hub | None = None
+        self._marker: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def pages(self, *, insecure_cookies: bool) -> list[web.RouteDef]:
+        """What customers see, for the HTTP side. Raises StoreFailed."""
+        secret = await self.store.secret("pages")
+        return routes(self.asking, secret, self._clock, insecure_cookies=insecure_cookies)
+
+    @property
+    def asking(self) -> Asking:
+        """What pages and people ask of it."""
+        return Asking(self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock)
+
+    def admin(self) -> Admin:
+        """The Subjects service."""
+        return Admin(self.store, self.hub, self.asking, self._clock)
+
+    @property
+    def hub(self) -> Hub:
+        """After `start`."""
+        if self._hub is None:
+            raise StoreFailed("customers are not served yet")
+        return self._hub
+
+    async def start(self) -> None:
+        """Raises StoreFailed."""
+        secret = await self.store.secret("sidecars")
+        self._hub = Hub(self.store, self._catalogue, secret, self._clock)
+        self.store.changed = self._changed
+        _, self._marker = await self.store.changes_since(None)
+        self._tasks = [
+            asyncio.create_task(self._every(WRITE_READS, self._write_reads)),
+            asyncio.create_task(self._every(EXPIRE, self._expire)),
+        ]
+        if self.delivery is not None:
+            self._tasks.append(asyncio.create_task(self.delivery.run()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._hub is not None:
+            await self._hub.close()
+        try:
+            await self.store.flush_reads()
+        except StoreFailed as error:
+            _log.error("who read what in the last second is lost: %s", error)
+
+    async def take_over(self) -> None:
+        """What other replicas have changed. Raises StoreFailed."""
+        more = True
+        while more:
+            changed, marker = await self.store.changes_since(self._marker)
+            more = bool(changed) and marker != self._marker
+            self._marker = marker
+            self.hub.changed(changed)
+
+    def _changed(self, customers: Iterable[str]) -> None:
+        self.hub.changed(customers)
+
+    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()  # type: ignore[misc]
+            except StoreFailed as error:
+                _log.error("%s", error)
+
+    async def _write_reads(self) -> None:
+        await self.store.flush_reads()
+
+    async def _expire(self) -> None:
+        await self.store.expire(self._clock())
+        for kind in await self.store.abandoned():
+            self.stages[kind, "abandoned"] += 1
