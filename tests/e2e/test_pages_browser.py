@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.expected_conditions import staleness_of, url_to_be
 from selenium.webdriver.support.wait import WebDriverWait
 
 from sidecar.control.pages.site import application
@@ -37,10 +37,13 @@ pytestmark = pytest.mark.skipif(
 class Site:
     """The pages, and an application on another site (`localhost` is not `127.0.0.1`)."""
 
-    def __init__(self, kept: Records, pages: TestServer, app: TestServer) -> None:
+    def __init__(
+        self, kept: Records, pages: TestServer, app: TestServer, other: TestServer
+    ) -> None:
         self.records = kept
         self.pages = f"http://127.0.0.1:{pages.port}"
         self.app = f"http://localhost:{app.port}"
+        self.elsewhere = f"http://127.0.0.1:{other.port}"
 
 
 async def _challenge(request: web.Request) -> web.Response:
@@ -68,8 +71,11 @@ async def site() -> AsyncIterator[Site]:
     elsewhere.router.add_get("/transfers", _transfers)
     elsewhere.router.add_get("/violating", _violating)
     app = TestServer(elsewhere, host="localhost")
-    async with pages, app:
-        found = Site(kept, pages, app)
+    another = web.Application()
+    another.router.add_get("/transfers", _transfers)
+    other = TestServer(another)
+    async with pages, app, other:
+        found = Site(kept, pages, app, other)
         for name, each in kept.tickets.items():
             kept.tickets[name] = replace(each, return_to=f"{found.app}/transfers?from={name}")
         yield found
@@ -139,6 +145,11 @@ def pressed(driver: webdriver.Chrome, words: str) -> None:
         next(each for each in found if each.text == words).click()
 
 
+def arrived(driver: webdriver.Chrome, url: str) -> None:
+    """Waits until the browser was led there."""
+    WebDriverWait(driver, 30, poll_frequency=0.05).until(url_to_be(url))
+
+
 def heading(driver: webdriver.Chrome) -> str:
     return driver.find_element(By.TAG_NAME, "h1").text
 
@@ -159,12 +170,43 @@ async def test_a_consent_and_back(site: Site, chromium: webdriver.Chrome) -> Non
         for name in ("color", "background-color", "border-color", "font-weight", "font-size"):
             assert refuse.value_of_css_property(name) == agree.value_of_css_property(name)
         pressed(chromium, "I agree")
-        assert chromium.current_url == f"{site.app}/transfers?from=pay"
+        arrived(chromium, f"{site.app}/transfers?from=pay")
         assert heading(chromium) == "You are back"
         assert violations(chromium) == []
 
     await asyncio.to_thread(person)
     assert [each.consents for _, each, _ in site.records.answers] == [{"default/pay": True}]
+
+
+async def test_back_to_an_application_that_leads_on(site: Site, chromium: webdriver.Chrome) -> None:
+    """To its login, say. The policy must not hold anybody up whose answer is stored already."""
+    kept = site.records.tickets["pay"]
+    onward = f"{site.app}/challenge?to={site.elsewhere}/transfers"
+    site.records.tickets["pay"] = replace(kept, return_to=onward)
+
+    def person() -> None:
+        chromium.get(f"{site.pages}/i?ticket=pay")
+        pressed(chromium, "I agree")
+        arrived(chromium, f"{site.elsewhere}/transfers")
+        assert violations(chromium) == []
+
+    await asyncio.to_thread(person)
+
+
+async def test_who_refuses_reads_that_it_is_recorded(
+    site: Site, chromium: webdriver.Chrome
+) -> None:
+    site.records.tickets["pay"] = replace(site.records.tickets["pay"], return_to="")
+
+    def person() -> None:
+        chromium.get(f"{site.pages}/i?ticket=pay")
+        pressed(chromium, "I refuse")
+        assert heading(chromium) == "You refused"
+        shot(chromium, "refused")
+        assert violations(chromium) == []
+
+    await asyncio.to_thread(person)
+    assert [each.consents for _, each, _ in site.records.answers] == [{"default/pay": False}]
 
 
 async def test_a_profile_with_a_mistake_by_keyboard(site: Site, chromium: webdriver.Chrome) -> None:
@@ -183,7 +225,7 @@ async def test_a_profile_with_a_mistake_by_keyboard(site: Site, chromium: webdri
         chromium.find_element(By.ID, "decline").send_keys(Keys.SPACE)
         with leaving(chromium):
             phone.send_keys(Keys.ENTER)
-        assert chromium.current_url == f"{site.app}/transfers?from=all"
+        arrived(chromium, f"{site.app}/transfers?from=all")
         assert violations(chromium) == []
 
     await asyncio.to_thread(person)

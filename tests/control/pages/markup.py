@@ -34,7 +34,8 @@ class Page(HTMLParser):
             self.mistakes.append(f"an attribute twice: {tag}")
         if tag == "script" or "style" in found or any(name.startswith("on") for name in found):
             self.mistakes.append(f"active or inline: {tag} {attrs}")
-        for name in ("src", "href", "action"):
+        onward = tag == "a" and found.get("rel") == "noreferrer"  # out of our pages, and on purpose
+        for name in () if onward else ("src", "href", "action"):
             if "://" in found.get(name, "").partition("?")[0] or found.get(name, "").startswith(
                 "//"
             ):
@@ -68,6 +69,13 @@ class Page(HTMLParser):
             for each in self.all("input")
             if each.get("type") not in ("radio", "checkbox") or "checked" in each
         }
+
+    def leads_to(self) -> str:
+        """Where it takes a browser at once; empty: nowhere."""
+        found = [
+            each["content"] for each in self.all("meta") if each.get("http-equiv") == "refresh"
+        ]
+        return found[0].removeprefix("0; url=") if found else ""
 
     def _names(self) -> None:
         ids = [found["id"] for _, found in self.elements if "id" in found]

@@ -59,6 +59,7 @@ def used() -> set[str]:
     known |= {f"state.{each}" for each in get_args(ConsentState)} | {
         f"basis.{each}" for each in BASES
     }
+    known |= {f"{a}.{b}" for a in ("completed", "declined") for b in ("title", "text")}
     known |= {f"consent.{each}" for each in ("grant", "refuse")}
     known |= {f"question.form.{each}" for each in ("phone", "number")}
     known |= {f"identifier.{each}" for each in ("email", "phone", "device", "account", "visitor")}
