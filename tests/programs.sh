@@ -5,9 +5,9 @@
 set -eu
 PATH="$PATH:/usr/sbin"
 wanted=""
-for program in nginx curl node openssl wrk ip iptables promtool "$@"; do
+for program in nginx curl node openssl wrk ip iptables promtool chromium chromedriver "$@"; do
   command -v "$program" >/dev/null 2>&1 && continue
-  case "$program" in nginx) wanted="$wanted nginx-light" ;; node) wanted="$wanted nodejs" ;; promtool) wanted="$wanted prometheus" ;; strip) wanted="$wanted binutils" ;; setpriv|unshare) wanted="$wanted util-linux" ;; ip) wanted="$wanted iproute2" ;; *) wanted="$wanted $program" ;; esac
+  case "$program" in nginx) wanted="$wanted nginx-light" ;; node) wanted="$wanted nodejs" ;; promtool) wanted="$wanted prometheus" ;; chromedriver) wanted="$wanted chromium-driver" ;; strip) wanted="$wanted binutils" ;; setpriv|unshare) wanted="$wanted util-linux" ;; ip) wanted="$wanted iproute2" ;; *) wanted="$wanted $program" ;; esac
 done
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

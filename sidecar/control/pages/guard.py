@@ -33,16 +33,17 @@ FORM_SECONDS: Final = 3600.0  # that a form may lie open; its ticket most likely
 
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+_IPV6: Final = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*")
 _ADDRESS: Final = re.compile(r"[!-~]+")  # printable ASCII
 _PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
-_CSP: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'{}; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
+# Chromium applies `form-action` to whatever address a form's answer redirects to, however far, and
+# stays in silence where one is not named: so no answer to a form redirects to elsewhere.
 # `same-origin`, not `no-referrer`: the latter makes browsers send `Origin: null` with our own forms
 # (Fetch, "append a request Origin header"); to others both tell nothing.
-_HEADERS: Final[Mapping[str, str]] = {
+PROTECTIVE: Final[Mapping[str, str]] = {
     "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
@@ -52,6 +53,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex",
 }
+"""The headers of every answer."""
 
 
 class Refused(SidecarError):
@@ -64,27 +66,21 @@ class Refused(SidecarError):
         self.headers = headers or {}
 
 
-def protective(return_source: str = "") -> dict[str, str]:
-    """The headers of every answer. Chromium applies `form-action` to where a form's answer
-    redirects to, so it names that origin, too."""
-    policy = _CSP.format(f" {return_source}" if return_source else "")
-    return {**_HEADERS, "content-security-policy": policy}
-
-
-def return_source(address: str) -> str:
-    """The origin of where a browser goes back to, as a CSP source. Raises ValueError for what is no
-    http(s) address, or one that a CSP source cannot say (IPv6)."""
-    parts = urlsplit(address)
-    host, port = parts.hostname or "", parts.port
-    if (
-        parts.scheme not in _PORTS
-        or not _ADDRESS.fullmatch(address)
-        or "\\" in address
-        or "@" in parts.netloc
-        or not _HOST.fullmatch(host)
-    ):
-        raise ValueError("not an http(s) address")
-    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
+def leads_back(address: str) -> bool:
+    """Whether a browser may be sent there: http(s), a host, and nothing that one reads so and
+    another one otherwise."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return False
+    return bool(
+        parts.scheme in _PORTS
+        and _ADDRESS.fullmatch(address)
+        and "@" not in parts.netloc
+        and (_HOST.fullmatch(host) or _IPV6.fullmatch(host))
+    )
 
 
 def require_same_origin(request: web.Request, *, by_browser: bool = True) -> None:

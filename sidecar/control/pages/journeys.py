@@ -14,6 +14,10 @@ from sidecar.errors import SidecarError
 
 QuestionType = Literal["text", "email", "phone", "date", "number", "integer", "boolean", "choice"]
 TicketCode = Literal["invalid", "expired", "used"]
+LegalBasis = Literal[
+    "consent", "contract", "legal-obligation", "vital-interests", "public-task",
+    "legitimate-interests",
+]  # fmt: skip
 ConsentState = Literal["granted", "refused", "withdrawn", "none"]
 
 
@@ -58,7 +62,7 @@ class Purpose:
     title: str
     text: str
     recipients: tuple[str, ...] = ()
-    legal_basis: str = "consent"
+    legal_basis: LegalBasis = "consent"
     values: Mapping[str, Any] = field(default_factory=dict)
     binding: str = ""
     holds: float | None = None

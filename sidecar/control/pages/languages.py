@@ -87,11 +87,17 @@ class Catalogue:
         return "rtl" if self.language.partition("-")[0] in _RIGHT_TO_LEFT else "ltr"
 
     def __call__(self, key: str, **values: Any) -> Markup:
-        return Markup(escape(self._translations.gettext(key))).format(**values)  # noqa: S704 - ours
+        return Markup(escape(self._words(key))).format(**values)  # noqa: S704 - ours
 
     def plain(self, key: str, **values: Any) -> str:
         """As text, for what is no page."""
-        return self._translations.gettext(key).format(**values)
+        return self._words(key).format(**values)
+
+    def _words(self, key: str) -> str:
+        found = self._translations.gettext(key)
+        if found == key:  # then it may be anything: nothing of it gets into a page
+            raise KeyError("no catalogue has these words")
+        return found
 
     def count(self, key: str, n: int) -> Markup:
         """`key` in the plural form that the language has for `n`."""
@@ -120,13 +126,16 @@ class Catalogue:
 @lru_cache(maxsize=1)
 def catalogues() -> Mapping[str, Catalogue]:
     """Those of this package, by language."""
-    found: dict[str, Catalogue] = {}
+    found: dict[str, gettext.GNUTranslations] = {}
     for file in sorted(files(__package__).joinpath("catalogues").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".po"):
             compiled = polib.pofile(file.read_text(encoding="utf-8")).to_binary()
             language = file.name.removesuffix(".po")
-            found[language] = Catalogue(language, gettext.GNUTranslations(io.BytesIO(compiled)))
-    return found
+            found[language] = gettext.GNUTranslations(io.BytesIO(compiled))
+    for language, translations in found.items():
+        if language != DEFAULT:
+            translations.add_fallback(found[DEFAULT])
+    return {language: Catalogue(language, each) for language, each in found.items()}
 
 
 def catalogue(wanted: Iterable[str]) -> Catalogue:

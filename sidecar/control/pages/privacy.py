@@ -109,7 +109,7 @@ class Privacy:
         return web.Response(
             body=whole,
             headers={
-                **guard.protective(),
+                **guard.PROTECTIVE,
                 "content-type": "application/json",
                 "content-disposition": 'attachment; filename="my-data.json"',
             },
@@ -141,7 +141,7 @@ def _back(done: str, fields: dict[str, str]) -> web.Response:
 def _see_other(location: str, done: str = "") -> web.Response:
     if done:
         location += f"{'&' if '?' in location else '?'}done={done}"
-    return web.Response(status=303, headers={**guard.protective(), "location": location})
+    return web.Response(status=303, headers={**guard.PROTECTIVE, "location": location})
 
 
 def _lang(lang: str) -> str:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from sidecar.control.pages import guard, render
 from sidecar.control.pages.guard import Refused, Seals
-from sidecar.control.pages.journeys import Interaction, Journeys, Purpose, Question
+from sidecar.control.pages.journeys import Answers, Interaction, Journeys, Purpose, Question
 from sidecar.control.pages.languages import Catalogue, accepted, catalogue, well_formed
 from sidecar.control.pages.submission import Mistake, Submission, of_form, of_json
 from sidecar.decide.strict import json_object
@@ -65,7 +65,7 @@ class Prompt:
         if not same or not submission.complete:
             return self._form(request, ticket, interaction, languages, fields, submission, not same)
         completed = await self._journeys.answer(ticket, submission.answers, languages)
-        return self._done(request, catalogue(languages), completed.return_to)
+        return self._done(request, catalogue(languages), completed.return_to, submission.answers)
 
     def _form(
         self,
@@ -78,10 +78,6 @@ class Prompt:
         changed: bool = False,
     ) -> web.Response:
         browser = self._seals.browser(request)
-        try:
-            source = guard.return_source(interaction.return_to) if interaction.return_to else ""
-        except ValueError:
-            source = ""
         mistakes: dict[str, Mistake] = {}
         if submission is not None:
             mistakes |= {f"consent.{ref}": each for ref, each in submission.undecided.items()}
@@ -91,7 +87,6 @@ class Prompt:
             "prompt.html",
             catalogue(languages),
             status=200 if submission is None else 422,
-            return_source=source,
             switch=submission is None,
             interaction=interaction,
             single=len(interaction.purposes) == 1 and not interaction.asked(),
@@ -105,18 +100,20 @@ class Prompt:
         self._seals.remember(response, browser)
         return response
 
-    def _done(self, request: web.Request, words: Catalogue, return_to: str) -> web.Response:
-        """Back to where they were; where there is no such place, a page that says it is done."""
-        try:
-            source = guard.return_source(return_to) if return_to else ""
-        except ValueError:
-            source = ""
-        if not source:
-            return render.page(
-                request, "message.html", words, switch=False,
-                title=words("completed.title"), text=words("completed.text"),
-            )  # fmt: skip
-        return web.Response(status=303, headers={**guard.protective(), "location": return_to})
+    def _done(
+        self, request: web.Request, words: Catalogue, return_to: str, answers: Answers
+    ) -> web.Response:
+        """Leads back to where they were; where there is no such place, it says that it is done."""
+        outcome = "completed" if all(answers.consents.values()) else "declined"
+        return render.page(
+            request,
+            "done.html",
+            words,
+            switch=False,
+            title=words(f"{outcome}.title"),
+            text=words(f"{outcome}.text"),
+            return_to=return_to if guard.leads_back(return_to) else "",
+        )
 
     async def _take_json(self, request: web.Request) -> web.Response:
         guard.require_same_origin(request, by_browser=False)
@@ -224,5 +221,5 @@ def _limit(mistake: Mistake) -> str:
 
 
 def _json(whole: Mapping[str, Any]) -> web.Response:
-    headers = {**guard.protective(), "content-type": "application/json"}
+    headers = {**guard.PROTECTIVE, "content-type": "application/json"}
     return web.Response(body=orjson.dumps(whole, default=str), headers=headers)

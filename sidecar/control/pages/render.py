@@ -109,7 +109,6 @@ def page(
     catalogue: Catalogue,
     *,
     status: int = 200,
-    return_source: str = "",
     headers: Mapping[str, str] | None = None,
     switch: bool = True,
     **values: Any,
@@ -126,7 +125,7 @@ def page(
         status=status,
         body=body.encode(),
         headers={
-            **guard.protective(return_source),
+            **guard.PROTECTIVE,
             "content-type": "text/html; charset=utf-8",
             "content-language": catalogue.language,
             **(headers or {}),
@@ -166,7 +165,7 @@ def problem(
         status=status,
         body=orjson.dumps(whole),
         headers={
-            **guard.protective(),
+            **guard.PROTECTIVE,
             "content-type": "application/problem+json",
             **(headers or {}),
         },

@@ -143,7 +143,7 @@ async def _icon(request: web.Request) -> web.Response:
 def _asset(request: web.Request, body: bytes, kind: str) -> web.Response:
     """Cached for as long as its address says which version it is."""
     current = request.query.get("v") == render.STYLE_VERSION
-    headers = {**guard.protective(), "content-type": kind}
+    headers = {**guard.PROTECTIVE, "content-type": kind}
     if current:
         headers["cache-control"] = "public, max-age=86400, immutable"
         del headers["vary"]
