@@ -8,6 +8,7 @@ errors), RFC 9493 (subjects), OpenID Shared Signals Framework 1.0, OpenID CAEP 1
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +40,9 @@ VERIFICATIONS: Final = frozenset(
 )
 
 
+_SIGNAL: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
+
+
 @dataclass(frozen=True, slots=True)
 class Transmitter:
     """Who may send events. `subjects` are the issuers whose tokens it may withdraw; `remember` is
@@ -52,6 +56,15 @@ class Transmitter:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """What an event says of a user of an issuer: the last part of its type."""
+
+    issuer: str
+    subject: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """An event that stands. `id` tells it from every other; `jti` and `issuer` are for people."""
 
@@ -59,6 +72,7 @@ class Received:
     issuer: str
     jti: str
     withdrawals: tuple[Withdrawal, ...]
+    signals: tuple[Signal, ...]
     verification: bool
     expires: float
     """Until when it could be sent again (seconds since the epoch)."""
@@ -111,16 +125,19 @@ def read(
     if not isinstance(events, dict) or not 0 < len(events) <= MAX_EVENTS:
         raise _bad(f"events: an object of 1 to {MAX_EVENTS} members is expected")
     withdrawals: list[Withdrawal] = []
+    signals: list[Signal] = []
     for kind, event in events.items():
         if not isinstance(event, dict):
             raise _bad("events: an object is expected for each type")
         reading = _Event(kind, event, claims, transmitter, issued, now)
         withdrawals += reading.withdrawals()
+        signals += reading.signals()
     return Received(
         hashlib.sha256(f"{len(issuer.issuer)}:{issuer.issuer}{jti}".encode()).hexdigest(),
         issuer.issuer,
         jti,
         tuple(dict.fromkeys(withdrawals)),
+        tuple(dict.fromkeys(signals)),
         not VERIFICATIONS.isdisjoint(events),
         issued + MAX_AGE + issuer.skew + 1,
     )
@@ -146,6 +163,28 @@ class _Event:
             self.kind == ASSURANCE_LEVEL_CHANGE and self.event.get("change_direction") != "increase"
         ):
             yield from self._of_session_or_user()
+
+    def signals(self) -> Iterator[Signal]:
+        """Of the user whom it names, by any type of event; none where it names a session alone, or
+        somebody of whom the transmitter may not speak."""
+        name = self.kind.rpartition("/")[2]
+        if self.kind in VERIFICATIONS or not _SIGNAL.fullmatch(name):
+            return
+        found = self.claims.get("sub_id") or self.event.get("subject")
+        if isinstance(found, dict) and found.get("format") == "complex":
+            found = found.get("user")
+        if not isinstance(found, dict):
+            return
+        issuer, subject = found.get("iss"), found.get("sub")
+        if found.get("format") == "opaque":
+            issuer, subject = self.transmitter.issuer.issuer, found.get("id")
+        if (
+            isinstance(issuer, str)
+            and isinstance(subject, str)
+            and 0 < len(subject) <= LONGEST
+            and issuer in self.transmitter.subjects
+        ):
+            yield Signal(issuer, subject, name)
 
     def _of_session_or_user(self) -> Iterator[Withdrawal]:
         subject = self._subject()

@@ -6,13 +6,13 @@ import asyncio
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from sidecar.control.events import EventRefused, Received, Transmitter, read
+from sidecar.control.events import EventRefused, Received, Signal, Transmitter, read
 from sidecar.control.revocations import NotWithdrawn, TooManyWithdrawn
 from sidecar.control.store import Event, Replayed
 from sidecar.control.withdraw import Withdrawer
@@ -23,6 +23,7 @@ from sidecar.facts.jwks import KeyStore
 
 CONTENT_TYPE: Final = "application/secevent+jwt"
 WITHIN: Final = 10.0  # seconds for the body of an event
+Signalled = Callable[[Signal], Awaitable[None]]
 ROUNDS: Final = 2  # of fetching keys, for one event
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,10 @@ class Receiver:
         keys: KeyStore,
         outcomes: Counter[str],
         clock: Callable[[], float],
+        signalled: Signalled | None = None,
     ) -> None:
+        """`signalled` hears what events say of users, once they are taken."""
+        self._signalled = signalled
         self._transmitters = transmitters
         self._withdrawer = withdrawer
         self._keys = keys
@@ -62,6 +66,7 @@ class Receiver:
         except StoreFailed as error:
             _log.error("an event was not taken: %s", error)
             return self._later("failed")
+        await self._tell(received)
         outcome = "verification" if received.verification else "withdrawn"
         if not received.withdrawals and not received.verification:
             outcome = "ignored"
@@ -71,6 +76,16 @@ class Receiver:
             received.jti, received.issuer, outcome, len(received.withdrawals),
         )  # fmt: skip
         return web.Response(status=202)
+
+    async def _tell(self, received: Received) -> None:
+        """What was withdrawn stays so; risk that could not be raised is said."""
+        if self._signalled is None:
+            return
+        try:
+            for signal in received.signals:
+                await self._signalled(signal)
+        except StoreFailed as error:
+            _log.error("a signal was lost: %s", error)
 
     async def _read(self, request: web.Request) -> Received:
         """Raises EventRefused, and StoreFailed where keys cannot be had."""

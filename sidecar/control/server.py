@@ -272,7 +272,8 @@ class ControlPlane:
         keys.use(each.issuer for each in transmitters.values())
         await keys.start()
         self._open.push_async_callback(keys.close)
-        return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock)
+        signalled = self._subjects.signalled if self._subjects is not None else None
+        return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock, signalled)
 
     async def _serve_http(
         self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]

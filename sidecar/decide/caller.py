@@ -17,7 +17,7 @@ from sidecar.decide.bindings import ExpiringAnswers
 from sidecar.decide.cache import ExpiringCache, Key
 from sidecar.decide.credentials import Credential, find, same_origin
 from sidecar.decide.journey import CompiledIdentity
-from sidecar.decide.outcomes import NeedIntrospection, NeedKeys, Permit, RememberProof
+from sidecar.decide.outcomes import Code, NeedIntrospection, NeedKeys, Permit, RememberProof
 from sidecar.decide.rates import Rate
 from sidecar.decide.request import Request
 from sidecar.decide.revocations import Revocations
@@ -93,7 +93,8 @@ class Caller(msgspec.Struct, frozen=True):
     """What the credential says. All empty is an anonymous caller without a credential.
 
     `dpop`: it is, or should be, presented with that scheme. `proof` is what came with it, `nonce`
-    what the caller's next one must carry.
+    what the caller's next one must carry. `suspect` is whose credential it is that is `rejected`
+    although it was signed well: somebody else may have it.
     """
 
     verified: Verified | None = None
@@ -103,6 +104,7 @@ class Caller(msgspec.Struct, frozen=True):
     dpop: bool = False
     proof: RememberProof | None = None
     nonce: str = ""
+    suspect: Verified | None = None
 
 
 @final
@@ -133,7 +135,7 @@ def look(
     verified = _verified(credential, request.address, snapshot, evidence, now, reviewed)
     if isinstance(verified, Verified):
         if evidence.revocations.revokes(verified, now):
-            return Caller(rejected=_REVOKED, dpop=credential.dpop)
+            return Caller(rejected=_REVOKED, dpop=credential.dpop, suspect=verified)
         if credential.dpop or "cnf" in verified.claims:
             return _bound(request, credential, verified, snapshot, evidence, now, reviewed)
         return Caller(verified, cross_origin=credential.cookie and not same_origin(request))
@@ -163,7 +165,8 @@ def _bound(
         nonce = proofs.nonce(service.dpop, evidence.nonce_key, now, found.code)
         # A challenge names the scheme that would have been right.
         dpop = credential.dpop or proofs.wants_key(verified.claims)
-        return Caller(rejected=found, dpop=dpop, nonce=nonce)
+        suspect = None if found.code is Code.NONCE else verified
+        return Caller(rejected=found, dpop=dpop, nonce=nonce, suspect=suspect)
     if isinstance(found, float):
         return Throttled(found)
     cross_origin = credential.cookie and not same_origin(request)

@@ -198,7 +198,7 @@ class Refuse(msgspec.Struct, frozen=True):
     `detail` is safe to show to the caller. `rule` names what refused, for the log only. `dpop` is
     what there is to say of that scheme, `nonce` what the caller's next proof must carry,
     `interaction` where a person completes what the plan asks for, and `ticket` what they bring
-    there.
+    there. `suspect` is whose credential it was that somebody else may have.
     """
 
     code: Code
@@ -215,6 +215,7 @@ class Refuse(msgspec.Struct, frozen=True):
     interaction: str = ""
     shadow: Shadow | None = None
     ticket: str = ""
+    suspect: Identity | None = None
 
 
 @final

@@ -46,6 +46,7 @@ def refuse(
             dpop=dpop,
             nonce=caller.nonce,
             interaction=service.place("authentication"),
+            suspect=None if caller.suspect is None else caller.suspect.identity,
         )
     verified = caller.verified
     if verified is None and workload is None:

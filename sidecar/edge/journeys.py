@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -22,6 +23,8 @@ from sidecar.facts import tickets
 from sidecar.facts.customers import Spending
 from sidecar.telemetry.metrics import Metrics
 
+AGAIN: Final = 60.0  # seconds until the same is said of the same customer again
+MOST_SAID: Final = 4_096
 _TICKETED: Final = frozenset(("consent", "profile", "privacy"))
 
 
@@ -59,6 +62,7 @@ class Journeys:
         self.customers = customers
         self._metrics = metrics
         self._clock = clock
+        self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._visitors = Visitors(lambda: customers.visitor_secret, clock)
 
     def visitor(self, request: Request, policy: CompiledIdentity) -> str:
@@ -94,6 +98,8 @@ class Journeys:
         """The same, counted, with the ticket that brings a person to what they are asked for."""
         plan = refuse.plan
         customer = self._customer(refuse.identity)
+        if refuse.suspect is not None:
+            self._suspected(refuse.suspect, refuse.reason)
         if plan is None:
             if customer:
                 self.customers.report(customer, "refused", _refused(refuse, decision_id))
@@ -112,6 +118,18 @@ class Journeys:
             data |= {"needs": needs, "service": snapshot.service.name, "rule": refuse.rule}
             self.customers.report(customer, "challenge.issued", data)
         return refuse
+
+    def _suspected(self, identity: Identity, reason: str) -> None:
+        """Somebody may have another's credential: said once in a while for each customer."""
+        customer = self._customer(identity)
+        name = "revoked-credential" if reason == "revoked" else "failed-proof"
+        now = self._clock()
+        if not customer or now < self._said.get((customer, name), 0.0):
+            return
+        self._said[customer, name] = now + AGAIN
+        while len(self._said) > MOST_SAID:
+            self._said.popitem(last=False)
+        self.customers.report(customer, "signal", {"name": name})
 
     def _ticket(
         self, request: Request, plan: Plan, snapshot: Snapshot, customer: str, decision_id: str

@@ -335,8 +335,8 @@ class Hub:
     async def _reported(
         self, session: Session, following: Following, event: pb.JourneyEvent
     ) -> None:
-        kind = _REPORTED.get(event.type)
-        if kind is None or len(event.data) > LARGEST_EVENT or not event.id:
+        kind = _REPORTED.get(event.type, "")
+        if (not kind and event.type != "signal") or len(event.data) > LARGEST_EVENT or not event.id:
             return
         if event.id in self._taken:
             return  # it was sent again, since our word that it is taken did not arrive
@@ -347,6 +347,10 @@ class Hub:
         except ValueError:
             return
         if not isinstance(data, dict):
+            return
+        if event.type == "signal":
+            await self._signal(following, event.customer, str(data.get("name", "")))
+            self._remember(event.id)
             return
         data |= {
             "sidecar": session.sidecar_id,
@@ -363,6 +367,16 @@ class Hub:
         except NotStored as error:
             _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
         self._remember(event.id)
+
+    async def _signal(self, following: Following, customer: str, name: str) -> None:
+        policy = following.view.journey.identity if following.view is not None else None
+        points = policy.signals.get(name, 0.0) if policy is not None else 0.0
+        if policy is None or not points:
+            return
+        try:
+            await self._store.raise_risk(customer, points, policy.half_life, name)
+        except NotStored as error:
+            _log.warning("a signal was left out: %s", error)
 
     def _remember(self, event: str) -> None:
         self._taken[event] = None

@@ -16,12 +16,16 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.events import Signal
 from sidecar.control.pages.site import routes
 from sidecar.control.subjects.admin import Admin
 from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.records import SUBJECT, Identifier
 from sidecar.control.subjects.store import SubjectStore
+from sidecar.decide.documents import IdentityPolicy, seconds
+from sidecar.decide.kinds.journey import Risk
 from sidecar.errors import StoreFailed
 
 WRITE_READS: Final = 1.0  # seconds
@@ -62,6 +66,25 @@ class Subjects:
     def asking(self) -> Asking:
         """What pages and people ask of it."""
         return Asking(self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock)
+
+    async def signalled(self, signal: Signal) -> None:
+        """Raises the risk of whom an event is about, wherever a policy says that it counts. Raises
+        StoreFailed."""
+        identifier = Identifier(SUBJECT, signal.issuer, signal.subject)
+        for pool, risk in self._policies():
+            points = risk.signals.get(signal.name, 0.0)
+            customer = await self.store.find(pool, identifier) if points else None
+            if customer is not None:
+                half_life = seconds(risk.half_life)
+                await self.store.raise_risk(customer, points, half_life, signal.name)
+
+    def _policies(self) -> list[tuple[str, Risk]]:
+        return [
+            (f"{document.namespace}/{document.name}", document.spec.risk)
+            for release in self._catalogue.releases()
+            for document in release.documents
+            if isinstance(document.spec, IdentityPolicy)
+        ]
 
     def admin(self) -> Admin:
         """The Subjects service."""

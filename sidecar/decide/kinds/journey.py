@@ -245,9 +245,10 @@ class Risk(Part, frozen=True):
     signals: Annotated[
         dict[str, Points],
         Meta(
-            description="Points by signal: `new-device`, `failed-proof`, `revoked-credential`, and "
-            "`session-revoked`, `credential-change`, `assurance-level-change`, "
-            "`token-claims-change`, `account-compromised` of Shared Signals events."
+            description="Points by signal: `new-device`, `failed-proof` (a token that is bound to "
+            "a key came without it), `revoked-credential` (a withdrawn one came), and the last "
+            "part of the type of a Shared Signals event, such as `session-revoked`, "
+            "`credential-change` or `credential-compromise`."
         ),
     ] = msgspec.field(
         default_factory=lambda: {
@@ -255,7 +256,7 @@ class Risk(Part, frozen=True):
             "failed-proof": 30.0,
             "revoked-credential": 30.0,
             "credential-change": 20.0,
-            "account-compromised": 80.0,
+            "credential-compromise": 80.0,
         }
     )
 
