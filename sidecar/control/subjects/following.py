@@ -38,6 +38,7 @@ class Following:
         self.target: Target | None = None  # the documents that say so
         self.looking = False  # whether that is being worked out
         self._customers: dict[str, str] = {}  # key -> customer
+        self._visitors: dict[str, str] = {}  # key -> visitor, of those that are one
         self._keys: dict[str, set[str]] = {}
         self._versions: dict[str, str] = {}  # key -> version that it holds
         self._waiting: OrderedDict[str, Resource | None] = OrderedDict()
@@ -48,9 +49,9 @@ class Following:
         self._ready = False
         for each in subscription.held[:MOST]:
             key = convert.subject_key(each.name)
-            customer, _ = held(each.version)
+            customer, visitor = held(each.version)
             if key and customer:
-                self.follow(key, customer)
+                self.follow(key, customer, visitor)
                 self._versions[key] = each.version
 
     def __len__(self) -> int:
@@ -58,19 +59,31 @@ class Following:
 
     def brought(self) -> list[tuple[str, str]]:
         """What the sidecar brought along and nobody has looked at yet: keys and customers."""
-        found = [] if self._ready else list(self._customers.items())
-        return found
+        return [] if self._ready else list(self._customers.items())
+
+    def customer(self, key: str) -> str:
+        """Whom it knows by this key; empty: nobody."""
+        return self._customers.get(key, "")
+
+    def visitor(self, key: str) -> str:
+        """The visitor's cookie that this key stands for; empty: it is a token's subject."""
+        return self._visitors.get(key, "")
 
     def ready(self) -> None:
         """What it brought along was looked at: from now on what is not pushed is current."""
         self._ready = True
 
-    def follow(self, key: str, customer: str) -> bool:
-        """It hears of this customer from now on; not where there are too many."""
+    def follow(self, key: str, customer: str, visitor: str | None = None) -> bool:
+        """It hears of this customer from now on; not where there are too many. `visitor` None: it
+        stands for whom it stood for."""
         if key not in self._customers and len(self._customers) >= MOST:
             return False
         version, waiting = self._versions.get(key), self._waiting.get(key)
+        if visitor is None:
+            visitor = self._visitors.get(key, "")
         self.drop(key)
+        if visitor:
+            self._visitors[key] = visitor
         if version is not None:
             self._versions[key] = version
         if waiting is not None:
@@ -84,6 +97,7 @@ class Following:
         customer = self._customers.pop(key, None)
         self._versions.pop(key, None)
         self._waiting.pop(key, None)
+        self._visitors.pop(key, None)
         if customer is not None:
             keys = self._keys[customer]
             keys.discard(key)

@@ -21,6 +21,7 @@ from sidecar.control.subjects.consents import Spent
 from sidecar.control.subjects.erasing import Erasure
 from sidecar.control.subjects.following import Following
 from sidecar.control.subjects.records import Introduction, NotStored, Record, Risk
+from sidecar.decide.journey import VISITOR
 from sidecar.decide.journey_view import View, view
 from sidecar.errors import StoreFailed
 from sidecar.facts import tickets
@@ -223,7 +224,7 @@ class Hub:
                     continue
                 if record.customer != customer:
                     self._follow(session, following, key, record.customer)
-                shown = messages.resource(key, record, seen, now)
+                shown = messages.resource(key, record, seen, now, following.visitor(key))
                 following.offer(key, shown, again=again is not None)
                 self.pushes += 1
 
@@ -251,7 +252,9 @@ class Hub:
                         continue
                     if record.customer != customer:
                         self._follow(session, following, key, record.customer)
-                    following.offer(key, messages.resource(key, record, seen, now))
+                    following.offer(
+                        key, messages.resource(key, record, seen, now, following.visitor(key))
+                    )
                     self.pushes += 1
             session.wake.set()
 
@@ -280,8 +283,9 @@ class Hub:
             self._unknown(session, following, said.key, "subject_unavailable")
         else:
             self.outcomes["known"] += 1
-            if self._follow(session, following, said.key, record.customer):
-                shown = messages.resource(said.key, record, seen, self._clock())
+            visitor = said.subject if said.issuer == VISITOR else ""
+            if self._follow(session, following, said.key, record.customer, visitor):
+                shown = messages.resource(said.key, record, seen, self._clock(), visitor)
                 following.offer(said.key, shown, again=True)
                 session.wake.set()
             else:
@@ -383,10 +387,19 @@ class Hub:
         while len(self._taken) > REMEMBERED:
             self._taken.popitem(last=False)
 
-    def _follow(self, session: Session, following: Following, key: str, customer: str) -> bool:
-        self._drop(session, following, key)
-        if not following.follow(key, customer):
+    def _follow(
+        self,
+        session: Session,
+        following: Following,
+        key: str,
+        customer: str,
+        visitor: str | None = None,
+    ) -> bool:
+        before = following.customer(key)
+        if not following.follow(key, customer, visitor):
             return False
+        if before and not following.keys_of(before):
+            self._unfollow(session, before)
         self._followers.setdefault(customer, set()).add(session)
         return True
 

@@ -15,6 +15,7 @@ from sidecar.control.subjects.records import (
     Introduction,
     Offered,
     Record,
+    recognised,
 )
 from sidecar.decide.journey import VISITOR as VISITOR_ISSUER
 from sidecar.decide.journey_view import View
@@ -50,8 +51,11 @@ def introduction(message: pb.Introduction, view: View) -> Introduction:
     )  # fmt: skip
 
 
-def resource(key: str, record: Record, view: View, now: float) -> Resource:
-    """What the sidecar that calls a customer by this key gets to hold."""
+def resource(key: str, record: Record, view: View, now: float, visitor: str = "") -> Resource:
+    """What the sidecar that calls a customer by this key gets to hold. `visitor`: the key stands
+    for a caller who showed no more than this visitor's cookie."""
+    if visitor and not record.anonymous:
+        record = recognised(record, Identifier(VISITOR, "", visitor))
     attributes = [each for each in record.attributes if each.expires is None or now < each.expires]
     shown = pb.SubjectRecord(
         customer=record.customer,
@@ -81,20 +85,23 @@ def resource(key: str, record: Record, view: View, now: float) -> Resource:
         shown.risk = record.risk.points
         shown.risk_at_ms = int(record.risk.at * 1000)
         shown.half_life_seconds = record.risk.half_life
-    return Resource(name=convert.subject_name(key), version=version_of(record), subject=shown)
+    return Resource(
+        name=convert.subject_name(key), version=version_of(record, visitor), subject=shown
+    )
 
 
-def version_of(record: Record) -> str:
+def version_of(record: Record, visitor: str = "") -> str:
     """What tells a record from what it was and from others."""
-    return f"{record.customer}:{record.version}"
+    return f"{record.customer}:{record.version}" + (f":{visitor}" if visitor else "")
 
 
-def held(version: str) -> tuple[str, int]:
-    """The customer and the number that a sidecar brings along; empty for what is neither."""
-    customer, _, number = version.rpartition(":")
+def held(version: str) -> tuple[str, str]:
+    """The customer that a sidecar brings along, and the visitor that it is for; empty: none."""
+    customer, _, rest = version.partition(":")
+    number, _, visitor = rest.partition(":")
     if not number.isascii() or not number.isdigit() or len(number) > 18:
-        return "", 0
-    return customer, int(number)
+        return "", ""
+    return customer, visitor
 
 
 def grant(consent: Consent) -> pb.Grant:
