@@ -151,6 +151,7 @@ def _enforced(
         outcome = _permit(snapshot, verdict.satisfied, candidates, verdict, bindings, caller)
         # Not where something could not be had: once it can be, there is more to say.
         settled = about.reads.settled and not about.shadowed and not bindings.unavailable
+        settled = settled and not bindings.unsettled
         if type(outcome) is Permit and not bad and settled:
             holds = min(outcome.expires, bindings.fresh)
             if caller.dpop:

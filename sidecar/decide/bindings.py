@@ -15,6 +15,7 @@ from sidecar.decide.expressions import FAILED, Footprint, Program, Truth, _Faile
 from sidecar.decide.journey import (
     NO_JOURNEY,
     VISITOR,
+    Attribute,
     Bound,
     CompiledIdentity,
     Granted,
@@ -108,6 +109,7 @@ class Bindings:
         "reviewed",
         "unavailable",
         "unfit",
+        "unsettled",
         "verified",
         "wants",
     )  # fmt: skip
@@ -142,6 +144,7 @@ class Bindings:
         self.wants: dict[Want, None] = {}
         self.unavailable = ""
         self.unfit: tuple[int, str, str] | None = None
+        self.unsettled = False
 
     def truth(self, program: Program, pattern: Pattern) -> Truth | _Unknown:
         """The value of a boolean expression for a rule that matched by `pattern`."""
@@ -223,7 +226,7 @@ class Bindings:
         if name == "subject.consents":
             return sorted(self.consents())
         if name == "subject.profile":
-            return subject.profile if keys is None else subset(subject.profile, keys)
+            return self._profile(subject, keys)
         if name == "subject.segments":
             found = self.membership()
             if found.failed_subject:
@@ -232,6 +235,41 @@ class Bindings:
         if name == "subject.risk":
             return subject.risk_at(self.now)
         raise Unreadable
+
+    def _profile(self, subject: Subject, keys: frozenset[str] | None) -> Mapping[str, Any]:
+        """The attributes that are known, and of those not known what an Enricher knows."""
+        known = subject.profile if keys is None else subset(subject.profile, keys)
+        attributes = self._snapshot.journey.attributes if self._snapshot is not None else {}
+        more = {}
+        for name in attributes if keys is None else keys:
+            if known.get(name) is None and name in attributes and attributes[name].enricher[0]:
+                value = self._enrichment(attributes[name])
+                if value is not None:
+                    more[name] = value
+        return {**known, **more} if more else known
+
+    def knows(self, name: str) -> bool:
+        """Whether an attribute of the subject is known, to whomever. Raises NotYet."""
+        subject = self.subject()
+        if subject.profile.get(name) is not None or name in subject.present:
+            return True
+        attributes = self._snapshot.journey.attributes if self._snapshot is not None else {}
+        attribute = attributes.get(name)
+        if attribute is None or not attribute.enricher[0] or self.verified is None:
+            return False
+        return self._enrichment(attribute) is not None
+
+    def _enrichment(self, attribute: Attribute) -> Any:
+        """What its Enricher says of it. Raises NotYet; what it cannot be asked it does not know."""
+        name, member = attribute.enricher
+        enricher = self._snapshot.enrichers.get(name) if self._snapshot is not None else None
+        if enricher is None:
+            return None
+        self.unsettled = True  # no key of a remembered permit holds what it is asked with
+        try:
+            return self._answer(enricher, ANY).get(member)
+        except Unreadable:
+            return None
 
     def subject(self) -> Subject:
         """What is known of the caller. Raises NotYet."""

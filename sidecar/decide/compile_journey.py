@@ -269,6 +269,12 @@ def _check_attribute(
                 problems, document, "spec.enricher.name",
                 f"there is no Enricher {spec.enricher.name!r}",
             )  # fmt: skip
+        elif any("request.params" in source for source in asked.parameters.values()):
+            report(
+                problems, document, "spec.enricher.name",
+                f"{spec.enricher.name} is asked with parameters of a path: an attribute has none",
+                hint="let it be asked with token.sub, or another claim",
+            )  # fmt: skip
         elif spec.enricher.member not in asked.type:
             report(
                 problems, document, "spec.enricher.member",

@@ -318,18 +318,11 @@ def of_subject(
         profile: tuple[str, ...] = ()
         transactions: tuple[Bound, ...] = ()
         if require.consent or require.profile or require.transactions:
-            subject = bindings.subject()
+            bindings.subject()
             if require.consent:
                 held = bindings.consents()
                 consent = tuple([each for each in require.consent if each not in held])
-            known = subject.profile
-            profile = tuple(
-                [
-                    each
-                    for each in require.profile
-                    if known.get(each) is None and each not in subject.present
-                ]
-            )
+            profile = tuple([each for each in require.profile if not bindings.knows(each)])
             for each in require.transactions:
                 asked = bindings.transaction(each, pattern)
                 if asked is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -13,10 +14,19 @@ from sidecar.decide.cache import ExpiringCache
 from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.documents import Document
+from sidecar.decide.enrichment import Enriched
 from sidecar.decide.journey import VISITOR, Bound, bound, granted, introduce
 from sidecar.decide.journey_view import view
 from sidecar.decide.keys import parse_jwks
-from sidecar.decide.outcomes import Need, NeedSubject, Permit, Refuse, SpendConsent, Unavailable
+from sidecar.decide.outcomes import (
+    Need,
+    NeedEnrichment,
+    NeedSubject,
+    Permit,
+    Refuse,
+    SpendConsent,
+    Unavailable,
+)
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Headers, Request
 from sidecar.decide.snapshot import Snapshot
@@ -188,9 +198,7 @@ def test_a_permit_lasts_no_longer_than_the_consent() -> None:
 # How old a record may be.
 
 
-@pytest.mark.parametrize(
-    ("path", "seconds"), [("/stats", 10.0), ("/patient", 60.0)]
-)
+@pytest.mark.parametrize(("path", "seconds"), [("/stats", 10.0), ("/patient", 60.0)])
 def test_a_record_is_believed_for_as_long_as_the_rule_says(path: str, seconds: float) -> None:
     more = """
 ---
@@ -425,3 +433,58 @@ spec: {words: {en: {title: a, text: b}}, attributes: [ssn]}
 """
     found = [each.message for each in validate(documents(text)) if each.document.endswith("/x")]
     assert found == ["ssn is platform's, so only platform says who may see it"]
+
+
+# What an Enricher knows.
+
+CRM = """
+---
+apiVersion: authz.sidecar/v1
+kind: Enricher
+metadata: {name: crm}
+spec: {url: "https://crm.example/customers", parameters: {who: token.sub}, type: {shoe: integer}, optional: [shoe]}
+---
+apiVersion: authz.sidecar/v1
+kind: ProfileAttribute
+metadata: {name: shoe}
+spec: {type: integer, words: {en: {label: Shoe size}}, enricher: {name: crm, member: shoe}}
+---
+apiVersion: authz.sidecar/v1
+kind: AccessPolicy
+metadata: {name: q}
+spec:
+  rules:
+  - {name: a, match: {paths: [/shoes]}, require: {profile: [shoe]}}
+  - {name: b, match: {paths: [/large]}, when: subject.profile.shoe > 45}
+"""
+
+
+@pytest.mark.parametrize("path", ["/shoes", "/large"])
+def test_what_an_enricher_knows_nobody_is_asked(path: str) -> None:
+    found = snapshot(CRM)
+    known = evidence(Subject(customer="cus_1"))
+    asked = request("GET", path, {})
+    need = authorize(asked, found, known, NOW)
+    assert isinstance(need, Need)
+    (want,) = need.wants
+    assert isinstance(want, NeedEnrichment)
+    answers: ExpiringCache[bytes, Enriched | Unavailable] = ExpiringCache(10)
+    told = replace(known, enriched=answers)
+    answers.put(want.key, Enriched({"shoe": 46}, NOW + 30), inf)
+    assert isinstance(authorize(asked, found, told, NOW), Permit)
+    assert asked.memo is None, "the answer's parameters are in no key"
+    answers.put(want.key, Enriched({}, NOW + 30), inf)
+    refused = authorize(request("GET", path, {}), found, told, NOW)
+    assert isinstance(refused, Refuse)
+    assert refused.code == ("profile_required" if path == "/shoes" else "denied")
+    answers.put(want.key, Unavailable("enricher_unavailable"), inf)
+    unknown = authorize(request("GET", path, {}), found, told, NOW)
+    assert isinstance(unknown, Refuse)
+    assert unknown.code == "unavailable"
+
+
+def test_nor_is_the_enricher_asked_what_the_customer_told() -> None:
+    told = Subject(customer="cus_1", profile={"shoe": 44})
+    assert isinstance(
+        authorize(request("GET", "/shoes", {}), snapshot(CRM), evidence(told), NOW), Permit
+    )
