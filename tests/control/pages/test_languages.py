@@ -1,4 +1,4 @@
-"""sidecar/control/pages/languages.py, the catalogues and words.py"""
+"""sidecar/control/pages/languages.py and the catalogues"""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.control.pages import words as documents
 from sidecar.control.pages.answers import ERRORS
 from sidecar.control.pages.journeys import ConsentState
 from sidecar.control.pages.languages import accepted, catalogue, catalogues, lookup, words
 from sidecar.control.pages.privacy import DONE
 from sidecar.control.pages.site import REFUSALS
-from sidecar.decide.kinds.journey import (
-    AttributeWords,
-    ConsentPurpose,
-    ProfileAttribute,
-    PurposeWords,
-    Validation,
-)
 
 PAGES = files("sidecar.control.pages")
 BASES = (
@@ -156,25 +148,3 @@ def test_what_has_no_words_is_not_shown_in_their_place() -> None:
 
 def test_what_is_put_into_words_is_escaped() -> None:
     assert catalogues()["en"]("prompt.who", who="<b>{0}") == "Account: &lt;b&gt;{0}"
-
-
-def test_documents_become_what_people_read() -> None:
-    spec = ProfileAttribute(
-        words={
-            "en": AttributeWords("Plan", "Why", {"a": "Alpha"}),
-            "de": AttributeWords("Tarif", None, {"a": "Eins"}),
-        },
-        type="choice",
-        choices=["a", "b"],
-        validation=Validation(max_length=3),
-    )
-    question = documents.question("default/plan", spec, ["de-AT"], required=False)
-    assert (question.label, question.help, question.language) == ("Tarif", "", "de")
-    assert question.choices == (("a", "Eins"), ("b", "b"))
-    assert (question.required, question.max_length, question.pattern) == (False, 3, None)
-    purpose = documents.purpose(
-        "default/p", ConsentPurpose(words={"en": PurposeWords("T", "X")}, version=2, max_uses=1), ["de"],
-        holds=600.0, attributes=["Plan"], values={"amount": 1}, binding="ab",
-    )  # fmt: skip
-    assert (purpose.title, purpose.language, purpose.version, purpose.max_uses) == ("T", "en", 2, 1)
-    assert (purpose.holds, purpose.values, purpose.binding) == (600.0, {"amount": 1}, "ab")
