@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from sidecar.control.pages.languages import FROM_TOKEN
 from sidecar.control.subjects.records import (
     SUBJECT,
     VISITOR,
@@ -24,7 +25,6 @@ from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.discovery_pb2 import Resource
 
 MOST_VISITORS: Final = 32  # that a record names: of whom a sidecar need not ask again
-FOR_EVER: Final = 0.0
 
 
 def introduction(message: pb.Introduction, view: View) -> Introduction:
@@ -44,7 +44,9 @@ def introduction(message: pb.Introduction, view: View) -> Introduction:
     attributes: dict[str, Offered] = {}
     for each in message.attributes:
         if view.takes(each.ref):
-            attributes[each.ref] = Offered(orjson.loads(each.value), f"token of {message.issuer}")
+            attributes[each.ref] = Offered(
+                orjson.loads(each.value), f"{FROM_TOKEN}{message.issuer}"
+            )
     return Introduction(
         view.journey.pool, Identifier(SUBJECT, message.issuer, message.subject), tuple(others),
         tuple(remembered), message.visitor, policy is not None and policy.merge, attributes,
