@@ -144,7 +144,7 @@ def catalogue(wanted: Iterable[str]) -> Catalogue:
     return known[lookup(wanted, known) or DEFAULT]
 
 
-FROM_TOKEN: Final = "token of "
+OF_ISSUER: Final = "token of "
 """How the source of an attribute begins that a token has told; its issuer follows."""
 
 
@@ -153,6 +153,6 @@ def told_by(source: str, wanted: Iterable[str]) -> str:
     said = catalogue(wanted)
     if source == "customer":
         return said.plain("source.customer")
-    if source.startswith(FROM_TOKEN):
-        return said.plain("source.token", issuer=source.removeprefix(FROM_TOKEN))
+    if source.startswith(OF_ISSUER):
+        return said.plain("source.token", issuer=source.removeprefix(OF_ISSUER))
     return said.plain("source.operator") if source == "operator" else source

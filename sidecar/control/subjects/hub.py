@@ -273,7 +273,9 @@ class Hub:
         try:
             if seen is None or not 0 < len(said.key) <= 64:
                 raise NotStored("key: 1 to 64 characters are expected")
-            record = await self._store.resolve(messages.introduction(said, seen), _reader(session))
+            record = await self._store.resolve(
+                messages.introduction(said, seen, self._clock()), _reader(session)
+            )
             await self._signalled(record, seen)
         except (NotStored, ValueError) as error:
             _log.warning("an introduction of %s was refused: %s", session.sidecar_id, error)

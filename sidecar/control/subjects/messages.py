@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from sidecar.control.pages.languages import FROM_TOKEN
+from sidecar.control.pages.languages import OF_ISSUER
 from sidecar.control.subjects.records import (
     SUBJECT,
     VISITOR,
@@ -27,7 +27,7 @@ from sidecar.wire.discovery_pb2 import Resource
 MOST_VISITORS: Final = 32  # that a record names: of whom a sidecar need not ask again
 
 
-def introduction(message: pb.Introduction, view: View) -> Introduction:
+def introduction(message: pb.Introduction, view: View, now: float) -> Introduction:
     """What a sidecar said, as far as its documents let it say that: identifiers of types that its
     IdentityPolicy names, attributes of its own ProfileAttributes, customers of its own pool."""
     policy = view.journey.identity
@@ -44,9 +44,7 @@ def introduction(message: pb.Introduction, view: View) -> Introduction:
     attributes: dict[str, Offered] = {}
     for each in message.attributes:
         if view.takes(each.ref):
-            attributes[each.ref] = Offered(
-                orjson.loads(each.value), f"{FROM_TOKEN}{message.issuer}"
-            )
+            attributes[each.ref] = Offered(orjson.loads(each.value), f"{OF_ISSUER}{message.issuer}")
     return Introduction(
         view.journey.pool, Identifier(SUBJECT, message.issuer, message.subject), tuple(others),
         tuple(remembered), message.visitor, policy is not None and policy.merge, attributes,
