@@ -92,7 +92,7 @@ class Sidecar:
             self.held.pop(convert.subject_key(name), None)
 
     def answers(self, kind: str) -> list[Any]:
-        return [getattr(each, kind) for each in self.said if each.HasField(kind)]
+        return [getattr(each, kind) for each in self.said if each.WhichOneof("message") == kind]
 
 
 async def settled(hub: Hub, *sidecars: Sidecar) -> None:
