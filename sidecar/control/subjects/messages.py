@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -51,9 +51,17 @@ def introduction(message: pb.Introduction, view: View, now: float) -> Introducti
     )  # fmt: skip
 
 
-def resource(key: str, record: Record, view: View, now: float, visitor: str = "") -> Resource:
+def resource(
+    key: str,
+    record: Record,
+    view: View,
+    now: float,
+    visitor: str = "",
+    came: Sequence[str] = (),
+) -> Resource:
     """What the sidecar that calls a customer by this key gets to hold. `visitor`: the key stands
-    for a caller who showed no more than this visitor's cookie."""
+    for a caller who showed no more than this visitor's cookie. `came`: visitors that came with it,
+    of whom it was said what there is to say, merged or not."""
     if visitor and not record.anonymous:
         record = recognised(record, Identifier(VISITOR, "", visitor))
     attributes = [each for each in record.attributes if each.expires is None or now < each.expires]
@@ -75,9 +83,7 @@ def resource(key: str, record: Record, view: View, now: float, visitor: str = ""
             for each in attributes
             if view.shows_presence(each.name) and each.value is not None
         ],
-        visitors=[
-            each.value for each in (*record.identifiers, *record.remembered) if each.type == VISITOR
-        ][-MOST_VISITORS:],
+        visitors=_visitors(record, came),
     )
     if view.segments:
         shown.segments.extend(sorted(record.segments))
@@ -88,6 +94,11 @@ def resource(key: str, record: Record, view: View, now: float, visitor: str = ""
     return Resource(
         name=convert.subject_name(key), version=version_of(record, visitor), subject=shown
     )
+
+
+def _visitors(record: Record, came: Sequence[str]) -> list[str]:
+    held_ = [each.value for each in record.identifiers if each.type == VISITOR]
+    return list(dict.fromkeys([*held_[len(came) - MOST_VISITORS :], *came]))
 
 
 def version_of(record: Record, visitor: str = "") -> str:
@@ -102,6 +113,12 @@ def held(version: str) -> tuple[str, str]:
     if not number.isascii() or not number.isdigit() or len(number) > 18:
         return "", ""
     return customer, visitor
+
+
+def number(version: str) -> int:
+    """How often the record had changed by then."""
+    found = version.partition(":")[2].partition(":")[0]
+    return int(found) if found.isascii() and found.isdigit() else 0
 
 
 def grant(consent: Consent) -> pb.Grant:
