@@ -38,7 +38,7 @@ input { font: inherit; padding: .5rem; border: 1px solid #6d7e85; border-radius:
 # Chromium holds `form-action` against every address that a form's answer leads on to: the login
 # leads back to the bank, and the bank perhaps to the control plane, all of this machine.
 _POLICY: Final = (
-    "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'; "
     "form-action 'self' http://127.0.0.1:*; style-src 'sha256-"
     + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     + "'"
@@ -65,7 +65,7 @@ def leads_back(address: str) -> bool:
 def bank(title: str, known: dict[str, str], note: str = "") -> web.Response:
     """A page of the bank: what it knows, and the way on."""
     rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items()
+        f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in known.items()
     )
     links = "".join(f'<li><a href="{escape(to)}">{escape(name)}</a></li>' for to, name in _LINKS)
     quiet = f'<p class="quiet">{escape(note)}</p>' if note else ""
