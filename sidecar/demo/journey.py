@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import aiohttp
 
+from sidecar.demo.services import SOCIAL
 from sidecar.demo.world import World
 
 ENFORCED: Final = 10.0  # seconds that a push may take, at the very most
@@ -44,9 +45,7 @@ class Journey:
         self._payer = world.issuer.token("alice", "accounts:read transfers:write")
         login = {"acr": "urn:mfa", "auth_time": int(time.time())}
         self._strong = world.issuer.token("alice", "accounts:read transfers:write", login)
-        # As a social login gives one: a verified address, and little else.
-        social = {"email": "alice@mail.example", "email_verified": True}
-        self._social = world.issuer.token("alice", "accounts:read", social)
+        self._social = world.issuer.token("alice", "accounts:read", SOCIAL)
         self._visitor = ""  # the cookie
         self._asked: dict[str, Any] = {}  # the challenge of the last refusal
 
