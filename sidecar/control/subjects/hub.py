@@ -236,9 +236,9 @@ class Hub:
         records = await self._store.records(customers, _reader(session))
         now = self._clock()
         for customer in customers:
-            record = records.get(customer)
             for key in following.keys_of(customer):
-                if record is None or record.pool != seen.journey.pool:
+                record = _meant(following, key, records.get(customer), seen)
+                if record is None:
                     following.offer(key, None)
                     continue
                 if record.customer != customer:
@@ -263,11 +263,10 @@ class Hub:
             if following is None or seen is None:
                 continue
             for customer in customers:
-                record = records.get(customer)
                 for key in following.keys_of(customer):
-                    if record is None or record.pool != seen.journey.pool:
+                    record = _meant(following, key, records.get(customer), seen)
+                    if record is None:
                         following.offer(key, None)
-                        self._unfollow(session, customer)
                         continue
                     if record.customer != customer:
                         self._follow(session, following, key, record.customer)
@@ -290,9 +289,8 @@ class Hub:
         try:
             if seen is None or not 0 < len(said.key) <= 64:
                 raise NotStored("key: 1 to 64 characters are expected")
-            record = await self._store.resolve(
-                messages.introduction(said, seen, self._clock()), _reader(session)
-            )
+            introduction = messages.introduction(said, seen, self._clock())
+            record = await self._store.resolve(introduction, _reader(session))
             await self._signalled(record, seen)
         except (NotStored, ValueError) as error:
             _log.warning("an introduction of %s was refused: %s", session.sidecar_id, error)
@@ -304,6 +302,7 @@ class Hub:
             self.outcomes["known"] += 1
             visitor = said.subject if said.issuer == VISITOR else ""
             if self._follow(session, following, said.key, record.customer, visitor):
+                following.introduced(said.key, introduction.primary)
                 if said.visitor:
                     following.came(said.key, said.visitor)
                 shown = _shown(following, said.key, record, seen, self._clock())
@@ -458,6 +457,13 @@ class Hub:
 def _shown(following: Following, key: str, record: Record, seen: View, now: float) -> Resource:
     visitor, came = following.visitor(key), following.visitors(key)
     return messages.resource(key, record, seen, now, visitor, came)
+
+
+def _meant(following: Following, key: str, record: Record | None, seen: View) -> Record | None:
+    """The record, if it is of whom the sidecar means."""
+    if record is None or record.pool != seen.journey.pool or not following.means(key, record):
+        return None
+    return record
 
 
 def _reader(session: Session) -> str:

@@ -20,6 +20,7 @@ from sidecar.control.subjects.records import (
 )
 from sidecar.decide.journey import VISITOR as VISITOR_ISSUER
 from sidecar.decide.journey_view import View
+from sidecar.decide.outcomes import Identity
 from sidecar.wire import convert
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.discovery_pb2 import Resource
@@ -99,6 +100,12 @@ def resource(
 def _visitors(record: Record, came: Sequence[str]) -> list[str]:
     held_ = [each.value for each in record.identifiers if each.type == VISITOR]
     return list(dict.fromkeys([*held_[len(came) - MOST_VISITORS :], *came]))
+
+
+def identity_of(identifier: Identifier) -> Identity:
+    """As sidecars name it."""
+    issuer = VISITOR_ISSUER if identifier.type == VISITOR else identifier.issuer
+    return Identity(issuer, identifier.value)
 
 
 def version_of(record: Record, visitor: str = "") -> str:
