@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.control.catalogue import Target
 from sidecar.control.subjects.messages import held, identity_of, number
-from sidecar.control.subjects.records import Identifier, Record
+from sidecar.control.subjects.records import VISITOR, Identifier, Record
 from sidecar.decide.journey_view import View
 from sidecar.facts.customers import key_of
 from sidecar.wire import convert
@@ -94,6 +94,8 @@ class Following:
         the record of somebody else, and has to ask anew. Of what it brought along it did not say
         who it is; its key does, where it is made as ours are."""
         identifier = self._introduced.get(key)
+        if identifier is None and key in self._visitors:
+            identifier = Identifier(VISITOR, "", self._visitors[key])
         if identifier is not None:
             return identifier in record.identifiers
         return key in [key_of(identity_of(each)) for each in record.identifiers]
