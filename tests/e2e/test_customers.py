@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def started(
         assert code == 0, said
         for each in running:
             each.ready()
-            until(lambda each=each: each.metric("sidecar_customers_connected") >= 1, "customers")
+            until(partial(_connected, each), "customers")
         yield running
     finally:
         ends = [each.stop() for each in running]
@@ -136,6 +137,14 @@ def subject(plane: ControlPlane, *argv: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def _connected(running: Sidecar) -> bool:
+    return running.metric("sidecar_customers_connected") >= 1
+
+
+def _allowed(running: Sidecar, path: str) -> bool:
+    return status(running, path) == 200
 
 
 def status(running: Sidecar, path: str, sub: str = "alice") -> int:
@@ -232,7 +241,7 @@ def test_without_a_control_plane_what_is_known_is_believed_as_long_as_rules_say(
         decide(control, "granted")
         decide(control, "granted", "default/pay")
         for path in ("/strict", "/lenient", "/pay"):
-            until(lambda path=path: status(running, path) == 200, path, 5)
+            until(partial(_allowed, running, path), path, 5)
         control.kill()
         until(lambda: status(running, "/strict") == 503, "the loss is noticed", 5)
         # A worker that has not met alice before does not know her now.
