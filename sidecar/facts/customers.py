@@ -162,20 +162,17 @@ class Customers:
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
         if met is None or met.answered is None:
+            if met is None:
+                met = _Met(key_of(identity), introduction)
+                self._put(name, met)
             if self._dark():
                 self.outcomes["dark"] += 1
-                if met is None:
-                    met = _Met(key_of(identity), introduction)
-                    self._put(name, met)
                 met.unknown_until, met.why = self._soon(), UNAVAILABLE
                 return
             if self._asking >= ASKED:
                 self.outcomes["crowded"] += 1
-                self._put(name, _Met(key_of(identity), introduction, None, self._soon(), CROWDED))
+                met.unknown_until, met.why = self._soon(), CROWDED
                 return
-            if met is None:
-                met = _Met(key_of(identity), introduction)
-                self._put(name, met)
             met.introduction = introduction
             met.answered = asyncio.Event()
             self._asking += 1
@@ -209,8 +206,8 @@ class Customers:
         return outcome
 
     def report(self, customer: str, kind: str, data: dict[str, Any]) -> None:
-        """Say what became of a customer's request. The oldest that was not taken goes where too
-        many wait; that is counted."""
+        """Say what became of a customer's request. Where too many wait to be taken, or it is too
+        large, it is lost; that is counted."""
         written = orjson.dumps(data)
         if len(written) > LARGEST or len(self._events) >= EVENTS:
             self.events_lost += 1

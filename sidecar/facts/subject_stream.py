@@ -21,7 +21,14 @@ from sidecar.errors import ReleaseRefused
 from sidecar.facts.customers import Event, Link, Spending
 from sidecar.wire import convert
 from sidecar.wire import subject_pb2 as pb
-from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Held, Push, Subscription
+from sidecar.wire.discovery_pb2 import (
+    FromControl,
+    FromSidecar,
+    Held,
+    Push,
+    Resource,
+    Subscription,
+)
 
 MOST_EVENTS: Final = 500  # in one message
 
@@ -143,7 +150,7 @@ class SubjectStream:
 
     def receive(self, message: FromControl) -> bool:
         """Whether the message was about customers. Raises ReleaseRefused for a push that makes no
-        sense: none of it counts."""
+        sense: none of it counts, and of whom it is nothing is known any more."""
         kind = message.WhichOneof("message")
         if kind == "push" and message.push.type == convert.SUBJECT:
             self._take(message.push)
@@ -167,12 +174,15 @@ class SubjectStream:
         return True
 
     def _take(self, push: Push) -> None:
-        records = []
-        for resource in push.resources:
-            key = convert.subject_key(resource.name)
-            if not key or not resource.HasField("subject"):
-                raise ReleaseRefused(f"{resource.name[:253]}: no subject that this version knows")
-            records.append((key, resource.version, subject(resource.subject, self._namespace)))
+        try:
+            records = [self._record(each) for each in push.resources]
+        except ReleaseRefused:
+            # A consent may have been withdrawn in it: what was known before is not good any more.
+            for name in (*[each.name for each in push.resources], *push.removed):
+                key = convert.subject_key(name)
+                self._held.pop(key, None)
+                self.hearer.unknown(key, "subject_refused")
+            raise
         for key, version, record in records:
             self._held[key] = version
             self.hearer.take(key, record)
@@ -180,6 +190,12 @@ class SubjectStream:
             key = convert.subject_key(name)
             self._held.pop(key, None)
             self.hearer.take(key, None)
+
+    def _record(self, resource: Resource) -> tuple[str, str, Subject]:
+        key = convert.subject_key(resource.name)
+        if not key or not resource.HasField("subject"):
+            raise ReleaseRefused(f"{resource.name[:253]}: no subject that this version knows")
+        return key, resource.version, subject(resource.subject, self._namespace)
 
     def _send(self, message: FromSidecar) -> None:
         if self.send is not None:

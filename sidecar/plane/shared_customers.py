@@ -16,6 +16,7 @@ from sidecar.facts.customers import Customers, Event, Link, NoLink, Spending
 from sidecar.plane import messages
 
 MOST_USES: Final = 10_000  # under way
+MOST_EVENTS: Final = 50_000  # that wait to be taken, those of workers that are gone among them
 
 Say = Callable[[messages.FromWorker], None]
 Tell = Callable[[int, messages.ToWorker], None]
@@ -96,6 +97,8 @@ class SharedCustomers:
             case messages.Report(events):
                 found = [Event(*each) for each in events]
                 self._events |= {each.id: (worker, each) for each in found}
+                while len(self._events) > MOST_EVENTS:
+                    del self._events[next(iter(self._events))]
                 self.link.report(found)
 
     def welcome(self, worker: int) -> None:

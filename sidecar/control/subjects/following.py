@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.control.catalogue import Target
-from sidecar.control.subjects.messages import held
+from sidecar.control.subjects.messages import held, identity_of, number
+from sidecar.control.subjects.records import VISITOR, Identifier, Record
 from sidecar.decide.journey_view import View
+from sidecar.facts.customers import key_of
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
     FromControl,
+    FromSidecar,
     Idle,
     Nack,
     Push,
@@ -25,6 +28,7 @@ from sidecar.wire.discovery_pb2 import (
 
 BATCH: Final = 500  # records in one push
 MOST: Final = 50_000  # that one sidecar follows
+MOST_CAME: Final = 8  # visitors that are remembered with one key
 MOST_SAID: Final = 4_096  # messages beside pushes that wait
 
 
@@ -37,8 +41,11 @@ class Following:
         self.view: View | None = None  # what it reads of them
         self.target: Target | None = None  # the documents that say so
         self.looking = False  # whether that is being worked out
+        self.early: list[FromSidecar] = []  # what it said before that was known
         self._customers: dict[str, str] = {}  # key -> customer
         self._visitors: dict[str, str] = {}  # key -> visitor, of those that are one
+        self._came: dict[str, tuple[str, ...]] = {}  # key -> visitors that came with it
+        self._introduced: dict[str, Identifier] = {}  # key -> who that is, once it was said
         self._keys: dict[str, set[str]] = {}
         self._versions: dict[str, str] = {}  # key -> version that it holds
         self._waiting: OrderedDict[str, Resource | None] = OrderedDict()
@@ -69,6 +76,30 @@ class Following:
         """The visitor's cookie that this key stands for; empty: it is a token's subject."""
         return self._visitors.get(key, "")
 
+    def came(self, key: str, visitor: str) -> None:
+        """A visitor's cookie came with whom the key stands for."""
+        others = [each for each in self._came.get(key, ()) if each != visitor]
+        self._came[key] = (*others[1 - MOST_CAME :], visitor)
+
+    def visitors(self, key: str) -> tuple[str, ...]:
+        """Those that came lately; of these the sidecar need not say so again."""
+        return self._came.get(key, ())
+
+    def introduced(self, key: str, identifier: Identifier) -> None:
+        """Whom the sidecar means by a key."""
+        self._introduced[key] = identifier
+
+    def means(self, key: str, record: Record) -> bool:
+        """Whether the sidecar means this customer by a key. Links can be taken back: then it holds
+        the record of somebody else, and has to ask anew. Of what it brought along it did not say
+        who it is; its key does, where it is made as ours are."""
+        identifier = self._introduced.get(key)
+        if identifier is None and key in self._visitors:
+            identifier = Identifier(VISITOR, "", self._visitors[key])
+        if identifier is not None:
+            return identifier in record.identifiers
+        return key in [key_of(identity_of(each)) for each in record.identifiers]
+
     def ready(self) -> None:
         """What it brought along was looked at: from now on what is not pushed is current."""
         self._ready = True
@@ -81,12 +112,17 @@ class Following:
         version, waiting = self._versions.get(key), self._waiting.get(key)
         if visitor is None:
             visitor = self._visitors.get(key, "")
-        self.drop(key)
+        came, introduced = self._came.get(key), self._introduced.get(key)
+        before = self.drop(key)
+        if introduced is not None:
+            self._introduced[key] = introduced
+        if came is not None:
+            self._came[key] = came
         if visitor:
             self._visitors[key] = visitor
         if version is not None:
             self._versions[key] = version
-        if waiting is not None:
+        if waiting is not None and before == customer:
             self._waiting[key] = waiting
         self._customers[key] = customer
         self._keys.setdefault(customer, set()).add(key)
@@ -98,6 +134,8 @@ class Following:
         self._versions.pop(key, None)
         self._waiting.pop(key, None)
         self._visitors.pop(key, None)
+        self._came.pop(key, None)
+        self._introduced.pop(key, None)
         if customer is not None:
             keys = self._keys[customer]
             keys.discard(key)
@@ -114,12 +152,22 @@ class Following:
         return list(self._keys)
 
     def offer(self, key: str, resource: Resource | None, *, again: bool = False) -> None:
-        """The newest there is of a record that it follows; None: there is none any more. `again`:
-        also where it holds this version, of which it may now read something else."""
-        if key in self._customers and (
-            resource is None or again or self._versions.get(key) != resource.version
-        ):
+        """What a record that it follows is found to be; None: there is none any more. `again`: also
+        where it holds this version, of which it may now read something else. Whoever read earlier
+        may come later: what is older than what was offered before is left out."""
+        if key not in self._customers or (resource is not None and self._outdated(key, resource)):
+            return
+        if resource is None or again or self._versions.get(key) != resource.version:
             self._waiting[key] = resource
+
+    def _outdated(self, key: str, resource: Resource) -> bool:
+        waiting = self._waiting.get(key)
+        if waiting is None and key in self._waiting:
+            return True  # it is gone
+        known = waiting.version if waiting is not None else self._versions.get(key, "")
+        return held(known)[0] == held(resource.version)[0] and number(resource.version) < number(
+            known
+        )
 
     def rid_of(self, customers: Iterable[str]) -> bool:
         """Whether the sidecar has confirmed that it holds nothing of these."""

@@ -28,7 +28,7 @@ from sidecar.facts import tickets
 from sidecar.facts.beside import beside
 from sidecar.facts.sealed import derived
 from sidecar.wire import subject_pb2 as pb
-from sidecar.wire.discovery_pb2 import FromControl, FromSidecar
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Resource
 
 AT_ONCE: Final = 256  # of one sidecar that are looked into at a time
 BATCH: Final = 200  # customers read at a time
@@ -82,6 +82,9 @@ class Hub:
         self._followers: dict[str, set[Session]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._taken: OrderedDict[str, None] = OrderedDict()  # ids of events
+        self._resolving = 0
+        self._turn = 0
+        self._lately: dict[str, int] = {}  # customers that changed while somebody was resolved
 
     def ticket_secret(self, namespace: str) -> bytes:
         """What the sidecars of a namespace seal tickets with."""
@@ -115,6 +118,9 @@ class Hub:
         following = session.following
         if following is None:
             return
+        if following.view is None and len(following.early) < AT_ONCE:
+            following.early.append(message)
+            return
         kind = message.WhichOneof("message")
         if kind == "introduction":
             self._ask(session, following, message.introduction)
@@ -128,6 +134,10 @@ class Hub:
 
     def changed(self, customers: Iterable[str]) -> None:
         """These have become otherwise, here or at another replica."""
+        customers = list(customers)
+        if self._resolving:
+            self._turn += 1
+            self._lately.update(dict.fromkeys(customers, self._turn))
         wanted = [each for each in customers if each in self._followers]
         for start in range(0, len(wanted), BATCH):
             self._spawn(self._push(wanted[start : start + BATCH]))
@@ -196,9 +206,18 @@ class Hub:
         for key, customer in following.brought():
             self._follow(session, following, key, customer)
         customers = following.customers()
-        for start in range(0, len(customers), BATCH):
-            await self._renew(session, following, customers[start : start + BATCH], again=before)
+        try:
+            for start in range(0, len(customers), BATCH):
+                some = customers[start : start + BATCH]
+                await self._renew(session, following, some, again=before)
+        except StoreFailed as error:
+            _log.error("customers of a sidecar cannot be read: %s", error)
+            session.end("customers cannot be read")  # it comes again, and is sent all anew
+            return
         following.ready()
+        early, following.early = following.early, []
+        for said in early:
+            self.receive(session, said)
         session.wake.set()
 
     def _keys(self, namespace: str, seen: View) -> pb.SubjectKeys:
@@ -217,14 +236,14 @@ class Hub:
         records = await self._store.records(customers, _reader(session))
         now = self._clock()
         for customer in customers:
-            record = records.get(customer)
             for key in following.keys_of(customer):
-                if record is None or record.pool != seen.journey.pool:
+                record = _meant(following, key, records.get(customer), seen)
+                if record is None:
                     following.offer(key, None)
                     continue
                 if record.customer != customer:
                     self._follow(session, following, key, record.customer)
-                shown = messages.resource(key, record, seen, now, following.visitor(key))
+                shown = _shown(following, key, record, seen, now)
                 following.offer(key, shown, again=again is not None)
                 self.pushes += 1
 
@@ -244,24 +263,20 @@ class Hub:
             if following is None or seen is None:
                 continue
             for customer in customers:
-                record = records.get(customer)
                 for key in following.keys_of(customer):
+                    record = _meant(following, key, records.get(customer), seen)
                     if record is None:
                         following.offer(key, None)
-                        self._unfollow(session, customer)
                         continue
                     if record.customer != customer:
                         self._follow(session, following, key, record.customer)
-                    following.offer(
-                        key, messages.resource(key, record, seen, now, following.visitor(key))
-                    )
+                    following.offer(key, _shown(following, key, record, seen, now))
                     self.pushes += 1
             session.wake.set()
 
     def _ask(self, session: Session, following: Following, said: pb.Introduction) -> None:
         if following.asking >= AT_ONCE or following.view is None:
-            reason = "subject_crowded" if following.view is not None else "subject_unavailable"
-            self._unknown(session, following, said.key, reason)
+            self._unknown(session, following, said.key, "subject_crowded")
             return
         following.asking += 1
         self._spawn(self._introduced(session, following, said))
@@ -269,11 +284,13 @@ class Hub:
     async def _introduced(
         self, session: Session, following: Following, said: pb.Introduction
     ) -> None:
-        seen = following.view
+        seen, since = following.view, self._turn
+        self._resolving += 1
         try:
             if seen is None or not 0 < len(said.key) <= 64:
                 raise NotStored("key: 1 to 64 characters are expected")
-            record = await self._store.resolve(messages.introduction(said, seen), _reader(session))
+            introduction = messages.introduction(said, seen, self._clock())
+            record = await self._store.resolve(introduction, _reader(session))
             await self._signalled(record, seen)
         except (NotStored, ValueError) as error:
             _log.warning("an introduction of %s was refused: %s", session.sidecar_id, error)
@@ -285,13 +302,24 @@ class Hub:
             self.outcomes["known"] += 1
             visitor = said.subject if said.issuer == VISITOR else ""
             if self._follow(session, following, said.key, record.customer, visitor):
-                shown = messages.resource(said.key, record, seen, self._clock(), visitor)
+                following.introduced(said.key, introduction.primary)
+                if said.visitor:
+                    following.came(said.key, said.visitor)
+                shown = _shown(following, said.key, record, seen, self._clock())
                 following.offer(said.key, shown, again=True)
                 session.wake.set()
+                if self._lately.get(record.customer, 0) > since:
+                    self.changed([record.customer])  # it was read before it was followed
             else:
                 self._unknown(session, following, said.key, "subject_crowded")
         finally:
             following.asking -= 1
+            self._resolved()
+
+    def _resolved(self) -> None:
+        self._resolving -= 1
+        if not self._resolving:
+            self._lately.clear()
 
     async def _signalled(self, record: Record, seen: View) -> None:
         policy = seen.journey.identity
@@ -308,7 +336,8 @@ class Hub:
     async def _spend(self, session: Session, following: Following, said: pb.Spend) -> None:
         outcome: Any = pb.Spent.OUTCOME_MISSING
         seen = following.view
-        if seen is not None and following.keys_of(said.customer) and len(said.use) <= 64:
+        mine = following.keys_of(said.customer) and len(said.use) <= 64
+        if mine and seen is not None and seen.shows_purpose(said.purpose):
             try:
                 found = await self._store.spend(
                     said.customer, said.purpose, said.binding, f"{session.sidecar_id}/{said.use}"
@@ -344,7 +373,7 @@ class Hub:
             return
         if event.id in self._taken:
             return  # it was sent again, since our word that it is taken did not arrive
-        if not following.keys_of(event.customer):
+        if not await self._speaks_of(following, event.customer):
             return
         try:
             data = orjson.loads(event.data)
@@ -371,6 +400,15 @@ class Hub:
         except NotStored as error:
             _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
         self._remember(event.id)
+
+    async def _speaks_of(self, following: Following, customer: str) -> bool:
+        """Whether it follows the customer, or might: it may have let go of it meanwhile, and know
+        it by the id of one who was merged."""
+        seen = following.view
+        if seen is None or following.keys_of(customer):
+            return seen is not None
+        record = (await self._store.records([customer], "")).get(customer)
+        return record is not None and record.pool == seen.journey.pool
 
     async def _signal(self, following: Following, customer: str, name: str) -> None:
         policy = following.view.journey.identity if following.view is not None else None
@@ -414,6 +452,18 @@ class Hub:
             sessions.discard(session)
             if not sessions:
                 del self._followers[customer]
+
+
+def _shown(following: Following, key: str, record: Record, seen: View, now: float) -> Resource:
+    visitor, came = following.visitor(key), following.visitors(key)
+    return messages.resource(key, record, seen, now, visitor, came)
+
+
+def _meant(following: Following, key: str, record: Record | None, seen: View) -> Record | None:
+    """The record, if it is of whom the sidecar means."""
+    if record is None or record.pool != seen.journey.pool or not following.means(key, record):
+        return None
+    return record
 
 
 def _reader(session: Session) -> str:

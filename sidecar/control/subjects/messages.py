@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
+from sidecar.control.pages.languages import OF_ISSUER
 from sidecar.control.subjects.records import (
     SUBJECT,
     VISITOR,
@@ -19,15 +20,15 @@ from sidecar.control.subjects.records import (
 )
 from sidecar.decide.journey import VISITOR as VISITOR_ISSUER
 from sidecar.decide.journey_view import View
+from sidecar.decide.outcomes import Identity
 from sidecar.wire import convert
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.discovery_pb2 import Resource
 
 MOST_VISITORS: Final = 32  # that a record names: of whom a sidecar need not ask again
-FOR_EVER: Final = 0.0
 
 
-def introduction(message: pb.Introduction, view: View) -> Introduction:
+def introduction(message: pb.Introduction, view: View, now: float) -> Introduction:
     """What a sidecar said, as far as its documents let it say that: identifiers of types that its
     IdentityPolicy names, attributes of its own ProfileAttributes, customers of its own pool."""
     policy = view.journey.identity
@@ -44,16 +45,24 @@ def introduction(message: pb.Introduction, view: View) -> Introduction:
     attributes: dict[str, Offered] = {}
     for each in message.attributes:
         if view.takes(each.ref):
-            attributes[each.ref] = Offered(orjson.loads(each.value), f"token of {message.issuer}")
+            attributes[each.ref] = Offered(orjson.loads(each.value), f"{OF_ISSUER}{message.issuer}")
     return Introduction(
         view.journey.pool, Identifier(SUBJECT, message.issuer, message.subject), tuple(others),
         tuple(remembered), message.visitor, policy is not None and policy.merge, attributes,
     )  # fmt: skip
 
 
-def resource(key: str, record: Record, view: View, now: float, visitor: str = "") -> Resource:
+def resource(
+    key: str,
+    record: Record,
+    view: View,
+    now: float,
+    visitor: str = "",
+    came: Sequence[str] = (),
+) -> Resource:
     """What the sidecar that calls a customer by this key gets to hold. `visitor`: the key stands
-    for a caller who showed no more than this visitor's cookie."""
+    for a caller who showed no more than this visitor's cookie. `came`: visitors that came with it,
+    of whom it was said what there is to say, merged or not."""
     if visitor and not record.anonymous:
         record = recognised(record, Identifier(VISITOR, "", visitor))
     attributes = [each for each in record.attributes if each.expires is None or now < each.expires]
@@ -75,9 +84,7 @@ def resource(key: str, record: Record, view: View, now: float, visitor: str = ""
             for each in attributes
             if view.shows_presence(each.name) and each.value is not None
         ],
-        visitors=[
-            each.value for each in (*record.identifiers, *record.remembered) if each.type == VISITOR
-        ][-MOST_VISITORS:],
+        visitors=_visitors(record, came),
     )
     if view.segments:
         shown.segments.extend(sorted(record.segments))
@@ -88,6 +95,17 @@ def resource(key: str, record: Record, view: View, now: float, visitor: str = ""
     return Resource(
         name=convert.subject_name(key), version=version_of(record, visitor), subject=shown
     )
+
+
+def _visitors(record: Record, came: Sequence[str]) -> list[str]:
+    held_ = [each.value for each in record.identifiers if each.type == VISITOR]
+    return list(dict.fromkeys([*held_[len(came) - MOST_VISITORS :], *came]))
+
+
+def identity_of(identifier: Identifier) -> Identity:
+    """As sidecars name it."""
+    issuer = VISITOR_ISSUER if identifier.type == VISITOR else identifier.issuer
+    return Identity(issuer, identifier.value)
 
 
 def version_of(record: Record, visitor: str = "") -> str:
@@ -102,6 +120,12 @@ def held(version: str) -> tuple[str, str]:
     if not number.isascii() or not number.isdigit() or len(number) > 18:
         return "", ""
     return customer, visitor
+
+
+def number(version: str) -> int:
+    """How often the record had changed by then."""
+    found = version.partition(":")[2].partition(":")[0]
+    return int(found) if found.isascii() and found.isdigit() else 0
 
 
 def grant(consent: Consent) -> pb.Grant:
