@@ -28,10 +28,11 @@ ul { display: flex; flex-wrap: wrap; gap: .75rem; }
 a { color: #0b5d66; }
 li a, button { display: inline-block; background: #fff; color: #0b5d66; border: 1px solid #0b5d66;
   border-radius: .5rem; padding: .55rem 1rem; font: inherit; text-decoration: none; }
-button { background: #0b5d66; color: #fff; margin-top: 1rem; cursor: pointer; }
-label { display: block; font-weight: 600; margin-top: 1rem; }
+button { background: #0b5d66; color: #fff; cursor: pointer; }
+.quiet + button { margin-top: 1rem; }
+label { display: block; font-weight: 600; margin-bottom: .4rem; }
 input { font: inherit; padding: .5rem; border: 1px solid #6d7e85; border-radius: .4rem; }
-.wrong { color: #a4161a; font-weight: 600; }
+.wrong { color: #a4161a; font-weight: 600; margin: 0 0 1rem; }
 .quiet { color: #4c5d64; font-size: .95rem; margin: 1rem 0 0; }
 :focus-visible { outline: 3px solid #16242a; outline-offset: 3px; }
 """

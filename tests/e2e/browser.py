@@ -50,13 +50,14 @@ def scriptless() -> Iterator[webdriver.Chrome]:
 
 
 def shot(
-    driver: webdriver.Chrome, name: str, *, width: int = 900, dark: bool = False,
+    driver: webdriver.Chrome, name: str, *, width: int = 900, least: int = 900, dark: bool = False,
     story: str = "pages",
 ) -> None:  # fmt: skip
-    """The whole page, which must not be wider than the window (WCAG 1.4.10), as STORY-NAME.png."""
+    """The whole page, which must not be wider than the window (WCAG 1.4.10), as STORY-NAME.png;
+    `least` is its height."""
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        {"width": width, "height": least, "deviceScaleFactor": 1, "mobile": False},
     )
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})

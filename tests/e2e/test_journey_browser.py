@@ -82,7 +82,7 @@ class Person:
         return self.driver.find_element(By.TAG_NAME, "main").text
 
     def shot(self, name: str) -> None:
-        shot(self.driver, name, width=720, story="journey")
+        shot(self.driver, name, width=720, least=300, story="journey")
 
     def cookie(self, name: str) -> str:
         found = self.driver.get_cookie(name)
@@ -148,10 +148,10 @@ def _play(alice: Person) -> None:
     assert asked["kind"] == ["step_up"]
     assert asked["acr_values"] == ["urn:mfa"]
     assert asked["return_to"] == [payment]
+    alice.shot("4-second-factor")
     pressed(alice.driver, "Continue as Alice")
     assert "Six digits are expected." in alice.reads()
     alice.driver.find_element(By.ID, "code").send_keys("123456")
-    alice.shot("4-second-factor")
     pressed(alice.driver, "Continue as Alice")
 
     # then for consent to this very payment,
