@@ -19,7 +19,7 @@ HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/err
 SIDECAR_COMPILE ?= 1
 COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
-.PHONY: fuzz demo test lint types unit proto docs load bench soak autobahn constraints image-check clean
+.PHONY: fuzz demo test lint types unit proto docs screenshots load bench soak autobahn constraints image-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -73,6 +73,12 @@ proto: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+
+# The pictures of docs/journeys.md, taken anew: needs chromium.
+screenshots: $(COMPILED)
+	sh tests/programs.sh
+	$(BIN)/python -m pytest -q tests/e2e/test_journey_browser.py
+	$(BIN)/python docs/screenshots.py
 
 load: $(COMPILED)
 	$(BIN)/python loadtests/run.py $(ARGS)

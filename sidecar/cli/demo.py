@@ -71,6 +71,8 @@ def _print_lines(console: Any, world: Any) -> None:
         f"sidecar get --server {world.control_plane}",
     ):
         console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print("\nOr be the customer yourself, in a browser:\n", soft_wrap=True)
+    console.print(f"    {world.address}/", markup=False, soft_wrap=True)
 
 
 async def _interrupted() -> None:

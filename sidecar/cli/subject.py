@@ -276,7 +276,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _chains(whole: dict[str, Any]) -> list[list[str]]:
     """The receipts of each customer that became this one, in order."""
     by_customer: dict[str, list[tuple[int, str]]] = {}
-    for each in whole["subject_receipts"]:
+    for each in whole["receipts"]:
         by_customer.setdefault(each["customer"], []).append((each["number"], each["jws"]))
     return [[jws for _, jws in sorted(chain)] for chain in by_customer.values()]
 

@@ -39,7 +39,7 @@ from sidecar.decide.revocations import Revocations
 from sidecar.decide.routes import ANY, Pattern
 from sidecar.decide.segments import Membership, membership
 from sidecar.decide.snapshot import Snapshot, Transaction
-from sidecar.decide.subjects import NOT_KNOWN, Grant, Subject, Subjects
+from sidecar.decide.subjects import NOT_KNOWN, Grant, Subject, Subjects, written
 from sidecar.decide.tokens import WEIGHT, Verified
 from sidecar.decide.workloads import Certificate, Workload
 
@@ -225,6 +225,8 @@ class Bindings:
         subject = self.subject()
         if name == "subject.consents":
             return sorted(self.consents())
+        if name == "subject.grants":  # for records: no expression reads it
+            return sorted([written(each) for each in subject.grants if each.binding])
         if name == "subject.profile":
             return self._profile(subject, keys)
         if name == "subject.segments":
@@ -242,7 +244,11 @@ class Bindings:
         attributes = self._snapshot.journey.attributes if self._snapshot is not None else {}
         more = {}
         for name in attributes if keys is None else keys:
-            if known.get(name) is None and name in attributes and attributes[name].enricher[0]:
+            if known.get(name) is not None:
+                continue
+            if name in subject.present:
+                more[name] = True  # what it is nobody here reads
+            elif name in attributes and attributes[name].enricher[0]:
                 value = self._enrichment(attributes[name])
                 if value is not None:
                     more[name] = value

@@ -138,7 +138,10 @@ def _complete_at(refuse: Refuse, plan: Plan, decision_id: str) -> str:
         return f"{url}?{urlencode({'ticket': refuse.ticket})}"
     asked = {"kind": plan.kind, "decision_id": decision_id}
     for name, value in plan.needs().items():
-        asked[name] = " ".join(value) if isinstance(value, list) else str(value)
+        if isinstance(value, dict):
+            asked[name] = orjson.dumps(value).decode()
+        else:
+            asked[name] = " ".join(value) if isinstance(value, list) else str(value)
     return f"{url}?{urlencode(asked)}"
 
 

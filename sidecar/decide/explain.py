@@ -257,6 +257,12 @@ class _Explainer:
         looked = isinstance(told, Unmet) or (told is None and missing is None)
         for purpose in require.consent:
             yield Asked(f"consent to {purpose}", _of(purpose, "consent", told, looked))
+        for each in require.transactions:
+            about = ", ".join([name for name, _ in each.parts])
+            agreed = _of(each.purpose, "consent", told, looked)
+            if isinstance(told, Unmet) and told.fixed == "transaction" and agreed:
+                agreed = False  # an expression of it fails
+            yield Asked(f"consent to {each.purpose} of this {about}", agreed)
         for attribute in require.profile:
             yield Asked(f"profile {attribute}", _of(attribute, "profile", told, looked))
         if require.segments:

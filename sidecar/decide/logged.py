@@ -34,6 +34,8 @@ def reads(rules: Iterable[CompiledRule], snapshot: Snapshot) -> dict[str, set[st
         require = rule.require
         if require.consent:
             _add(found, "subject.consents", None)
+        if require.transactions:
+            _add(found, "subject.grants", None)
         if require.profile:
             _add(found, "subject.profile", frozenset(require.profile))
         segments = segments or bool(require.segments)

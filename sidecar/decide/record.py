@@ -56,6 +56,7 @@ class Input(msgspec.Struct, rename="camel", frozen=True):
     segments: list[str] | UnsetType = msgspec.field(default=UNSET, name="subject.segments")
     profile: dict[str, Any] = msgspec.field(default_factory=dict, name="subject.profile")
     risk: float | UnsetType = msgspec.field(default=UNSET, name="subject.risk")
+    grants: list[str] | UnsetType = msgspec.field(default=UNSET, name="subject.grants")
 
 
 class Record(msgspec.Struct, frozen=True):

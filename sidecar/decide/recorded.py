@@ -25,7 +25,7 @@ from sidecar.decide.request import Unread, canonical_target
 from sidecar.decide.routes import Candidates, Pattern
 from sidecar.decide.scenario import JUNK, Scenario, ScenarioInvalid, decide
 from sidecar.decide.snapshot import CompiledRule, Snapshot
-from sidecar.decide.subjects import Subject
+from sidecar.decide.subjects import Subject, read_grant
 from sidecar.decide.tokens import Rejected
 
 NOT_RECORDED: Final = "not_recorded"
@@ -315,6 +315,7 @@ def _subject(given: Input) -> Subject:
         given.profile,
         frozenset(_known(given.segments)),
         given.risk if isinstance(given.risk, float) else 0.0,
+        grants=tuple([each for text in _known(given.grants) if (each := read_grant(text))]),
     )
 
 

@@ -25,6 +25,20 @@ class Grant(msgspec.Struct, frozen=True):
     left: int | None = None
 
 
+def written(grant: Grant) -> str:
+    """A grant to one transaction, as records have it."""
+    return f"{grant.purpose} {grant.version} {grant.binding}"
+
+
+def read_grant(text: str) -> Grant | None:
+    """The same, out of a record; None for what is none."""
+    purpose, _, rest = text.partition(" ")
+    version, _, binding = rest.partition(" ")
+    if not binding or not version.isascii() or not version.isdigit():
+        return None
+    return Grant(purpose, int(version[:9]), binding)
+
+
 @final
 class Subject(msgspec.Struct, frozen=True, eq=False):
     """One subject's record. Equal to itself only: another reading of it is another one.

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import aiohttp
 
+from sidecar.demo.services import SOCIAL
 from sidecar.demo.world import World
 
 ENFORCED: Final = 10.0  # seconds that a push may take, at the very most
@@ -44,9 +45,7 @@ class Journey:
         self._payer = world.issuer.token("alice", "accounts:read transfers:write")
         login = {"acr": "urn:mfa", "auth_time": int(time.time())}
         self._strong = world.issuer.token("alice", "accounts:read transfers:write", login)
-        # As a social login gives one: a verified address, and little else.
-        social = {"email": "alice@mail.example", "email_verified": True}
-        self._social = world.issuer.token("alice", "accounts:read", social)
+        self._social = world.issuer.token("alice", "accounts:read", SOCIAL)
         self._visitor = ""  # the cookie
         self._asked: dict[str, Any] = {}  # the challenge of the last refusal
 
@@ -100,6 +99,7 @@ class Journey:
         yield await self._request("restarted in the dark: still refuses",
                                   "401 authentication_required", *account)  # fmt: skip
         yield await self._back()
+        yield await self._erased()
 
     async def _identity(self) -> AsyncIterator[Step]:
         """A visitor, and who they turn out to be."""
@@ -149,6 +149,36 @@ class Journey:
         note = f"{status} after {acknowledged:.0f} ms, enforced after {took:.0f}"
         title = "withdrawn on the privacy page: challenged again"
         yield Step(title, "403 consent_required", found, took, note)
+
+    async def _erased(self) -> Step:
+        """Erased on the customer's own page: who comes next with the same token is somebody new."""
+        before = ""
+        async with asyncio.timeout(ENFORCED):
+            while not before:  # the sidecar that was restarted knows nobody yet
+                before = await self._customer()
+        cookie, form = await self._privacy_page()
+        started = time.perf_counter()
+        async with self._session.post(
+            f"{self._world.pages}/privacy/erase",
+            data={**form, "sure": "yes"},
+            headers={"cookie": cookie, "origin": self._world.pages},
+        ) as answer:
+            status = answer.status
+        found = before
+        async with asyncio.timeout(ENFORCED):
+            while found == before:
+                found = await self._customer()
+        took = (time.perf_counter() - started) * 1e3
+        said = "forgotten" if status == 200 and found else f"{status} {found}"
+        return Step("the customer deletes everything", "forgotten", said, took,
+                    "the same token is somebody new")  # fmt: skip
+
+    async def _customer(self) -> str:
+        """Who the bank is told that the caller is."""
+        account = f"{self._world.address}/accounts/alice/balance"
+        headers = {"authorization": f"Bearer {self._reader}"}
+        async with self._session.get(account, headers=headers) as answer:
+            return str((await answer.json()).get("customer", ""))
 
     async def _privacy_page(self) -> tuple[str, dict[str, str]]:
         """The cookies and the fields with which the customer's own page is used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -11,7 +12,13 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sidecar.demo import pages
+
 LIFE: Final = 3600  # seconds that a demo token is valid
+COOKIE: Final = "sid"
+SCOPES: Final = "accounts:read transfers:write"
+# As a social login gives them: a verified address, and little else.
+SOCIAL: Final[Mapping[str, Any]] = {"email": "alice@mail.example", "email_verified": True}
 
 
 class DemoIssuer:
@@ -28,6 +35,8 @@ class DemoIssuer:
         app.router.add_get("/.well-known/openid-configuration", self._metadata)
         app.router.add_get("/jwks", self._jwks)
         app.router.add_get("/token", self._token)
+        app.router.add_get("/login", self._login)
+        app.router.add_post("/login", self._logged_in)
         return app
 
     def token(
@@ -59,6 +68,31 @@ class DemoIssuer:
         subject, scope = query.pop("sub", "alice"), query.pop("scope", "accounts:read")
         return web.Response(text=self.token(subject, scope, query) + "\n")
 
+    async def _login(self, request: web.Request) -> web.Response:
+        """Where the sidecar sends people who have to log in, or to do so better."""
+        return_to = request.query.get("return_to", "")
+        if not pages.leads_back(return_to):
+            raise web.HTTPBadRequest(text="return_to: an address of this machine is expected\n")
+        return pages.login(return_to, factor="acr_values" in request.query)
+
+    async def _logged_in(self, request: web.Request) -> web.Response:
+        """Sets the cookie. It goes to all ports of 127.0.0.1, so the bank's sidecar gets it."""
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            raise web.HTTPForbidden(text="this form is another site's\n")
+        form = await request.post()
+        return_to, factor = str(form.get("return_to", "")), bool(form.get("factor"))
+        if not pages.leads_back(return_to):
+            raise web.HTTPBadRequest(text="return_to: an address of this machine is expected\n")
+        claims = dict(SOCIAL)
+        if factor:
+            if re.fullmatch(r"[0-9]{6}", str(form.get("code", ""))) is None:
+                return pages.login(return_to, factor, wrong=True)
+            claims |= {"acr": "urn:mfa", "auth_time": int(time.time())}
+        response = web.Response(status=303, headers={"location": return_to})
+        token = self.token("alice", SCOPES, claims)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="Lax", max_age=LIFE)
+        return response
+
 
 class DemoBank:
     """A service that knows nothing of tokens: it believes the headers that the sidecar sets."""
@@ -66,10 +100,13 @@ class DemoBank:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/health", self._health)
+        app.router.add_get("/", self._start)
         app.router.add_get("/catalogue/{item:.*}", self._catalogue)
+        app.router.add_get("/accounts/{id}/page", self._account_page)
         app.router.add_get("/accounts/{id}/{rest:.*}", self._account)
         app.router.add_get("/accounts/{id}", self._account)
         app.router.add_post("/transfers", self._transfer)
+        app.router.add_get("/pay", self._pay)
         app.router.add_get("/insights", self._insights)
         return app
 
@@ -86,7 +123,32 @@ class DemoBank:
         )
 
     async def _insights(self, request: web.Request) -> web.Response:
-        return web.json_response({"groceries": "212.40", "travel": "58.00"})
+        insights = {"groceries": "212.40", "travel": "58.00"}
+        if pages.wants_page(request):
+            return pages.bank("What you spend on", insights)
+        return web.json_response(insights)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        known = request.headers.get("x-sidecar-customer-id", "")
+        who = request.headers.get("x-sidecar-subject", "")
+        title = f"Welcome back, {who}" if who else "Welcome"
+        facts = {"You are": who or "a visitor", "Customer": known or "not known yet"}
+        return pages.bank(title, facts)
+
+    async def _account_page(self, request: web.Request) -> web.Response:
+        facts = {
+            "Account": request.match_info["id"],
+            "Balance": "1,024.00",
+            "Customer": request.headers.get("x-sidecar-customer-id", ""),
+        }
+        return pages.bank("Your account", facts)
+
+    async def _pay(self, request: web.Request) -> web.Response:
+        """Nothing moves here, whoever gets this far; a real one would POST at the end."""
+        facts = {"Amount": request.query.get("amount", ""), "To": request.query.get("to", "")}
+        return pages.bank(
+            "Paid", facts, f"Decision {request.headers.get('x-sidecar-decision', '')}"
+        )
 
     async def _account(self, request: web.Request) -> web.Response:
         return web.json_response(

@@ -8,6 +8,8 @@ by its name might be one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 from sidecar.decide.api_keys import ISSUER as API_KEYS
@@ -54,6 +56,8 @@ def settled(door: str, request: Request, decision: Decision) -> dict[str, Any]:
     if outcome.identity is not None:
         record["issuer"] = outcome.identity.issuer
         record["subject"] = outcome.identity.subject
+    if type(outcome) is Permit and outcome.customer:
+        record["customer"] = outcome.customer
     certificate = request.certificate
     if certificate is not None and certificate.workload is not None:
         record["source"] = certificate.workload.spiffe
@@ -96,7 +100,10 @@ def inputs(
             credential = "none" if caller == NOBODY else "bad" if verified is None else "valid"
             if caller.cross_origin:
                 read["crossOrigin"] = True
-    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence)
+    if type(outcome) is Permit and outcome.subject is not None:
+        decided_on = outcome.subject  # by now it may be another: a consent was used up, say
+        evidence = replace(evidence, subjects=lambda identity, now: decided_on)
+    bindings = Bindings(request, verified, now, evidence.revocations, snapshot, evidence, inf)
     read["credential"] = credential
     read["request.scheme"] = request.scheme
     certificate = request.certificate

@@ -7,6 +7,8 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
 
 from sidecar.decide.authorize import authorize
@@ -28,10 +30,13 @@ from sidecar.decide.outcomes import (
     Unavailable,
 )
 from sidecar.decide.parse import Source, parse
+from sidecar.decide.record import Record
+from sidecar.decide.recorded import Recorded
 from sidecar.decide.request import Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.subjects import Grant, Subject
 from sidecar.decide.tokens import KeyState
+from sidecar.edge import records
 from tests.casebook import FOLDER, ISSUER, jwks, token
 
 NOW = 1_800_000_000.0
@@ -39,7 +44,6 @@ DAY = 86_400.0
 
 
 def documents(text: str = "", **changes: str) -> list[Document]:
-    import orjson
     import yaml
 
     source = yaml.safe_load((FOLDER / "journey.yaml").read_text())["documents"]
@@ -488,3 +492,29 @@ def test_nor_is_the_enricher_asked_what_the_customer_told() -> None:
     assert isinstance(
         authorize(request("GET", "/shoes", {}), snapshot(CRM), evidence(told), NOW), Permit
     )
+
+
+def test_a_decision_about_a_transaction_can_be_replayed() -> None:
+    found = snapshot()
+    subject = Subject(
+        customer="cus_1", grants=(Grant("default/pay", 1, PAID, since=NOW - 1, left=1),)
+    )
+    asked = request("POST", "/pay", {}, PAY)
+    known = evidence(subject)
+    outcome = authorize(asked, found, known, NOW)
+    assert isinstance(outcome, Permit)
+    known.tokens.clear()
+    used_up = replace(known, subjects=lambda identity, now: Subject(customer="cus_1"))
+    read = records.inputs(asked, outcome, found, used_up, NOW)
+    assert read["subject.grants"] == [f"default/pay 1 {PAID}"]
+    line = orjson.dumps(
+        {
+            "time": NOW, "decision_id": "d", "method": "POST", "host": "bank.example",
+            "path": "/pay", "outcome": "permit", "issuer": ISSUER, "subject": "alice",
+            "input": read,
+        }
+    )  # fmt: skip
+    again = Recorded(found).again(msgspec.json.decode(line, type=Record))
+    assert again.lacking == ()
+    assert again.verdict is not None
+    assert (again.verdict.permitted, again.verdict.rule) == (True, "default/p/pay")

@@ -17,7 +17,7 @@ def test_once() -> None:
     done = sidecar("demo", "--once")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert len(lines) == 19
+    assert len(lines) == 31
     assert "--  " not in done.stdout
     assert all(re.search(r"\d+\.\d ms", line) for line in lines)
 
@@ -26,7 +26,8 @@ def test_it_stays_up_with_lines_that_work(tmp_path: Path) -> None:
     running = Running([sys.executable, "-m", "sidecar", "demo"], tmp_path, "demo")
     try:
         until(lambda: "sidecar get --server" in running.said, f"played: {running.said}", 60)
-        shown = running.said.partition("Try:")[2]
+        until(lambda: "in a browser:\n\n    http" in running.said, f"said where: {running.said}")
+        shown, _, browser = running.said.partition("Try:")[2].partition("Or be the customer")
         lines = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
         assert len(lines) == 6
         program("curl")
@@ -42,6 +43,11 @@ def test_it_stays_up_with_lines_that_work(tmp_path: Path) -> None:
             assert done.stdout
             statuses += re.findall(r"^HTTP/1.1 (\d+)", done.stdout)
         assert statuses == ["200", "401", "200"]
+        page = {"accept": "text/html"}
+        start = re.findall(r"^    (http://\S+/)$", browser, re.M)[0]
+        status, headers, body = get(start, page)
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert b"<h1>Welcome</h1>" in body
         address = re.findall(r"curl -i (http://[^/]+)/catalogue", running.said)[0]
     finally:
         code = running.stop(signal.SIGINT)

@@ -142,3 +142,17 @@ def catalogue(wanted: Iterable[str]) -> Catalogue:
     """The one that fits best, else the English one."""
     known = catalogues()
     return known[lookup(wanted, known) or DEFAULT]
+
+
+OF_ISSUER: Final = "token of "
+"""How the source of an attribute begins that a token has told; its issuer follows."""
+
+
+def told_by(source: str, wanted: Iterable[str]) -> str:
+    """Where something is known from, for whom it is about."""
+    said = catalogue(wanted)
+    if source == "customer":
+        return said.plain("source.customer")
+    if source.startswith(OF_ISSUER):
+        return said.plain("source.token", issuer=source.removeprefix(OF_ISSUER))
+    return said.plain("source.operator") if source == "operator" else source

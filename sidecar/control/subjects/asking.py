@@ -26,7 +26,7 @@ from sidecar.control.pages.journeys import (
     Receipt,
     TicketRefused,
 )
-from sidecar.control.pages.languages import words
+from sidecar.control.pages.languages import told_by, words
 from sidecar.control.subjects import receipts
 from sidecar.control.subjects.completing import Answered
 from sidecar.control.subjects.consents import Decision
@@ -152,7 +152,7 @@ class Asking:
                         each.name,
                         _label(attributes.get(each.name), each.name, languages),
                         each.value,
-                        each.source,
+                        told_by(each.source, languages),
                         each.at,
                         each.expires,
                     )

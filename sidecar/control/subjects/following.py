@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.control.catalogue import Target
-from sidecar.control.subjects.messages import held, number
+from sidecar.control.subjects.messages import held, identity_of, number
+from sidecar.control.subjects.records import VISITOR, Identifier, Record
 from sidecar.decide.journey_view import View
+from sidecar.facts.customers import key_of
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
@@ -23,6 +25,7 @@ from sidecar.wire.discovery_pb2 import (
     Resource,
     Subscription,
 )
+from sidecar.wire.subject_pb2 import JourneyEvent
 
 BATCH: Final = 500  # records in one push
 MOST: Final = 50_000  # that one sidecar follows
@@ -39,10 +42,13 @@ class Following:
         self.view: View | None = None  # what it reads of them
         self.target: Target | None = None  # the documents that say so
         self.looking = False  # whether that is being worked out
+        self.reports: list[JourneyEvent] = []  # that wait to be taken, in order
+        self.reporting = False  # whether they are being taken
         self.early: list[FromSidecar] = []  # what it said before that was known
         self._customers: dict[str, str] = {}  # key -> customer
         self._visitors: dict[str, str] = {}  # key -> visitor, of those that are one
         self._came: dict[str, tuple[str, ...]] = {}  # key -> visitors that came with it
+        self._introduced: dict[str, Identifier] = {}  # key -> who that is, once it was said
         self._keys: dict[str, set[str]] = {}
         self._versions: dict[str, str] = {}  # key -> version that it holds
         self._waiting: OrderedDict[str, Resource | None] = OrderedDict()
@@ -82,6 +88,21 @@ class Following:
         """Those that came lately; of these the sidecar need not say so again."""
         return self._came.get(key, ())
 
+    def introduced(self, key: str, identifier: Identifier) -> None:
+        """Whom the sidecar means by a key."""
+        self._introduced[key] = identifier
+
+    def means(self, key: str, record: Record) -> bool:
+        """Whether the sidecar means this customer by a key. Links can be taken back: then it holds
+        the record of somebody else, and has to ask anew. Of what it brought along it did not say
+        who it is; its key does, where it is made as ours are."""
+        identifier = self._introduced.get(key)
+        if identifier is None and key in self._visitors:
+            identifier = Identifier(VISITOR, "", self._visitors[key])
+        if identifier is not None:
+            return identifier in record.identifiers
+        return key in [key_of(identity_of(each)) for each in record.identifiers]
+
     def ready(self) -> None:
         """What it brought along was looked at: from now on what is not pushed is current."""
         self._ready = True
@@ -94,8 +115,10 @@ class Following:
         version, waiting = self._versions.get(key), self._waiting.get(key)
         if visitor is None:
             visitor = self._visitors.get(key, "")
-        came = self._came.get(key)
+        came, introduced = self._came.get(key), self._introduced.get(key)
         before = self.drop(key)
+        if introduced is not None:
+            self._introduced[key] = introduced
         if came is not None:
             self._came[key] = came
         if visitor:
@@ -115,6 +138,7 @@ class Following:
         self._waiting.pop(key, None)
         self._visitors.pop(key, None)
         self._came.pop(key, None)
+        self._introduced.pop(key, None)
         if customer is not None:
             keys = self._keys[customer]
             keys.discard(key)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from sidecar.control.pages.languages import OF_ISSUER
 from sidecar.control.subjects.records import (
     SUBJECT,
     VISITOR,
@@ -19,15 +20,15 @@ from sidecar.control.subjects.records import (
 )
 from sidecar.decide.journey import VISITOR as VISITOR_ISSUER
 from sidecar.decide.journey_view import View
+from sidecar.decide.outcomes import Identity
 from sidecar.wire import convert
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.discovery_pb2 import Resource
 
 MOST_VISITORS: Final = 32  # that a record names: of whom a sidecar need not ask again
-FOR_EVER: Final = 0.0
 
 
-def introduction(message: pb.Introduction, view: View) -> Introduction:
+def introduction(message: pb.Introduction, view: View, now: float) -> Introduction:
     """What a sidecar said, as far as its documents let it say that: identifiers of types that its
     IdentityPolicy names, attributes of its own ProfileAttributes, customers of its own pool."""
     policy = view.journey.identity
@@ -44,7 +45,7 @@ def introduction(message: pb.Introduction, view: View) -> Introduction:
     attributes: dict[str, Offered] = {}
     for each in message.attributes:
         if view.takes(each.ref):
-            attributes[each.ref] = Offered(orjson.loads(each.value), f"token of {message.issuer}")
+            attributes[each.ref] = Offered(orjson.loads(each.value), f"{OF_ISSUER}{message.issuer}")
     return Introduction(
         view.journey.pool, Identifier(SUBJECT, message.issuer, message.subject), tuple(others),
         tuple(remembered), message.visitor, policy is not None and policy.merge, attributes,
@@ -99,6 +100,12 @@ def resource(
 def _visitors(record: Record, came: Sequence[str]) -> list[str]:
     held_ = [each.value for each in record.identifiers if each.type == VISITOR]
     return list(dict.fromkeys([*held_[len(came) - MOST_VISITORS :], *came]))
+
+
+def identity_of(identifier: Identifier) -> Identity:
+    """As sidecars name it."""
+    issuer = VISITOR_ISSUER if identifier.type == VISITOR else identifier.issuer
+    return Identity(issuer, identifier.value)
 
 
 def version_of(record: Record, visitor: str = "") -> str:

@@ -54,7 +54,8 @@ def used() -> set[str]:
     known |= {f"{a}.{b}" for a in ("completed", "declined") for b in ("title", "text")}
     known |= {f"consent.{each}" for each in ("grant", "refuse")}
     known |= {f"question.form.{each}" for each in ("phone", "number")}
-    known |= {f"identifier.{each}" for each in ("email", "phone", "device", "account", "visitor")}
+    types = ("email", "phone", "device", "account", "visitor", "subject")
+    known |= {f"identifier.{each}" for each in types}
     known |= {f"duration.{each}" for each in ("weeks", "days", "hours", "minutes", "seconds")}
     for each in REFUSALS:
         known |= {f"refused.{each}.title", f"refused.{each}.text"}

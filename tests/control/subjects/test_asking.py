@@ -355,7 +355,7 @@ async def test_it_shows_what_is_known_and_what_was_agreed_to(
     await asking.answer(ticket(customer, clock), Answers({"shop/terms": True}), EN)
     seen = await asking.privacy(customer.customer, EN)
     assert [(e.label, e.value, e.source) for e in seen.attributes] == [
-        ("City", "Ulm", "token of x")
+        ("City", "Ulm", "Told by x")
     ]  # fmt: skip
     states = {each.purpose.ref: each.state for each in seen.purposes}
     assert states == {"shop/terms": "granted", "shop/pay": "none"}

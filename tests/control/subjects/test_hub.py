@@ -13,12 +13,14 @@ import pytest
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.hub import AT_ONCE, Hub
-from sidecar.control.subjects.records import Introduction, Offered, Record
+from sidecar.control.subjects.records import Identifier, Introduction, Offered, Record
 from sidecar.control.subjects.store import SubjectStore
+from sidecar.decide.outcomes import Identity
 from sidecar.errors import StoreFailed
+from sidecar.facts.customers import key_of
 from sidecar.wire import subject_pb2 as pb
 from tests.control.subjects.conftest import Clock
-from tests.control.subjects.streams import Sidecar, published, settled
+from tests.control.subjects.streams import IDP, Sidecar, published, settled
 
 DOCUMENTS = """
 apiVersion: authz.sidecar/v1
@@ -292,21 +294,50 @@ async def test_a_sidecar_that_comes_back_is_sent_what_has_changed(
     hub: Hub, catalogue: Catalogue, subjects: SubjectStore
 ) -> None:
     one = Sidecar(hub, catalogue)
-    kept = await met(hub, one, "kept")
-    changed = await met(hub, one, "changed")
-    gone = await met(hub, one, "gone")
+    keys = {name: key_of(Identity(IDP, name)) for name in ("kept", "changed", "gone")}
+    kept = await met(hub, one, keys["kept"], subject="kept")
+    changed = await met(hub, one, keys["changed"], subject="changed")
+    gone = await met(hub, one, keys["gone"], subject="gone")
     hub.leave(one.session)
     await subjects.decide_consent(changed, agreed())
     await subjects.erase(gone, "operator")
     again = Sidecar(hub, catalogue, held=one.versions)
     again.held = dict(one.held)
     await settled(hub, again)
-    assert set(again.versions) == {"changed"}
-    assert set(again.held) == {"kept", "changed"}
-    assert purposes(again, "changed") == ["shop/terms"]
+    assert set(again.versions) == {keys["changed"]}
+    assert set(again.held) == {keys["kept"], keys["changed"]}
+    assert purposes(again, keys["changed"]) == ["shop/terms"]
     await subjects.decide_consent(kept, agreed())
     await settled(hub, again)
-    assert purposes(again, "kept") == ["shop/terms"]
+    assert purposes(again, keys["kept"]) == ["shop/terms"]
+
+
+@pytest.mark.parametrize("reconnects", [False, True])
+async def test_whoever_is_separated_again_is_not_taken_for_the_other(
+    hub: Hub, catalogue: Catalogue, subjects: SubjectStore, reconnects: bool
+) -> None:
+    one = Sidecar(hub, catalogue)
+    first = Identifier("subject", IDP, "a")
+    second = Identifier("subject", "https://other.example", "b")
+    mail = (Identifier("email", "", "x@mail.example"),)
+    customer = (await subjects.resolve(Introduction("shop/retail", first, mail), "t")).customer
+    await subjects.resolve(Introduction("shop/retail", second, mail), "t")
+    keys = [key_of(Identity(each.issuer, each.value)) for each in (first, second)]
+    assert await met(hub, one, keys[0], subject="a") == customer
+    assert await met(hub, one, keys[1], subject="b", issuer=second.issuer) == customer
+    if reconnects:
+        hub.leave(one.session)
+    links = await subjects.links(customer)
+    for link in links:
+        if link.identifier == second:
+            await subjects.undo(link.id, "operator")
+    seen = one
+    if reconnects:
+        seen = Sidecar(hub, catalogue, held=one.versions)
+        seen.held = dict(one.held)
+    await settled(hub, seen)
+    assert set(seen.held) == {keys[0]}, "the other has to be asked about anew"
+    assert await met(hub, seen, keys[1], subject="b", issuer=second.issuer) != customer
 
 
 async def test_what_it_brings_of_another_pool_is_taken_from_it(

@@ -205,7 +205,7 @@ def test_identifiers_count_in_the_order_and_of_the_types_of_the_policy() -> None
         ],
         visitor="v1",
     )
-    found = messages.introduction(message, seen("nothing"))
+    found = messages.introduction(message, seen("nothing"), 0.0)
     assert found.pool == "shop/retail"
     assert found.primary == Identifier("subject", "https://idp", "alice")
     assert [each.type for each in found.others] == ["account", "email"]
@@ -218,7 +218,7 @@ def test_attributes_are_those_of_its_documents_with_their_source() -> None:
         pb.AttributeValue(ref=ref, value=b'"Ulm"')
         for ref in ("shop/city", "shop/made-up", "bank/balance")
     ]
-    found = messages.introduction(said(attributes=values), seen("nothing"))
+    found = messages.introduction(said(attributes=values), seen("nothing"), 0.0)
     assert found.attributes == {"shop/city": Offered("Ulm", "token of https://idp")}
 
 
@@ -228,6 +228,6 @@ def test_an_anonymous_visitor_brings_nothing_but_its_cookie() -> None:
         identifiers=[pb.Identifier(type="email", value="a@b.c")], visitor="v2",
         attributes=[pb.AttributeValue(ref="shop/city", value=b'"Ulm"')],
     )  # fmt: skip
-    found = messages.introduction(message, seen("nothing"))
+    found = messages.introduction(message, seen("nothing"), 0.0)
     assert found.primary == Identifier("visitor", "", "v1")
     assert (found.others, found.visitor, dict(found.attributes)) == ((), "", {})
