@@ -165,7 +165,8 @@ class Customers:
             return
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
-        if met is None or met.answered is None:
+        answered = met.answered if met is not None else None
+        if answered is None:
             if met is None:
                 met = _Met(key_of(identity), introduction)
                 self._put(name, met)
@@ -178,11 +179,11 @@ class Customers:
                 met.unknown_until, met.why = self._soon(), CROWDED
                 return
             met.introduction = introduction
-            met.answered = asyncio.Event()
+            answered = met.answered = asyncio.Event()
             self._asking += 1
             self.link.introduce(met.key, introduction)
-            asyncio.get_running_loop().call_later(self._answer, self._silent, met, met.answered)
-        await met.answered.wait()
+            asyncio.get_running_loop().call_later(self._answer, self._silent, met, answered)
+        await answered.wait()
 
     async def refresh(self, identity: Identity) -> None:
         """Have a record that is held fetched anew."""
