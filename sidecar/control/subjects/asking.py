@@ -204,6 +204,7 @@ class Asking:
         """Everything, as JSON. Raises CustomerGone."""
         try:
             found = await self._store.export(customer)
+            found["jwks"] = await self._store.jwks()
         except NoCustomer:
             raise CustomerGone("there is no such customer") from None
         return json.dumps(found, indent=2, sort_keys=True, default=str).encode()
