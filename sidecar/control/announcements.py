@@ -20,17 +20,20 @@ from sidecar.errors import StoreFailed
 RETRY: Final = 1.0  # seconds until a lost connection is made anew
 QUIET: Final = 60.0  # seconds after which the connection is tried, should nothing be heard
 TIMEOUT: Final = 10.0
+SUBJECTS: Final = "subjects"  # customers; an empty word: releases and withdrawals
+ANYTHING: Final = frozenset(("", SUBJECTS))
 _log: Final = logging.getLogger(__name__)
 
 
 class Announcements:
     """`run` until cancelled: `changed` is awaited after each announcement, several at once as one,
-    and whenever the connection stands anew."""
+    with what they were about, and with ANYTHING whenever the connection stands anew."""
 
-    def __init__(self, url: URL, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, url: URL, changed: Callable[[frozenset[str]], Awaitable[None]]) -> None:
         self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._changed = changed
         self._news = asyncio.Event()
+        self._about: set[str] = set()
         self.listening = asyncio.Event()
         """Set while what others do is heard."""
 
@@ -51,8 +54,9 @@ class Announcements:
         """As long as one connection stands."""
         connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT)
         try:
-            connection.add_termination_listener(self._heard)
+            connection.add_termination_listener(self._ended)
             await connection.add_listener(CHANNEL, self._heard)
+            self._about |= ANYTHING
             self._news.set()
             self.listening.set()
             while not connection.is_closed():
@@ -63,11 +67,16 @@ class Announcements:
                     await connection.execute("SELECT 1", timeout=TIMEOUT)
                     continue
                 self._news.clear()
-                await self._changed()
+                about, self._about = frozenset(self._about), set()
+                await self._changed(about)
         finally:
             await asyncio.shield(_close(connection))
 
-    def _heard(self, *_: Any) -> None:
+    def _heard(self, _connection: Any, _pid: Any, _channel: Any, about: object) -> None:
+        self._about.add(str(about))
+        self._news.set()
+
+    def _ended(self, *_: Any) -> None:
         self._news.set()
 
 

@@ -94,10 +94,11 @@ async def alone(connection: AsyncConnection) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
-async def announce(connection: AsyncConnection) -> None:
-    """Other replicas are told once this transaction is committed (`control.announcements`)."""
+async def announce(connection: AsyncConnection, about: str = "") -> None:
+    """Other replicas are told once this transaction is committed (`control.announcements`). `about`
+    says what to look at; empty: releases and withdrawals."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_notify(CHANNEL, "")))
+        await connection.execute(select(func.pg_notify(CHANNEL, about)))
 
 
 def upgrade(connection: Connection) -> None:

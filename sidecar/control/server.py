@@ -195,12 +195,14 @@ class ControlPlane:
         self, store_url: str, publisher: Publisher, withdrawer: Withdrawer, subjects: Subjects
     ) -> None:
         """What other replicas publish and withdraw reaches the sidecars of this one, too."""
-        from sidecar.control.announcements import Announcements
+        from sidecar.control.announcements import SUBJECTS, Announcements
 
-        async def changed() -> None:
-            await withdrawer.take_over()
-            await publisher.take_over()
-            await subjects.take_over()
+        async def changed(about: frozenset[str]) -> None:
+            if "" in about:
+                await withdrawer.take_over()
+                await publisher.take_over()
+            if SUBJECTS in about:
+                await subjects.take_over()
 
         url, _ = database.address(store_url)
         following = asyncio.create_task(Announcements(url, changed).run())

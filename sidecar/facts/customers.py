@@ -25,6 +25,7 @@ from sidecar.decide.outcomes import Identity, SpendConsent, Unavailable
 from sidecar.decide.subjects import Subject
 
 HELD: Final = 10_000  # records; some 2 KiB each
+HEAVIEST: Final = 64 * 1024 * 1024  # bytes of them, roughly
 ASKED: Final = 1_024  # introductions under way
 ANSWER: Final = 2.0  # seconds for a record, or a use of a consent
 UNKNOWN_FOR: Final = 1.0  # seconds until somebody who could not be had is asked about again
@@ -99,6 +100,7 @@ class _Met:
     unknown_until: float = 0.0
     why: Unavailable = UNAVAILABLE
     answered: asyncio.Event | None = None
+    weight: int = 0
 
 
 class Customers:
@@ -123,6 +125,8 @@ class Customers:
         self.evictions = 0
         self.pushes = 0
         self.events_lost = 0
+        self.weight = 0
+        """Bytes that the records take, roughly."""
         self._bound = bound
         self._answer = answer
         self._clock = clock
@@ -161,7 +165,8 @@ class Customers:
             return
         name = (identity.issuer, identity.subject)
         met = self._met.get(name)
-        if met is None or met.answered is None:
+        answered = met.answered if met is not None else None
+        if answered is None:
             if met is None:
                 met = _Met(key_of(identity), introduction)
                 self._put(name, met)
@@ -174,11 +179,11 @@ class Customers:
                 met.unknown_until, met.why = self._soon(), CROWDED
                 return
             met.introduction = introduction
-            met.answered = asyncio.Event()
+            answered = met.answered = asyncio.Event()
             self._asking += 1
             self.link.introduce(met.key, introduction)
-            asyncio.get_running_loop().call_later(self._answer, self._silent, met, met.answered)
-        await met.answered.wait()
+            asyncio.get_running_loop().call_later(self._answer, self._silent, met, answered)
+        await answered.wait()
 
     async def refresh(self, identity: Identity) -> None:
         """Have a record that is held fetched anew."""
@@ -227,6 +232,7 @@ class Customers:
         met = self._met[name]
         before, met.subject = met.subject, subject
         met.unknown_until = 0.0
+        self._weigh(met)
         self.pushes += 1
         self._answered(met, "known")
         if subject is None:
@@ -300,8 +306,24 @@ class Customers:
         self._met[name] = met
         self._by_key[met.key] = name
 
+    def _weigh(self, met: _Met) -> None:
+        """Those looked at least recently go, where all together are too heavy."""
+        subject = met.subject
+        weight = 0 if subject is None else weight_of(subject)
+        self.weight += weight - met.weight
+        met.weight = weight
+        while self.weight > HEAVIEST and len(self._met) > 1:
+            oldest = next(iter(self._met))
+            if self._met[oldest] is met:
+                break
+            self._drop(oldest)
+            self.evictions += 1
+
     def _drop(self, name: tuple[str, str]) -> None:
         met = self._met.pop(name)
+        self.weight -= met.weight
+        if met.answered is not None:  # whoever waits decides with what there is: nothing
+            self._answered(met, "evicted")
         self._by_key.pop(met.key, None)
         self.link.release([met.key])
 
@@ -324,6 +346,17 @@ class Customers:
 
     def _soon(self) -> float:
         return self._clock() + UNKNOWN_FOR
+
+
+def weight_of(subject: Subject) -> int:
+    """Bytes of memory that a record takes, roughly."""
+    texts = [*subject.segments, *subject.present, *subject.visitors, *subject.consents]
+    return (
+        1024
+        + 4 * len(orjson.dumps(subject.profile, default=str))
+        + 256 * len(subject.grants)
+        + sum([64 + len(each) for each in texts])
+    )
 
 
 def key_of(identity: Identity) -> str:

@@ -41,6 +41,7 @@ def customer_families(customers: Customers) -> Iterable[Metric]:
         float(customers.lost() is None),
     )  # fmt: skip
     yield counter("sidecar_customer_updates", "Records that came.", customers.pushes)
+    yield gauge("sidecar_customers_bytes", "Memory that they take, roughly.", customers.weight)
     yield counter("sidecar_customer_evictions", "Let go of at the bound.", customers.evictions)
     for name, text, outcomes in (
         ("introductions", "Customers asked about, by what came of it.", customers.outcomes),

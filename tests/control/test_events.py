@@ -246,3 +246,28 @@ def test_keys_are_fetched_when_needed() -> None:
     assert isinstance(read(event(), {IDP: who}, down, NOW), KeysUnavailable)
     known = {IDP: KeyState(parse_jwks(jwks()), NOW + 10)}
     assert isinstance(read(event(), {IDP: who}, known, NOW), Received)
+
+
+COMPROMISE = "https://schemas.openid.net/secevent/risc/event-type/credential-compromise"
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "wanted"),
+    [
+        (SESSION_REVOKED, ALICE, ("alice", "session-revoked")),
+        (CREDENTIAL_CHANGE, SESSION, ("alice", "credential-change")),
+        (COMPROMISE, ALICE, ("alice", "credential-compromise")),
+        (COMPROMISE, {"format": "opaque", "id": "u7"}, ("u7", "credential-compromise")),
+        (SESSION_REVOKED, JWT_ID, None),
+        (VERIFICATION, ALICE, None),
+        (COMPROMISE, {**ALICE, "iss": "https://other.example"}, None),
+        (COMPROMISE, {**ALICE, "sub": 7}, None),
+        (COMPROMISE, {**ALICE, "sub": ""}, None),
+        (COMPROMISE, {"format": "email", "email": "a@b.c"}, None),
+        ("https://example.org/odd name!", ALICE, None),
+    ],
+)
+def test_what_an_event_says_of_a_user(kind: str, about: Any, wanted: Any) -> None:
+    found = received(event(kind, about)).signals
+    assert [(each.subject, each.name) for each in found] == ([wanted] if wanted else [])
+    assert {each.issuer for each in found} <= {IDP}

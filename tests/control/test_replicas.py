@@ -154,7 +154,7 @@ async def test_a_rotated_key_is_every_replicas(url: str) -> None:
 async def test_what_was_said_while_the_connection_was_lost_is_not_missed(url: str) -> None:
     looked = asyncio.Semaphore(0)
 
-    async def changed() -> None:
+    async def changed(about: frozenset[str]) -> None:
         looked.release()
 
     heard = Announcements(make_url(url), changed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jwt
+import msgspec
 import orjson
 import pytest
 
@@ -137,3 +138,15 @@ def test_no_private_part_is_published() -> None:
     published = keys(Asserter())
     assert all(each.keys() <= {"kty", "crv", "x", "y", "kid", "alg", "use"} for each in
                published.values())  # fmt: skip
+
+
+def test_it_says_who_the_customer_is_and_anew_where_that_changes() -> None:
+    asserter, caller = Asserter(), permit()
+    nobody = asserter.line(caller, TERMS, NOW)
+    assert "customer_id" not in read(nobody, keys(asserter))
+    known = msgspec.structs.replace(caller, customer="cus_1")
+    first = asserter.line(known, TERMS, NOW)
+    assert read(first, keys(asserter))["customer_id"] == "cus_1"
+    assert asserter.line(known, TERMS, NOW + 1) is first
+    merged = msgspec.structs.replace(caller, customer="cus_2")
+    assert read(asserter.line(merged, TERMS, NOW + 1), keys(asserter))["customer_id"] == "cus_2"

@@ -204,6 +204,7 @@ class Asking:
         """Everything, as JSON. Raises CustomerGone."""
         try:
             found = await self._store.export(customer)
+            found["jwks"] = await self._store.jwks()
         except NoCustomer:
             raise CustomerGone("there is no such customer") from None
         return json.dumps(found, indent=2, sort_keys=True, default=str).encode()
@@ -288,10 +289,13 @@ class Asking:
     def _purpose(
         self, namespace: str, asked: tickets.Asked, languages: Languages
     ) -> Purpose | None:
-        """As its document says it now; None: there is none any more."""
+        """As its document says it; None: there is none any more. Raises TicketRefused where its
+        meaning has become another one: nobody agrees to what they were not asked."""
         spec = self._purposes(namespace).get(asked.purpose)
         if spec is None:
             return None
+        if spec.version != asked.version:
+            raise TicketRefused("expired")
         return self._shown(asked.purpose, spec, namespace, languages, asked.binding, asked.values)
 
     def _shown(

@@ -16,10 +16,12 @@ from sqlalchemy import delete, insert, select, update
 
 from sidecar.control.subjects import profiles
 from sidecar.control.subjects.consents import Consents, Decision, decide
+from sidecar.control.subjects.events import LARGEST
 from sidecar.control.subjects.keeping import RECEIPTS
 from sidecar.control.subjects.reading import family
-from sidecar.control.subjects.records import Offered, check_attributes, words
-from sidecar.control.subjects.schema import attributes, challenges, tickets
+from sidecar.control.subjects.records import Offered, check_attributes, to_json
+from sidecar.control.subjects.schema import attributes, challenges, subjects, tickets
+from sidecar.control.subjects.transactions import Change
 
 BATCH: Final = 1_000
 
@@ -34,6 +36,16 @@ class Answered:
     decisions: Sequence[Decision] = ()
     values: Mapping[str, Offered] = field(default_factory=dict)
     declined: Iterable[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a sidecar says became of a customer's request. A challenge with a `ticket` in its `data`
+    is remembered until it is answered or over."""
+
+    customer: str
+    type: str
+    data: Mapping[str, Any]
 
 
 class Completing(Consents):
@@ -72,26 +84,23 @@ class Completing(Consents):
             change.event(row.customer, "sidecar.challenge.completed", data)
             return True
 
-    async def issued(
-        self, customer: str, kind: str, ticket: str, expires: float, data: Mapping[str, Any]
-    ) -> None:
-        """A sidecar sent the customer on with this ticket; said again it changes nothing."""
-        words("kind", kind, 64)
-        words("ticket", ticket, 64)
-        digest = _digest(ticket)
+    async def report_all(self, reported: Sequence[Reported]) -> None:
+        """In one transaction, in order; of whom nobody knows (any more), nothing is kept, and a
+        ticket that is said again changes nothing. Raises StoreFailed alone."""
         async with self._changing() as change:
-            row = await change.survivor(customer)
-            known = select(challenges.c.ticket).where(challenges.c.ticket == digest)
-            if (await change.connection.execute(known)).first() is not None:
-                return
-            used = select(tickets.c.jti).where(tickets.c.jti == digest)
-            if (await change.connection.execute(used)).first() is None:
-                await change.connection.execute(
-                    insert(challenges).values(
-                        ticket=digest, id=ticket, customer=row.customer, kind=kind, expires=expires
-                    )
+            run = change.connection.execute
+            named = {each.customer for each in reported}
+            rows = await run(
+                select(subjects.c.customer, subjects.c.survivor).where(
+                    subjects.c.customer.in_(sorted(named))
                 )
-            change.event(row.customer, "sidecar.challenge.issued", data, changes=False)
+            )
+            survivors = {row.customer: row.survivor for row in rows}
+            there = {row.customer for row in await change.lock(survivors.values())}
+            for each in reported:
+                customer = survivors.get(each.customer, "")
+                if customer in there and await _new(change, customer, each):
+                    change.event(customer, each.type, each.data, changes=False)
 
     async def abandoned(self) -> list[str]:
         """The kinds of the challenges whose time is over since it was last asked, one for each."""
@@ -124,6 +133,31 @@ class Completing(Consents):
             )
             if done.rowcount:
                 change.event(row.customer, "sidecar.profile.deleted", {"names": [name]})
+
+
+async def _new(change: Change, customer: str, reported: Reported) -> bool:
+    """Whether it is to be kept; the ticket of a challenge is remembered."""
+    if len(to_json(dict(reported.data))) > LARGEST:
+        return False
+    ticket, kind = reported.data.get("ticket"), reported.data.get("kind")
+    expires = reported.data.get("expires")
+    if not isinstance(ticket, str) or not isinstance(kind, str):
+        return True
+    if not 0 < len(ticket) <= 64 or len(kind) > 64 or not isinstance(expires, int | float):
+        return False
+    digest = _digest(ticket)
+    run = change.connection.execute
+    known = select(challenges.c.ticket).where(challenges.c.ticket == digest)
+    if (await run(known)).first() is not None:
+        return False
+    used = select(tickets.c.jti).where(tickets.c.jti == digest)
+    if (await run(used)).first() is None:
+        await run(
+            insert(challenges).values(
+                ticket=digest, id=ticket, customer=customer, kind=kind, expires=expires
+            )
+        )
+    return True
 
 
 def _digest(ticket: str) -> bytes:

@@ -120,8 +120,9 @@ class Delivery:
         path = Path(self._sink)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            written = os.write(descriptor, lines)
-            if written != len(lines):
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, lines) != len(lines):
+                os.ftruncate(descriptor, before)  # whoever reads it meets no half of a line
                 raise NotTaken("the file took a part only")
             os.fsync(descriptor)
         finally:

@@ -25,6 +25,7 @@ from sidecar.wire.discovery_pb2 import (
     Resource,
     Subscription,
 )
+from sidecar.wire.subject_pb2 import JourneyEvent
 
 BATCH: Final = 500  # records in one push
 MOST: Final = 50_000  # that one sidecar follows
@@ -41,6 +42,8 @@ class Following:
         self.view: View | None = None  # what it reads of them
         self.target: Target | None = None  # the documents that say so
         self.looking = False  # whether that is being worked out
+        self.reports: list[JourneyEvent] = []  # that wait to be taken, in order
+        self.reporting = False  # whether they are being taken
         self.early: list[FromSidecar] = []  # what it said before that was known
         self._customers: dict[str, str] = {}  # key -> customer
         self._visitors: dict[str, str] = {}  # key -> visitor, of those that are one

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from sidecar.control.catalogue import Catalogue, Target
 from sidecar.control.session import Session
 from sidecar.control.subjects import messages
+from sidecar.control.subjects.completing import Reported
 from sidecar.control.subjects.consents import Spent
 from sidecar.control.subjects.erasing import Erasure
 from sidecar.control.subjects.following import Following
@@ -32,7 +33,11 @@ from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Resource
 
 AT_ONCE: Final = 256  # of one sidecar that are looked into at a time
 BATCH: Final = 200  # customers read at a time
-EVENTS: Final = 500  # of one message that are taken
+EVENTS: Final = 500  # taken at a time
+MOST_REPORTS: Final = (
+    20_000  # of one sidecar that wait; what is more it says again when it reconnects
+)
+RETRY: Final = 1.0  # seconds
 REMEMBERED: Final = 20_000  # ids of events that were taken
 LARGEST_EVENT: Final = 16 * 1024  # bytes
 _log: Final = logging.getLogger(__name__)
@@ -57,10 +62,7 @@ class Customers(Protocol):
     async def raise_risk(
         self, customer: str, points: float, half_life: float, signal: str
     ) -> Risk: ...
-    async def issued(
-        self, customer: str, kind: str, ticket: str, expires: float, data: Mapping[str, Any]
-    ) -> None: ...
-    async def report(self, customer: str, type_: str, data: Mapping[str, Any]) -> None: ...
+    async def report_all(self, reported: Sequence[Reported]) -> None: ...
 
 
 class Hub:
@@ -130,7 +132,12 @@ class Hub:
         elif kind == "spend":
             self._spawn(self._spend(session, following, message.spend))
         elif kind == "journey_events":
-            self._spawn(self._report(session, following, message.journey_events))
+            following.reports += message.journey_events.events
+            if len(following.reports) > MOST_REPORTS:
+                session.end("too many events wait")  # it comes again, and says them again
+            if following.reports and not following.reporting:
+                following.reporting = True
+                self._spawn(self._take_reports(session, following))
 
     def changed(self, customers: Iterable[str]) -> None:
         """These have become otherwise, here or at another replica."""
@@ -351,55 +358,49 @@ class Hub:
         following.say(FromControl(spent=pb.Spent(use=said.use[:64], outcome=outcome)))
         session.wake.set()
 
-    async def _report(self, session: Session, following: Following, said: pb.JourneyEvents) -> None:
-        """Taken once they are durable; what makes no sense is taken and left out."""
-        upto = 0
-        try:
-            for event in said.events[:EVENTS]:
-                await self._reported(session, following, event)
-                upto = event.number
-        except StoreFailed as error:
-            _log.error("%s", error)
-        if upto:
-            taken = pb.JourneyEventsTaken(number=upto)
+    async def _take_reports(self, session: Session, following: Following) -> None:
+        """In order, many at a time; each is taken once it is durable. What makes no sense is taken
+        and left out; where the store fails it is tried again."""
+        while following.reports and not session.ended:
+            batch = following.reports[:EVENTS]
+            try:
+                await self._reported(session, following, batch)
+            except StoreFailed as error:
+                _log.error("%s", error)
+                await asyncio.sleep(RETRY)
+                continue
+            del following.reports[: len(batch)]
+            taken = pb.JourneyEventsTaken(number=batch[-1].number)
             following.say(FromControl(journey_events_taken=taken))
             session.wake.set()
+        following.reporting = False
 
     async def _reported(
-        self, session: Session, following: Following, event: pb.JourneyEvent
+        self, session: Session, following: Following, events: list[pb.JourneyEvent]
     ) -> None:
-        kind = _REPORTED.get(event.type, "")
-        if (not kind and event.type != "signal") or len(event.data) > LARGEST_EVENT or not event.id:
-            return
-        if event.id in self._taken:
-            return  # it was sent again, since our word that it is taken did not arrive
-        if not await self._speaks_of(following, event.customer):
-            return
-        try:
-            data = orjson.loads(event.data)
-        except ValueError:
-            return
-        if not isinstance(data, dict):
-            return
-        if event.type == "signal":
-            await self._signal(following, event.customer, str(data.get("name", "")))
+        found: list[Reported] = []
+        signals: list[tuple[str, str]] = []
+        for event in events:
+            if event.id in self._taken:
+                continue  # it was sent again, since our word that it is taken did not arrive
+            data = _data(event)
+            if data is None or not await self._speaks_of(following, event.customer):
+                continue
+            if event.type == "signal":
+                signals.append((event.customer, str(data.get("name", ""))))
+                continue
+            data |= {
+                "sidecar": session.sidecar_id,
+                "namespace": session.namespace,
+                "at": event.time_ms / 1000,
+            }
+            found.append(Reported(event.customer, _REPORTED[event.type], data))
+        if found:
+            await self._store.report_all(found)
+        for customer, name in signals:
+            await self._signal(following, customer, name)
+        for event in events:
             self._remember(event.id)
-            return
-        data |= {
-            "sidecar": session.sidecar_id,
-            "namespace": session.namespace,
-            "at": event.time_ms / 1000,
-        }
-        try:
-            ticket, expires = data.get("ticket"), data.get("expires")
-            if isinstance(ticket, str) and isinstance(expires, int | float):
-                challenge = str(data.get("kind", ""))
-                await self._store.issued(event.customer, challenge, ticket, expires, data)
-            else:
-                await self._store.report(event.customer, kind, data)
-        except NotStored as error:
-            _log.warning("an event of %s was left out: %s", session.sidecar_id, error)
-        self._remember(event.id)
 
     async def _speaks_of(self, following: Following, customer: str) -> bool:
         """Whether it follows the customer, or might: it may have let go of it meanwhile, and know
@@ -464,6 +465,18 @@ def _meant(following: Following, key: str, record: Record | None, seen: View) ->
     if record is None or record.pool != seen.journey.pool or not following.means(key, record):
         return None
     return record
+
+
+def _data(event: pb.JourneyEvent) -> dict[str, Any] | None:
+    """What an event says; None for one that makes no sense."""
+    known = event.type == "signal" or event.type in _REPORTED
+    if not known or not event.id or len(event.data) > LARGEST_EVENT:
+        return None
+    try:
+        data = orjson.loads(event.data)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def _reader(session: Session) -> str:

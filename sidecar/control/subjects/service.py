@@ -30,6 +30,7 @@ from sidecar.errors import StoreFailed
 
 WRITE_READS: Final = 1.0  # seconds
 EXPIRE: Final = 60.0
+KEYS: Final = "/receipts/jwks.json"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -60,7 +61,16 @@ class Subjects:
     async def pages(self, *, insecure_cookies: bool) -> list[web.RouteDef]:
         """What customers see, for the HTTP side. Raises StoreFailed."""
         secret = await self.store.secret("pages")
-        return routes(self.asking, secret, self._clock, insecure_cookies=insecure_cookies)
+        found = routes(self.asking, secret, self._clock, insecure_cookies=insecure_cookies)
+        return [*found, web.get(KEYS, self._keys)]
+
+    async def _keys(self, _request: web.Request) -> web.Response:
+        """What verifies receipts, for whoever was given one (RFC 7517)."""
+        return web.json_response(
+            await self.store.jwks(),
+            content_type="application/jwk-set+json",
+            headers={"cache-control": "public, max-age=300"},
+        )
 
     @property
     def asking(self) -> Asking:

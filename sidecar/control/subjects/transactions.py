@@ -22,6 +22,8 @@ from sidecar.control.subjects.records import NotStored, new_id, to_json
 from sidecar.control.subjects.schema import counters, outbox, subjects
 from sidecar.errors import StoreFailed
 
+SUBJECTS: Final = "subjects"  # as `control.announcements` knows it
+"""What announcements of changes to customers are about."""
 _TURNS: Final = 16  # customers may be merged while one waits for the lock
 
 
@@ -114,7 +116,7 @@ class Change:
             .where(subjects.c.customer.in_(sorted(self.customers)))
             .values(version=subjects.c.version + 1, changed=last)
         )
-        await database.announce(self.connection)
+        await database.announce(self.connection, SUBJECTS)
         self.changed |= frozenset(self.customers)
         self.customers, self._events = {}, []
         return last
