@@ -201,6 +201,7 @@ def _play(alice: Person) -> None:
     alice.at(f"{pages}/privacy", "Your privacy")
     for known in ("+4930901820", "al…@mail.example", "Spending insights", "This payment"):
         assert known in alice.reads()
+    assert "0 times" not in alice.reads(), "nobody counts what is not limited"
     alice.shot("9-privacy")
     pressed(alice.driver, "Withdraw")
     alice.at(f"{pages}/privacy?done=withdrawn", "Your privacy")
