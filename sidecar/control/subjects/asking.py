@@ -7,7 +7,7 @@ namespace, of which documents and customers it may speak.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
@@ -47,6 +47,7 @@ from sidecar.facts import tickets
 
 Languages = tuple[str, ...]
 PAGE: Final = "page"
+COUNTED: Final = 10_000  # tickets that were opened, remembered so that each counts once
 _TOLD: Final = "customer"
 
 
@@ -65,6 +66,7 @@ class Asking:
         self._catalogue = catalogue
         self._secret = secret
         self._stages = stages
+        self._opened: OrderedDict[str, None] = OrderedDict()  # ids of tickets
         self._clock = clock
 
     # One ticket.
@@ -73,7 +75,7 @@ class Asking:
         """What a ticket asks; it stays good. Raises TicketRefused."""
         opened = await self._open(ticket, ("consent", "profile"))
         record = await self._record(opened, "interaction")
-        self._stages[opened.contents.kind, "opened"] += 1
+        self._count_opened(opened.contents)
         asked, by = self._questions(opened, record)
         if by is not None and by not in record.asked:
             await self._store.asked(record.customer, [by])
@@ -134,6 +136,14 @@ class Asking:
             raise TicketRefused("used")
         self._stages["privacy", "completed"] += 1
         return record.customer
+
+    def _count_opened(self, contents: tickets.Contents) -> None:
+        """Each ticket once, however often its page is shown."""
+        if contents.id not in self._opened:
+            self._stages[contents.kind, "opened"] += 1
+            self._opened[contents.id] = None
+            while len(self._opened) > COUNTED:
+                self._opened.popitem(last=False)
 
     # The privacy page.
 

@@ -55,6 +55,7 @@ class Subjects:
         self._catalogue = catalogue
         self._clock = clock
         self._hub: Hub | None = None
+        self._asking: Asking | None = None
         self._marker: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -75,7 +76,11 @@ class Subjects:
     @property
     def asking(self) -> Asking:
         """What pages and people ask of it."""
-        return Asking(self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock)
+        if self._asking is None:
+            self._asking = Asking(
+                self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock
+            )
+        return self._asking
 
     async def signalled(self, signal: Signal) -> None:
         """Raises the risk of whom an event is about, wherever a policy says that it counts. Raises
