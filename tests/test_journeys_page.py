@@ -60,3 +60,10 @@ def test_every_event_is_named() -> None:
         first, *others = re.findall(r"`([a-z.-]+)`", row)
         named |= {first, *[first.rpartition(".")[0] + each for each in others]}
     assert written == named
+
+
+def test_its_pictures_are_there_and_small() -> None:
+    shown = re.findall(r'<img src="(images/[a-z-]+\.png)" width="360" alt="[^"]+">', PAGE)
+    assert PAGE.count("<img ") == len(shown) == 7
+    for each in shown:
+        assert (ROOT / "docs" / each).stat().st_size <= 60_000

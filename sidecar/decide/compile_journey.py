@@ -25,6 +25,7 @@ from sidecar.decide.documents import (
     IdentifierSource,
     IdentityPolicy,
     ProfileAttribute,
+    TokenIssuer,
     order_key,
     seconds,
 )
@@ -87,6 +88,7 @@ def compile_journey(
         elif isinstance(spec, IdentityPolicy):
             compiled = compile_identity(document, spec, problems)
             identity = identity or compiled
+            _check_believed(document, spec, documents, problems)
     for document, purpose in purposes.values():
         for place, name in enumerate(purpose.attributes):
             if name not in attributes:
@@ -176,6 +178,28 @@ def compile_identity(
         f"{document.namespace}/{document.name}", f"{document.namespace}/{document.name}",
         tuple(identifiers), spec.anonymous == "merge", _visitor(document, spec, problems),
         half_life, dict(spec.risk.signals),
+    )  # fmt: skip
+
+
+def _check_believed(
+    document: Document,
+    spec: IdentityPolicy,
+    documents: Sequence[Document],
+    problems: list[Problem],
+) -> None:
+    """What joins customers is believed of each issuer, unless it is said of which."""
+    issuers = [each for each in documents if isinstance(each.spec, TokenIssuer)]
+    if len(issuers) < 2:
+        return
+    problems.extend(
+        problem_at(
+            document, f"spec.identifiers[{place}].issuers",
+            f"{source.type} is believed of all {len(issuers)} issuers: whoever makes one of them "
+            "say somebody's becomes that customer",
+            hint="name those that check it: issuers: [...]", warning=True, code="any-issuer",
+        )
+        for place, source in enumerate(spec.identifiers)
+        if source.links and not source.issuers
     )  # fmt: skip
 
 

@@ -518,3 +518,17 @@ def test_a_decision_about_a_transaction_can_be_replayed() -> None:
     assert again.lacking == ()
     assert again.verdict is not None
     assert (again.verdict.permitted, again.verdict.rule) == (True, "default/p/pay")
+
+
+def test_of_several_issuers_it_is_said_who_is_believed() -> None:
+    text = """
+---
+apiVersion: authz.sidecar/v1
+kind: TokenIssuer
+metadata: {name: x}
+spec: {issuer: "https://social.example", audiences: [bank], jwks: {inline: {keys: []}}}
+"""
+    assert [each.code for each in validate(documents()) if each.code == "any-issuer"] == []
+    found = [each for each in validate(documents(text)) if each.code == "any-issuer"]
+    assert [each.pointer for each in found] == ["spec.identifiers[0].issuers"]
+    assert found[0].warning
