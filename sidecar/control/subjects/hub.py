@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
-
-import orjson
 
 from sidecar.control.catalogue import Catalogue, Target
 from sidecar.control.session import Session
@@ -22,6 +20,7 @@ from sidecar.control.subjects.consents import Spent
 from sidecar.control.subjects.erasing import Erasure
 from sidecar.control.subjects.following import Following
 from sidecar.control.subjects.records import Introduction, NotStored, Record, Risk
+from sidecar.control.subjects.reporting import Reports
 from sidecar.decide.journey import VISITOR
 from sidecar.decide.journey_view import View, view
 from sidecar.errors import StoreFailed
@@ -33,23 +32,12 @@ from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Resource
 
 AT_ONCE: Final = 256  # of one sidecar that are looked into at a time
 BATCH: Final = 200  # customers read at a time
-EVENTS: Final = 500  # taken at a time
-MOST_REPORTS: Final = (
-    20_000  # of one sidecar that wait; what is more it says again when it reconnects
-)
-RETRY: Final = 1.0  # seconds
-REMEMBERED: Final = 20_000  # ids of events that were taken
-LARGEST_EVENT: Final = 16 * 1024  # bytes
 _log: Final = logging.getLogger(__name__)
 
 _SPENT: Final = {
     "spent": pb.Spent.OUTCOME_SPENT,
     "exhausted": pb.Spent.OUTCOME_EXHAUSTED,
     "missing": pb.Spent.OUTCOME_MISSING,
-}
-_REPORTED: Final = {
-    "challenge.issued": "sidecar.challenge.issued",
-    "refused": "sidecar.request.refused",
 }
 
 
@@ -83,7 +71,7 @@ class Hub:
         self._clock = clock
         self._followers: dict[str, set[Session]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._taken: OrderedDict[str, None] = OrderedDict()  # ids of events
+        self._reports = Reports(store)
         self._resolving = 0
         self._turn = 0
         self._lately: dict[str, int] = {}  # customers that changed while somebody was resolved
@@ -131,13 +119,10 @@ class Hub:
                 self._drop(session, following, key)
         elif kind == "spend":
             self._spawn(self._spend(session, following, message.spend))
-        elif kind == "journey_events":
-            following.reports += message.journey_events.events
-            if len(following.reports) > MOST_REPORTS:
-                session.end("too many events wait")  # it comes again, and says them again
-            if following.reports and not following.reporting:
-                following.reporting = True
-                self._spawn(self._take_reports(session, following))
+        elif kind == "journey_events" and self._reports.add(
+            session, following, message.journey_events
+        ):
+            self._spawn(self._reports.take(session, following))
 
     def changed(self, customers: Iterable[str]) -> None:
         """These have become otherwise, here or at another replica."""
@@ -358,74 +343,6 @@ class Hub:
         following.say(FromControl(spent=pb.Spent(use=said.use[:64], outcome=outcome)))
         session.wake.set()
 
-    async def _take_reports(self, session: Session, following: Following) -> None:
-        """In order, many at a time; each is taken once it is durable. What makes no sense is taken
-        and left out; where the store fails it is tried again."""
-        while following.reports and not session.ended:
-            batch = following.reports[:EVENTS]
-            try:
-                await self._reported(session, following, batch)
-            except StoreFailed as error:
-                _log.error("%s", error)
-                await asyncio.sleep(RETRY)
-                continue
-            del following.reports[: len(batch)]
-            taken = pb.JourneyEventsTaken(number=batch[-1].number)
-            following.say(FromControl(journey_events_taken=taken))
-            session.wake.set()
-        following.reporting = False
-
-    async def _reported(
-        self, session: Session, following: Following, events: list[pb.JourneyEvent]
-    ) -> None:
-        found: list[Reported] = []
-        signals: list[tuple[str, str]] = []
-        for event in events:
-            if event.id in self._taken:
-                continue  # it was sent again, since our word that it is taken did not arrive
-            data = _data(event)
-            if data is None or not await self._speaks_of(following, event.customer):
-                continue
-            if event.type == "signal":
-                signals.append((event.customer, str(data.get("name", ""))))
-                continue
-            data |= {
-                "sidecar": session.sidecar_id,
-                "namespace": session.namespace,
-                "at": event.time_ms / 1000,
-            }
-            found.append(Reported(event.customer, _REPORTED[event.type], data))
-        if found:
-            await self._store.report_all(found)
-        for customer, name in signals:
-            await self._signal(following, customer, name)
-        for event in events:
-            self._remember(event.id)
-
-    async def _speaks_of(self, following: Following, customer: str) -> bool:
-        """Whether it follows the customer, or might: it may have let go of it meanwhile, and know
-        it by the id of one who was merged."""
-        seen = following.view
-        if seen is None or following.keys_of(customer):
-            return seen is not None
-        record = (await self._store.records([customer], "")).get(customer)
-        return record is not None and record.pool == seen.journey.pool
-
-    async def _signal(self, following: Following, customer: str, name: str) -> None:
-        policy = following.view.journey.identity if following.view is not None else None
-        points = policy.signals.get(name, 0.0) if policy is not None else 0.0
-        if policy is None or not points:
-            return
-        try:
-            await self._store.raise_risk(customer, points, policy.half_life, name)
-        except NotStored as error:
-            _log.warning("a signal was left out: %s", error)
-
-    def _remember(self, event: str) -> None:
-        self._taken[event] = None
-        while len(self._taken) > REMEMBERED:
-            self._taken.popitem(last=False)
-
     def _follow(
         self,
         session: Session,
@@ -465,18 +382,6 @@ def _meant(following: Following, key: str, record: Record | None, seen: View) ->
     if record is None or record.pool != seen.journey.pool or not following.means(key, record):
         return None
     return record
-
-
-def _data(event: pb.JourneyEvent) -> dict[str, Any] | None:
-    """What an event says; None for one that makes no sense."""
-    known = event.type == "signal" or event.type in _REPORTED
-    if not known or not event.id or len(event.data) > LARGEST_EVENT:
-        return None
-    try:
-        data = orjson.loads(event.data)
-    except ValueError:
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _reader(session: Session) -> str:
