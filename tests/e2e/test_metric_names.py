@@ -81,6 +81,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         "--fleet-listen", f"127.0.0.1:{fleet}", "--tls-cert", str(cert), "--tls-key", str(key),
         "--workload-tokens", "tokenreview", "--kubernetes", "http://127.0.0.1:1",
         "--registration-keys", str(folder / "not-there-yet"),
+        "--events", str(folder / "events"),
     )  # fmt: skip
     context = authority.client_context()
     try:

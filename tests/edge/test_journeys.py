@@ -23,8 +23,7 @@ from sidecar.decide.request import Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.step_up import StepUp
 from sidecar.decide.subjects import Subject
-from sidecar.edge import journeys as module
-from sidecar.edge.journeys import Journeys
+from sidecar.edge.journeys import AGAIN, MOST_SAID, Journeys
 from sidecar.facts import tickets
 from sidecar.facts.customers import Spending
 from sidecar.telemetry.metrics import Metrics
@@ -244,7 +243,7 @@ def test_a_suspicion_is_said_once_a_minute_of_each_kind(stage: Stage) -> None:
         stage.challenged(revoked)
         stage.challenged(proof)
     assert names() == ["revoked-credential", "failed-proof"]
-    stage.now += module.AGAIN - 1
+    stage.now += AGAIN - 1
     stage.challenged(revoked)
     assert len(names()) == 2
     stage.now += 1
@@ -254,14 +253,11 @@ def test_a_suspicion_is_said_once_a_minute_of_each_kind(stage: Stage) -> None:
     assert len(names()) == 3
 
 
-def test_of_how_many_suspicions_are_remembered_there_is_a_bound(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST_SAID", 2)
-    for number in range(5):
+def test_of_how_many_suspicions_are_remembered_there_is_a_bound(stage: Stage) -> None:
+    for number in range(MOST_SAID + 3):
         stage.customers.record = Subject(customer=f"cus_{number}")
         stage.challenged(Refuse(Code.INVALID_TOKEN, "revoked", suspect=ALICE))
-    assert len(stage.journeys._said) == 2
+    assert len(stage.journeys._said) == MOST_SAID
 
 
 # Uses of consents.

@@ -9,8 +9,7 @@ import pytest
 
 from sidecar.decide.journey import CompiledIdentity, VisitorTerms
 from sidecar.decide.request import Request
-from sidecar.edge import visitors as module
-from sidecar.edge.visitors import SPARE, Visitors
+from sidecar.edge.visitors import KNOWN, SPARE, Visitors
 from sidecar.facts.sealed import seal
 
 NOW = 1_800_000_000.0
@@ -157,10 +156,9 @@ def test_a_changed_one_is_nobodys() -> None:
         assert site.who(cookie[:place] + changed + cookie[place + 1 :]) == ""
 
 
-def test_what_cookies_mean_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KNOWN", 2)
+def test_what_cookies_mean_is_remembered_up_to_a_bound() -> None:
     site = Site()
-    cookies = [site.set() for _ in range(4)]
+    cookies = [site.set() for _ in range(KNOWN + 2)]
     found = [site.who(each) for each in cookies]
-    assert len(site.visitors._known) == 2
+    assert len(site.visitors._known) == KNOWN
     assert [site.who(each) for each in cookies] == found
