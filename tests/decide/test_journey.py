@@ -17,10 +17,11 @@ from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.documents import Document
 from sidecar.decide.enrichment import Enriched
-from sidecar.decide.journey import VISITOR, Bound, bound, granted, introduce
+from sidecar.decide.journey import VISITOR, Bound, Introduction, bound, granted, introduce
 from sidecar.decide.journey_view import view
 from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import (
+    Identity,
     Need,
     NeedEnrichment,
     NeedSubject,
@@ -35,7 +36,7 @@ from sidecar.decide.recorded import Recorded
 from sidecar.decide.request import Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.subjects import Grant, Subject
-from sidecar.decide.tokens import KeyState
+from sidecar.decide.tokens import KeyState, Verified
 from sidecar.edge import records
 from tests.casebook import FOLDER, ISSUER, jwks, token
 
@@ -328,6 +329,47 @@ spec: {rules: [{name: a, match: {paths: [/q]}}]}
 
 def asked_nobody(found: Snapshot) -> bool:
     return introduce(found.journey, None, "") is None
+
+
+CLAIMS: dict[str, Any] = {"email": "a@b.example", "email_verified": True}
+
+
+def introduced(**claims: Any) -> Introduction:
+    told = "identifiers: [{type: email, claim: email}]"
+    more = f"""
+---
+apiVersion: authz.sidecar/v1
+kind: IdentityPolicy
+metadata: {{name: aaa}}
+spec: {{{told}}}
+---
+apiVersion: authz.sidecar/v1
+kind: ProfileAttribute
+metadata: {{name: filled}}
+spec: {{words: {{en: {{label: a}}}}, claims: [first, second]}}
+"""
+    verified = Verified(
+        Identity(ISSUER, "alice"), {**CLAIMS, **claims}, frozenset(), NOW + 60, None, 0
+    )
+    found = introduce(snapshot(more).journey, verified, "")
+    assert found is not None
+    return found
+
+
+def test_addresses_are_one_without_regard_to_the_case_of_ascii_alone() -> None:
+    assert introduced(email="Kim@B.example").others == (("email", "kim@b.example"),)
+    for other in ("\u212aim@b.example", "KİM@b.example"):  # both lower to what begins as above
+        assert introduced(email=other).others != introduced(email=other.lower()).others
+
+
+@pytest.mark.parametrize("nothing", ["", 2**64, [2**64], {"a": -(2**80)}])
+def test_a_claim_that_tells_nothing_fills_nothing(nothing: Any) -> None:
+    assert "default/filled" not in dict(introduced(first=nothing).attributes)
+
+
+def test_an_empty_claim_leaves_the_next_one_its_turn() -> None:
+    found = introduced(first="", second="x")
+    assert dict(found.attributes)["default/filled"] == '"x"'
 
 
 def test_risk_is_forgotten_by_halves() -> None:
