@@ -343,7 +343,7 @@ class Hub:
     async def _spend(self, session: Session, following: Following, said: pb.Spend) -> None:
         outcome: Any = pb.Spent.OUTCOME_MISSING
         seen = following.view
-        mine = following.keys_of(said.customer) and len(said.use) <= 64
+        mine = following.knows(said.customer) and len(said.use) <= 64
         if mine and seen is not None and seen.shows_purpose(said.purpose):
             try:
                 found = await self._store.spend(
@@ -406,7 +406,7 @@ class Hub:
         """Whether it follows the customer, or might: it may have let go of it meanwhile, and know
         it by the id of one who was merged."""
         seen = following.view
-        if seen is None or following.keys_of(customer):
+        if seen is None or following.knows(customer):
             return seen is not None
         record = (await self._store.records([customer], "")).get(customer)
         return record is not None and record.pool == seen.journey.pool
