@@ -321,10 +321,10 @@ def _redactions(
         if not spec.responses:
             continue
         covering = [purpose for purpose, (_, each) in purposes.items() if name in each.attributes]
-        if not covering:
-            continue
-        unless = " || ".join([f"'{purpose}' in subject.consents" for purpose in covering])
-        program = expression(document, unless, "spec.responses", "boolean", set(), problems)
+        program = None  # covered by no purpose: there is nobody who has consented to see it
+        if covering:
+            unless = " || ".join([f"'{purpose}' in subject.consents" for purpose in covering])
+            program = expression(document, unless, "spec.responses", "boolean", set(), problems)
         drop = [Redact(drop=spec.responses)]
         cut = compile_redact(document, drop, "spec.responses", problems, _no_expression)
         found += [RedactRule(each.redaction, program) for each in cut]

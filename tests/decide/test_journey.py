@@ -481,6 +481,15 @@ spec: {words: {en: {title: a, text: b}}, attributes: [ssn]}
     assert found == ["ssn is platform's, so only platform says who may see it"]
 
 
+def test_what_no_purpose_covers_nobody_is_shown() -> None:
+    before = "attributes: [phone_number]"
+    found = snapshot(**{before: "attributes: []"})
+    everything = Subject(consents=frozenset({"analytics", "pay"}), customer="cus_1")
+    outcome = authorize(request("GET", "/accounts/7", {}), found, evidence(everything), NOW)
+    assert isinstance(outcome, Permit)
+    assert outcome.obligations.redact
+
+
 # What an Enricher knows.
 
 CRM = """
