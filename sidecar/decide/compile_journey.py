@@ -254,6 +254,24 @@ def _check_attribute(
     ):  # fmt: skip
         if getattr(check, field) is not None and not fits:
             report(problems, document, f"spec.validation.{pointer}", f"says nothing of {spec.type}")
+    for low, high, pointer in (
+        (check.min_length, check.max_length, "maxLength"),
+        (check.minimum, check.maximum, "maximum"),
+    ):  # fmt: skip
+        if low is not None and high is not None and low > high:
+            report(
+                problems, document, f"spec.validation.{pointer}", f"no answer is from {low:g} to "
+                f"{high:g}, so nobody could go on",
+            )  # fmt: skip
+    if spec.retention is not None and seconds(spec.retention) < 1:
+        report(problems, document, "spec.retention", f"{spec.retention} is over at once")
+    for language, said in spec.words.items():
+        for choice in said.choices.keys() - set(spec.choices):
+            report(
+                problems, document, f"spec.words.{language}.choices.{choice}",
+                f"{choice!r} is not one of its choices",
+                hint=f"known: {', '.join(spec.choices) or 'none'}",
+            )  # fmt: skip
     if check.pattern is not None:
         try:
             re2.compile(check.pattern)
