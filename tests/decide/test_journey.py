@@ -192,6 +192,18 @@ spec:
     assert outcome.expires == NOW + 330  # the token's end, and what clocks may differ
 
 
+@pytest.mark.parametrize(("left", "effects"), [(None, 0), (3, 1)])
+def test_who_agreed_to_so_many_uses_did_not_agree_to_more_when_the_purpose_did(
+    left: int | None, effects: int
+) -> None:
+    found = snapshot()
+    assert found.journey.purpose("analytics").max_uses is None
+    given = Subject(grants=(Grant("default/analytics", 2, since=NOW, left=left),), customer="cus_1")
+    outcome = authorize(request("GET", "/stats", {}), found, evidence(given), NOW)
+    assert isinstance(outcome, Permit)
+    assert outcome.effects == (SpendConsent("cus_1", "default/analytics", ""),) * effects
+
+
 def test_a_permit_lasts_no_longer_than_the_consent() -> None:
     grants = (Grant("default/analytics", 2, since=NOW - 1, until=NOW + 5),)
     subject = Subject(customer="cus_1", grants=grants)
