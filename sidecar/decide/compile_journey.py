@@ -278,6 +278,24 @@ def _check_attribute(
     ):  # fmt: skip
         if getattr(check, field) is not None and not fits:
             report(problems, document, f"spec.validation.{pointer}", f"says nothing of {spec.type}")
+    for low, high, pointer in (
+        (check.min_length, check.max_length, "maxLength"),
+        (check.minimum, check.maximum, "maximum"),
+    ):  # fmt: skip
+        if low is not None and high is not None and low > high:
+            report(
+                problems, document, f"spec.validation.{pointer}", f"no answer is from {low:g} to "
+                f"{high:g}, so nobody could go on",
+            )  # fmt: skip
+    if spec.retention is not None and seconds(spec.retention) < 1:
+        report(problems, document, "spec.retention", f"{spec.retention} is over at once")
+    for language, said in spec.words.items():
+        for choice in said.choices.keys() - set(spec.choices):
+            report(
+                problems, document, f"spec.words.{language}.choices.{choice}",
+                f"{choice!r} is not one of its choices",
+                hint=f"known: {', '.join(spec.choices) or 'none'}",
+            )  # fmt: skip
     if check.pattern is not None:
         try:
             re2.compile(check.pattern)
@@ -345,10 +363,10 @@ def _redactions(
         if not spec.responses:
             continue
         covering = [purpose for purpose, (_, each) in purposes.items() if name in each.attributes]
-        if not covering:
-            continue
-        unless = " || ".join([f"'{purpose}' in subject.consents" for purpose in covering])
-        program = expression(document, unless, "spec.responses", "boolean", set(), problems)
+        program = None  # covered by no purpose: there is nobody who has consented to see it
+        if covering:
+            unless = " || ".join([f"'{purpose}' in subject.consents" for purpose in covering])
+            program = expression(document, unless, "spec.responses", "boolean", set(), problems)
         drop = [Redact(drop=spec.responses)]
         cut = compile_redact(document, drop, "spec.responses", problems, _no_expression)
         found += [RedactRule(each.redaction, program) for each in cut]

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from math import inf
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, final
 
 import msgspec
@@ -22,6 +23,7 @@ from sidecar.decide.tokens import Verified
 VISITOR: Final = "urn:sidecar:visitor"
 """The issuer of anonymous visitors: no token's, for it is the sidecar that knows them."""
 LONGEST: Final = 1024  # characters of an identifier, and bytes of an attribute's value
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _VERIFIED_BY: Final = {"email": "email_verified", "phone": "phone_number_verified"}
 
 
@@ -251,9 +253,9 @@ def introduce(journey: Journey, verified: Verified | None, visitor: str) -> Intr
     for attribute in journey.attributes.values():
         for source in attribute.claims:
             value = _claimed(verified, source)
-            if value is not None:
-                written = orjson.dumps(value).decode()
-                if len(written) <= LONGEST:
+            if value is not None and value != "":  # many an issuer says so where it knows nothing
+                written = _json(value)
+                if 0 < len(written) <= LONGEST:
                     attributes.append((attribute.ref, written))
                 break
     return Introduction(
@@ -264,8 +266,18 @@ def introduce(journey: Journey, verified: Verified | None, visitor: str) -> Intr
 
 def _folded(kind: str, value: str) -> str:
     """Equal for what is the same: mail addresses are compared without regard to case, as every
-    large provider delivers them."""
-    return value.lower() if kind == "email" else value
+    large provider delivers them. That of ASCII alone: a Kelvin sign is no k, and in an address it
+    is another mailbox, whose owner is another customer (UTS 36 section 2.10)."""
+    return value.translate(_LOWER) if kind == "email" else value
+
+
+def _json(value: Any) -> str:
+    """Empty for an integer beyond 64 bits: nobody could read it back, and a claim that fills
+    nothing is no reason to refuse its bearer."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return ""
 
 
 def _claimed(verified: Verified, source: FromClaim) -> Any:

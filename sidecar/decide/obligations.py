@@ -113,7 +113,11 @@ def uses(
     for rule, pattern in asked:
         for name in rule.require.consent:
             purpose = journey.purpose(name)
-            if purpose.max_uses is not None and name not in bindings.subject().consents:
+            if name in bindings.subject().consents:
+                continue
+            given = bindings.grant(name, "")
+            # Also where the purpose has no bound any more: they agreed to so many, and no more.
+            if purpose.max_uses is not None or (given is not None and given.left is not None):
                 found[SpendConsent(customer, purpose.ref, "")] = None
         for transaction in rule.require.transactions:
             about = bindings.transaction(transaction, pattern)

@@ -437,7 +437,7 @@ class Authorizer:
         if type(outcome) is Permit and outcome.visitor and self._journeys is not None:
             cookie = self._journeys.cookie(request, outcome, snapshot)
             if cookie:
-                decision.edits = decision.edits.adding(cookie)
+                decision.edits = decision.edits.setting(cookie)
         metrics = self._metrics
         metrics.decision_seconds.observe(decision.seconds)
         refuse = outcome.observed if type(outcome) is Permit else outcome

@@ -23,9 +23,11 @@ class Edits:
         self.lines = lines
         self.left_out = left_out
 
-    def adding(self, lines: bytes) -> Edits:
-        """These lines, too."""
-        return Edits(self.lines + lines, self.left_out)
+    def setting(self, cookie: bytes) -> Edits:
+        """This Set-Cookie line, too. It is for one browser, and does not keep shared caches from
+        handing it to others by itself (RFC 9111 section 7.3)."""
+        private = b"" if _PRIVATE in self.lines else _PRIVATE
+        return Edits(self.lines + cookie + private, self.left_out | FOR_CACHES)
 
 
 NO_EDITS: Final = Edits()
@@ -45,6 +47,7 @@ FOR_CACHES: Final = frozenset(
     )
 )  # fmt: skip
 """What shared caches go by (RFC 9111; RFC 9213 and its kin)."""
+_PRIVATE: Final = b"cache-control: private, no-store\r\n"
 
 
 def edits(obligations: Obligations, cors: Headers, nonce: str, limits: Headers) -> Edits:

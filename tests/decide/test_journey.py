@@ -17,10 +17,11 @@ from sidecar.decide.caller import Evidence
 from sidecar.decide.compile import compile_snapshot, validate
 from sidecar.decide.documents import Document
 from sidecar.decide.enrichment import Enriched
-from sidecar.decide.journey import VISITOR, Bound, bound, granted, introduce
+from sidecar.decide.journey import VISITOR, Bound, Introduction, bound, granted, introduce
 from sidecar.decide.journey_view import view
 from sidecar.decide.keys import parse_jwks
 from sidecar.decide.outcomes import (
+    Identity,
     Need,
     NeedEnrichment,
     NeedSubject,
@@ -35,7 +36,7 @@ from sidecar.decide.recorded import Recorded
 from sidecar.decide.request import Headers, Request
 from sidecar.decide.snapshot import Snapshot
 from sidecar.decide.subjects import Grant, Subject
-from sidecar.decide.tokens import KeyState
+from sidecar.decide.tokens import KeyState, Verified
 from sidecar.edge import records
 from tests.casebook import FOLDER, ISSUER, jwks, token
 
@@ -191,6 +192,18 @@ spec:
     assert outcome.expires == NOW + 330  # the token's end, and what clocks may differ
 
 
+@pytest.mark.parametrize(("left", "effects"), [(None, 0), (3, 1)])
+def test_who_agreed_to_so_many_uses_did_not_agree_to_more_when_the_purpose_did(
+    left: int | None, effects: int
+) -> None:
+    found = snapshot()
+    assert found.journey.purpose("analytics").max_uses is None
+    given = Subject(grants=(Grant("default/analytics", 2, since=NOW, left=left),), customer="cus_1")
+    outcome = authorize(request("GET", "/stats", {}), found, evidence(given), NOW)
+    assert isinstance(outcome, Permit)
+    assert outcome.effects == (SpendConsent("cus_1", "default/analytics", ""),) * effects
+
+
 def test_a_permit_lasts_no_longer_than_the_consent() -> None:
     grants = (Grant("default/analytics", 2, since=NOW - 1, until=NOW + 5),)
     subject = Subject(customer="cus_1", grants=grants)
@@ -330,6 +343,47 @@ def asked_nobody(found: Snapshot) -> bool:
     return introduce(found.journey, None, "") is None
 
 
+CLAIMS: dict[str, Any] = {"email": "a@b.example", "email_verified": True}
+
+
+def introduced(**claims: Any) -> Introduction:
+    told = "identifiers: [{type: email, claim: email}]"
+    more = f"""
+---
+apiVersion: authz.sidecar/v1
+kind: IdentityPolicy
+metadata: {{name: aaa}}
+spec: {{{told}}}
+---
+apiVersion: authz.sidecar/v1
+kind: ProfileAttribute
+metadata: {{name: filled}}
+spec: {{words: {{en: {{label: a}}}}, claims: [first, second]}}
+"""
+    verified = Verified(
+        Identity(ISSUER, "alice"), {**CLAIMS, **claims}, frozenset(), NOW + 60, None, 0
+    )
+    found = introduce(snapshot(more).journey, verified, "")
+    assert found is not None
+    return found
+
+
+def test_addresses_are_one_without_regard_to_the_case_of_ascii_alone() -> None:
+    assert introduced(email="Kim@B.example").others == (("email", "kim@b.example"),)
+    for other in ("\u212aim@b.example", "KİM@b.example"):  # both lower to what begins as above
+        assert introduced(email=other).others != introduced(email=other.lower()).others
+
+
+@pytest.mark.parametrize("nothing", ["", 2**64, [2**64], {"a": -(2**80)}])
+def test_a_claim_that_tells_nothing_fills_nothing(nothing: Any) -> None:
+    assert "default/filled" not in dict(introduced(first=nothing).attributes)
+
+
+def test_an_empty_claim_leaves_the_next_one_its_turn() -> None:
+    found = introduced(first="", second="x")
+    assert dict(found.attributes)["default/filled"] == '"x"'
+
+
 def test_risk_is_forgotten_by_halves() -> None:
     subject = Subject(risk=80, since=NOW, half_life=100.0)
     assert [subject.risk_at(NOW + after) for after in (-5, 0, 100, 200)] == [80, 80, 40, 20]
@@ -392,6 +446,10 @@ spec: {rules: [{name: a, when: "subject.profile.phone_number.startsWith('+49')"}
         ("ProfileAttribute", "{words: {en: {label: a}}, choices: [a]}", "spec.choices", "nothing else has any"),
         ("ProfileAttribute", "{words: {en: {label: a}}, validation: {minimum: 1}}", "spec.validation.minimum", "says nothing of text"),
         ("ProfileAttribute", "{words: {en: {label: a}}, validation: {pattern: '('}}", "spec.validation.pattern", "no RE2 expression"),
+        ("ProfileAttribute", "{words: {en: {label: a}}, validation: {minLength: 3, maxLength: 2}}", "spec.validation.maxLength", "no answer is from 3 to 2"),
+        ("ProfileAttribute", "{words: {en: {label: a}}, type: number, validation: {minimum: 1, maximum: 0.5}}", "spec.validation.maximum", "no answer is from 1 to 0.5"),
+        ("ProfileAttribute", "{words: {en: {label: a}}, retention: 0s}", "spec.retention", "over at once"),
+        ("ProfileAttribute", "{words: {en: {label: a, choices: {c: C}}}, type: choice, choices: [b]}", "spec.words.en.choices.c", "not one of its choices"),
         ("ProfileAttribute", "{words: {en: {label: a}}, attribute: a b}", "spec.attribute", "not an attribute's name"),
         ("ProfileAttribute", "{words: {en: {label: a}}, attribute: tier}", "spec.attribute", "already has this name"),
         ("ProfileAttribute", "{words: {en: {label: a}}, enricher: {name: crm, member: x}}", "spec.enricher.name", "there is no Enricher 'crm'"),
@@ -437,6 +495,15 @@ spec: {words: {en: {title: a, text: b}}, attributes: [ssn]}
 """
     found = [each.message for each in validate(documents(text)) if each.document.endswith("/x")]
     assert found == ["ssn is platform's, so only platform says who may see it"]
+
+
+def test_what_no_purpose_covers_nobody_is_shown() -> None:
+    before = "attributes: [phone_number]"
+    found = snapshot(**{before: "attributes: []"})
+    everything = Subject(consents=frozenset({"analytics", "pay"}), customer="cus_1")
+    outcome = authorize(request("GET", "/accounts/7", {}), found, evidence(everything), NOW)
+    assert isinstance(outcome, Permit)
+    assert outcome.obligations.redact
 
 
 # What an Enricher knows.

@@ -344,6 +344,22 @@ def test_an_answer_of_our_own() -> None:
     assert forward.answer(answer, version=1, keep_alive=True, body=False) == head + b"\r\n\r\n"
 
 
+@pytest.mark.parametrize("unshared", [False, True])
+def test_a_cookie_that_is_set_is_for_nobodys_cache(unshared: bool) -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nCache-Control: public, max-age=600\r\nCDN-Cache-Control: max-age=60\r\n"
+        b"ETag: 1\r\nContent-Length: 0\r\n\r\n"
+    )
+    before = edits(Obligations(unshared=unshared), [], "", [])
+    out = forward.response_head(
+        parse_response_head(raw, "GET"), version=1, keep_alive=True,
+        edits=before.setting(b"set-cookie: v=1\r\n"),
+    )  # fmt: skip
+    assert b"set-cookie: v=1\r\n" in out
+    assert out.count(b"cache-control: private, no-store\r\n") == out.count(b"cache-control") == 1
+    assert b"etag: 1\r\n" in out
+
+
 def test_cors_replaces_what_the_upstream_says() -> None:
     raw = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: accept\r\n"

@@ -104,6 +104,8 @@ class Answers:
     consents: Mapping[str, bool] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     declined: frozenset[str] = frozenset()
+    by_program: bool = False
+    """Nobody saw a page: receipts say so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -127,7 +127,8 @@ class Prompt:
         submission = of_json(interaction, consents, values, declined)
         if not submission.complete:
             return _mistaken(catalogue(languages), submission)
-        completed = await self._journeys.answer(ticket, submission.answers, languages)
+        answers = replace(submission.answers, by_program=True)
+        completed = await self._journeys.answer(ticket, answers, languages)
         return _json({"status": "completed", "return_to": completed.return_to})
 
 

@@ -48,6 +48,7 @@ from sidecar.facts import tickets
 Languages = tuple[str, ...]
 PAGE: Final = "page"
 COUNTED: Final = 10_000  # tickets that were opened, remembered so that each counts once
+PROGRAM: Final = "api"
 _TOLD: Final = "customer"
 
 
@@ -108,7 +109,9 @@ class Asking:
             purpose = self._purpose(opened.namespace, each, languages)
             if purpose is not None and each.purpose in answers.consents:
                 agreed = answers.consents[each.purpose]
-                decisions.append(self._decision(purpose, "granted" if agreed else "refused"))
+                state: Literal["granted", "refused"] = "granted" if agreed else "refused"
+                via = PROGRAM if answers.by_program else PAGE
+                decisions.append(self._decision(purpose, state, via))
         asked, by = self._questions(opened, record)
         values = {
             ref: Offered(answers.values[ref], _TOLD, self.keep(ref))
@@ -336,12 +339,14 @@ class Asking:
             language=language,
         )
 
-    def _decision(self, purpose: Purpose, state: Literal["granted", "refused"]) -> Decision:
+    def _decision(
+        self, purpose: Purpose, state: Literal["granted", "refused"], via: str
+    ) -> Decision:
         expires = None if purpose.holds is None else self._clock() + purpose.holds
         return Decision(
             purpose.ref, purpose.version, state, purpose.language, purpose.title, purpose.text,
             purpose.binding, purpose.values if purpose.binding else {}, expires, purpose.max_uses,
-            via=PAGE,
+            via=via,
         )  # fmt: skip
 
     def _questions(self, opened: tickets.Opened, record: Record) -> tuple[list[str], str | None]:

@@ -128,18 +128,21 @@ async def decide(change: Change, customer: str, decision: Decision, secret: byte
     """The customer's row is locked. Raises NotStored."""
     _check(decision)
     c = consents.c
-    made = select(func.count()).where(c.customer == customer)
-    if (await change.connection.execute(made)).scalar_one() >= MOST_DECISIONS:
-        raise NotStored(f"a customer has at most {MOST_DECISIONS} decisions")
     # Those of whom was merged into this customer as well: it is one person who decides.
-    await change.connection.execute(
+    ended = await change.connection.execute(
         update(consents)
         .where(
             c.customer.in_(family(customer)), c.latest,
             c.purpose == decision.purpose, c.binding == decision.binding,
         )
         .values(latest=False)
+        .returning(c.state)
     )  # fmt: skip
+    # What was granted can be withdrawn, however much was decided before (GDPR article 7(3)).
+    withdrawn = decision.state == "withdrawn" and "granted" in ended.scalars().all()
+    made = select(func.count()).where(c.customer == customer)
+    if not withdrawn and ((await change.connection.execute(made)).scalar_one() >= MOST_DECISIONS):
+        raise NotStored(f"a customer has at most {MOST_DECISIONS} decisions")
     await _let_go(change, customer)
     id_ = new_id("cns")
     await change.connection.execute(

@@ -31,6 +31,7 @@ BATCH: Final = 500  # records in one push
 MOST: Final = 50_000  # that one sidecar follows
 MOST_CAME: Final = 8  # visitors that are remembered with one key
 MOST_SAID: Final = 4_096  # messages beside pushes that wait
+_CURRENT: Final = Resource()
 
 
 class Following:
@@ -149,6 +150,12 @@ class Following:
     def keys_of(self, customer: str) -> frozenset[str]:
         """By which it knows a customer."""
         return frozenset(self._keys.get(customer, ()))
+
+    def knows(self, customer: str) -> bool:
+        """Whether it may speak of a customer. What it brought along it only claims to know: what
+        was found to be none of its own counts no more, also before it was told so."""
+        keys = self._keys.get(customer, ())
+        return any(self._waiting.get(key, _CURRENT) is not None for key in keys)
 
     def customers(self) -> list[str]:
         """All that it follows."""

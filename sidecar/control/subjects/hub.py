@@ -328,7 +328,7 @@ class Hub:
     async def _spend(self, session: Session, following: Following, said: pb.Spend) -> None:
         outcome: Any = pb.Spent.OUTCOME_MISSING
         seen = following.view
-        mine = following.keys_of(said.customer) and len(said.use) <= 64
+        mine = following.knows(said.customer) and len(said.use) <= 64
         if mine and seen is not None and seen.shows_purpose(said.purpose):
             try:
                 found = await self._store.spend(

@@ -108,7 +108,7 @@ class Reports:
         """Whether it follows the customer, or might: it may have let go of it meanwhile, and know
         it by the id of one who was merged."""
         seen = following.view
-        if seen is None or following.keys_of(customer):
+        if seen is None or following.knows(customer):
             return seen is not None
         record = (await self._store.records([customer], "")).get(customer)
         return record is not None and record.pool == seen.journey.pool

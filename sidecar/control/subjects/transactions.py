@@ -163,5 +163,7 @@ class Transactions:
 
 def _failed(error: Exception) -> StoreFailed:
     """Without the statement's parameters, which are personal data."""
-    kind = type(getattr(error, "orig", None) or error).__name__
+    cause = getattr(error, "orig", None) or error
+    # Of SQLite one type says "full", "locked" and "broken".
+    kind = getattr(cause, "sqlite_errorname", "") or type(cause).__name__
     return StoreFailed(f"the store of customers failed: {kind}")

@@ -298,6 +298,7 @@ async def test_a_program_answers(browser: Browser) -> None:
         {"default/pay": True},
         {"default/phone_number": "+4930901820", "default/birthdate": "1990-01-31"},
         frozenset({"default/tier"}),
+        by_program=True,
     )
     again = await sent(browser, {"ticket": "all", "consents": {"default/pay": True}})
     assert (again.status, orjson.loads(again.body)["code"]) == (410, "used")

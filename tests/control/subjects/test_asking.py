@@ -154,6 +154,21 @@ async def test_what_is_asked_is_shown_and_the_answer_kept_with_its_words(
     assert used.value.code == "used"
 
 
+@pytest.mark.parametrize(("by_program", "via"), [(False, "page"), (True, "api")])
+async def test_a_receipt_says_whether_anybody_saw_a_page(
+    asking: Asking,
+    subjects: SubjectStore,
+    customer: Record,
+    clock: Clock,
+    by_program: bool,
+    via: str,
+) -> None:
+    said = Answers({"shop/terms": True}, by_program=by_program)
+    await asking.answer(ticket(customer, clock), said, EN)
+    (receipt,) = await subjects.receipts(customer.customer)
+    assert receipts.claims(receipt.jws)["via"] == via
+
+
 async def test_of_many_answers_to_one_ticket_one_is_kept(
     asking: Asking, subjects: SubjectStore, customer: Record, clock: Clock
 ) -> None:

@@ -201,5 +201,13 @@ async def test_decisions_do_not_grow_without_end(
     monkeypatch.setattr(consents, "MOST_DECISIONS", 2)
     await subjects.decide_consent(alice, PAY)
     await subjects.decide_consent(alice, PAY)
-    with pytest.raises(NotStored, match="at most 2"):
-        await subjects.decide_consent(alice, PAY)
+    for state in ("granted", "refused"):
+        with pytest.raises(NotStored, match="at most 2"):
+            await subjects.decide_consent(alice, replace(PAY, state=state))
+    record = await known(subjects, caller("alice"))
+    assert [each.state for each in record.consents] == ["granted"], "nothing was changed by that"
+    await subjects.decide_consent(alice, replace(PAY, state="withdrawn"))
+    record = await known(subjects, caller("alice"))
+    assert [each.state for each in record.consents] == ["withdrawn"]
+    with pytest.raises(NotStored, match="at most 2"):  # of what is not granted there is no end
+        await subjects.decide_consent(alice, replace(PAY, state="withdrawn"))

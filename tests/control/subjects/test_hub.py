@@ -352,6 +352,28 @@ async def test_what_it_brings_of_another_pool_is_taken_from_it(
     assert sorted(removed) == ["subject/k", "subject/l"]
 
 
+async def test_what_it_says_that_it_brings_is_not_its_own_before_that_is_looked_at(
+    hub: Hub, catalogue: Catalogue, subjects: SubjectStore
+) -> None:
+    policy = DOCUMENTS.replace("NS", "shop").replace(
+        "anonymous: merge", "anonymous: merge\n  risk: {signals: {failed-proof: 30}}"
+    )
+    published(catalogue, policy, namespace="shop", version=2)
+    bank = Sidecar(hub, catalogue, "two", "bank")
+    customer = await met(hub, bank, "k")
+    await subjects.decide_consent(customer, agreed("shop/terms", max_uses=1))
+    thief = Sidecar(hub, catalogue, held={"k": f"{customer}:0"})
+    thief.say(spend=pb.Spend(use="u", customer=customer, purpose="shop/terms"))
+    said = [event(1, customer, "signal", name="failed-proof"), event(2, customer)]
+    thief.say(journey_events=pb.JourneyEvents(events=said))
+    await settled(hub, thief)
+    [record] = (await subjects.records([customer], "")).values()
+    assert [each.used for each in record.consents] == [0]
+    assert record.risk.points == 0
+    kinds = [each.type for each in await subjects.events(0, 100)]
+    assert "sidecar.request.refused" not in kinds
+
+
 async def test_a_visitor_that_logs_in_becomes_the_customer_and_shows_nothing_of_them(
     hub: Hub, catalogue: Catalogue, subjects: SubjectStore
 ) -> None:
