@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -83,10 +84,21 @@ class Admin(SubjectsServicer):
             by=request.by or "operator",
         )  # fmt: skip
         try:
+            if decision.state == "withdrawn":
+                await self._withdraw_bound(customer, decision)
             receipt = await self._store.decide_consent(customer, decision)
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
         return pb.DecideResponse(receipt=receipt.jws)
+
+    async def _withdraw_bound(self, customer: str, decision: Decision) -> None:
+        """Who withdraws a purpose withdraws as well what was granted to single transactions. Raises
+        StoreFailed, NotStored."""
+        for record in (await self._store.records([customer], "")).values():
+            for each in record.consents:
+                if each.purpose == decision.purpose and each.binding and each.state == "granted":
+                    bound = replace(decision, binding=each.binding)
+                    await self._store.decide_consent(customer, bound)
 
     async def Set(self, request: pb.SetSubjectRequest, context: Any) -> pb.SetSubjectResponse:
         """Attributes, segments and risk."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sidecar.control.subjects import admin as module
 from sidecar.control.subjects import receipts
 from sidecar.control.subjects.admin import Admin
 from sidecar.control.subjects.asking import Asking
+from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.hub import Hub
 from sidecar.control.subjects.records import Record
 from sidecar.control.subjects.store import SubjectStore
@@ -159,6 +161,22 @@ async def test_a_decision_is_kept_as_the_document_has_it_and_receipted(
     kept = [each["jws"] for each in json.loads(found.everything)["receipts"]]
     states = [each["state"] for each in receipts.verify_all(kept, json.loads(found.jwks))]
     assert states == ["granted", "withdrawn"]
+
+
+async def test_who_withdraws_a_purpose_withdraws_its_transactions(
+    client: SubjectsClient, subjects: SubjectStore, alice: Record
+) -> None:
+    for binding in ("", "ab12", "cd34"):
+        given = Decision("shop/terms", 2, "granted", "en", "T", "T", binding=binding, max_uses=2)
+        await subjects.decide_consent(alice.customer, given)
+        await subjects.decide_consent(alice.customer, replace(given, purpose="shop/other"))
+    said = pb.DecideRequest(name=named(alice), purpose="shop/terms", state="withdrawn")
+    await client.decide(said)
+    [record] = (await subjects.records([alice.customer], "")).values()
+    held = {each.purpose for each in record.consents if each.state == "granted"}
+    assert held == {"shop/other"}
+    for binding in ("", "ab12", "cd34"):
+        assert await subjects.spend(alice.customer, "shop/terms", binding, "u") == "missing"
 
 
 @pytest.mark.parametrize(
