@@ -367,6 +367,15 @@ def _redactions(
         if covering:
             unless = " || ".join([f"'{purpose}' in subject.consents" for purpose in covering])
             program = expression(document, unless, "spec.responses", "boolean", set(), problems)
+        else:
+            problems.append(
+                problem_at(
+                    document, "spec.responses",
+                    "no ConsentPurpose covers it: it is cut out of all responses",
+                    hint="name it in the attributes of a purpose, or leave `responses` out",
+                    warning=True, code="never-shown",
+                )
+            )  # fmt: skip
         drop = [Redact(drop=spec.responses)]
         cut = compile_redact(document, drop, "spec.responses", problems, _no_expression)
         found += [RedactRule(each.redaction, program) for each in cut]

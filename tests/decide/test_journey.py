@@ -506,6 +506,18 @@ def test_what_no_purpose_covers_nobody_is_shown() -> None:
     assert outcome.obligations.redact
 
 
+def test_what_is_shown_to_nobody_is_warned_of() -> None:
+    text = """
+---
+apiVersion: authz.sidecar/v1
+kind: ProfileAttribute
+metadata: {name: shoe-size}
+spec: {words: {en: {label: a}}, responses: [$.shoeSize]}
+"""
+    [found] = [each for each in validate(documents(text)) if each.document.endswith("/shoe-size")]
+    assert (found.code, found.warning) == ("never-shown", True)
+
+
 # What an Enricher knows.
 
 CRM = """

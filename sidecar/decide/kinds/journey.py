@@ -184,7 +184,8 @@ class ProfileAttribute(Part, frozen=True, kw_only=True):
         list[Text],
         Meta(
             description="JSONPath queries (RFC 9535): where it appears in the service's responses. "
-            "There it is cut out for whom no ConsentPurpose that covers it is granted."
+            "There it is cut out for whom no ConsentPurpose that covers it is granted: for "
+            "everybody where none covers it."
         ),
     ] = []
     retention: Annotated[
