@@ -143,7 +143,7 @@ def _enforced(
             return permit
     verdict = evaluate(candidates, bindings, verified, presented_bad=bad)
     if verdict.pending:
-        return _missing(snapshot, caller, verdict, bindings)
+        return missing(snapshot, caller, verdict, bindings)
     if verdict.satisfied is not None:
         if caller.unavailable:
             # Had the token been checked, another rule might have admitted or refused: it depends.
@@ -166,7 +166,7 @@ def _enforced(
     return refuse(snapshot, caller, verdict, bindings.workload())
 
 
-def _missing(
+def missing(
     snapshot: Snapshot, caller: Caller, verdict: Verdict, bindings: Bindings
 ) -> Need | Refuse:
     """What has to be fetched, the body last; or the refusal where that was to no avail."""
@@ -236,7 +236,7 @@ def _with_shadows(
     )
     verdict = evaluate(about.rules, bindings, verified, presented_bad=bad)
     if verdict.pending:
-        return _missing(snapshot, caller, verdict, bindings)
+        return missing(snapshot, caller, verdict, bindings)
     if verdict.satisfied is not None and not caller.unavailable:
         return _permit(snapshot, verdict.satisfied, about.rules, verdict, bindings, caller)
     return refuse(snapshot, caller, verdict, bindings.workload())
@@ -267,7 +267,7 @@ class _About:
         self.reads = Reads(
             self.enforced, snapshot.enrichers, customers=snapshot.journey.identity is not None
         )
-        self.stale = _stale(candidates)
+        self.stale = bound_of(candidates)
         self.credential_matters = credential_matters(self.enforced)
         self.without_caller = first_without_caller(self.enforced)
         self.logged: Any = None
@@ -320,7 +320,7 @@ def _proven(permit: Permit, caller: Caller) -> Permit:
     return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
 
 
-def _stale(candidates: Sequence[Candidate]) -> float:
+def bound_of(candidates: Sequence[Candidate]) -> float:
     """For how many seconds what is known of the subject is believed while nobody can be asked: of
     the rules that read it, the shortest."""
     found = inf
@@ -383,7 +383,7 @@ def _permit(
     if type(permit) is Permit:
         return permit
     if permit is None:
-        return _missing(snapshot, caller, verdict, bindings)
+        return missing(snapshot, caller, verdict, bindings)
     verdict.failed = permit
     verdict.satisfied = None
     verdict.open.clear()

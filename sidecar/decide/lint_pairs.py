@@ -17,6 +17,7 @@ from sidecar.decide.routes import REST
 from sidecar.errors import Problem
 
 _MOST: Final = 32  # rules of equal conditions that one rule is compared with
+_OWN: Final = "/.well-known/sidecar/"  # customers get to their privacy page by it
 _STEPS: Final = 500_000  # through patterns, in search of what denies and guards protect
 _ADMITS: Final[Mapping[str, frozenset[str]]] = {
     "none": frozenset(("none", "optional", "token", "workload", "either")),
@@ -228,10 +229,12 @@ def _protecting_nothing(
     sound: Iterable[Placed], allows: Sequence[Placed], index: Rules, found: list[Problem]
 ) -> None:
     """Denies and guards for what no allow rule admits anyway. Not those of `platform`: it sees
-    only its own; nor where no allow rule is given at all."""
+    only its own; nor where no allow rule is given at all; nor of what the sidecar itself serves."""
     steps = 0
     for each in sound:
         if each.rule.effect == "allow" or is_platform(each) or (REST,) in each.parts:
+            continue
+        if any(path.startswith(_OWN) for path in each.rule.match.paths):
             continue
         if not any(_seen_together(allow, each) for allow in allows):
             continue

@@ -1,19 +1,28 @@
 """The way to the page where customers see what is known of them: `/.well-known/sidecar/privacy`.
 
 It belongs to the sidecar, not to the service. Whoever is logged in is sent on, with a ticket that
-says who they are; everybody else is asked to log in. Pure.
+says who they are; everybody else is asked to log in. Denies and guards whose `match` covers its
+path hold for it as for the service: who could not read an account with a token cannot read there
+whose it is. What guards require of consent and profile is not asked: the page is where a consent is
+withdrawn, and that must be no harder than to give it (GDPR article 7(3)). Pure.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
+from sidecar.decide.authorize import bound_of, missing
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.caller import Caller, Evidence, Throttled, look
+from sidecar.decide.documents import PLATFORM
+from sidecar.decide.evaluate import Candidate, evaluate
 from sidecar.decide.outcomes import Code, Need, NeedIntrospection, NeedKeys, Plan, Refuse
+from sidecar.decide.refusals import refuse
 from sidecar.decide.request import Request
-from sidecar.decide.snapshot import Snapshot
+from sidecar.decide.routes import ANY
+from sidecar.decide.snapshot import CompiledRule, Requirements, Snapshot
 
 PATH: Final = "/.well-known/sidecar/privacy"
 
@@ -51,7 +60,16 @@ def way_to(request: Request, snapshot: Snapshot, evidence: Evidence, now: float)
             Plan("authentication"), rejected is not None, realm=service.name,
             interaction=service.place("authentication"),
         )  # fmt: skip
-    bindings = Bindings(request, caller.verified, now, evidence.revocations, snapshot, evidence)
+    candidates = _candidates(request, snapshot)
+    bindings = Bindings(
+        request, caller.verified, now, evidence.revocations, snapshot, evidence,
+        bound_of(candidates),
+    )  # fmt: skip
+    verdict = evaluate(candidates, bindings, caller.verified)
+    if verdict.pending:
+        return missing(snapshot, caller, verdict, bindings)
+    if verdict.satisfied is None:
+        return refuse(snapshot, caller, verdict, bindings.workload())
     known_as = bindings.customer()
     if known_as is None:
         return Need(tuple(bindings.wants))
@@ -65,3 +83,32 @@ def way_to(request: Request, snapshot: Snapshot, evidence: Evidence, now: float)
         Code.PRIVACY, "privacy", plan=Plan("privacy"), presented=True, realm=service.name,
         identity=identity, interaction=service.interaction,
     )  # fmt: skip
+
+
+def _candidates(request: Request, snapshot: Snapshot) -> list[Candidate]:
+    """What holds there, and a rule that admits whoever is logged in."""
+    service = snapshot.service
+    found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
+    kept: list[Candidate] = []
+    for rule, pattern in found.rules:
+        watched = service.observe and (
+            service.observes_platform or not rule.ref.startswith(f"{PLATFORM}/")
+        )
+        if rule.effect != "allow" and not rule.shadow and not watched:
+            kept.append((_without_journey(rule), pattern))
+    return [*kept, (_LOGGED_IN, ANY)]
+
+
+def _without_journey(rule: CompiledRule) -> CompiledRule:
+    require = rule.require
+    if not (require.consent or require.transactions or require.profile):
+        return rule
+    lighter = replace(require, consent=(), transactions=(), profile=())
+    return replace(rule, require=lighter, asks_subject=bool(lighter.segments))
+
+
+_LOGGED_IN: Final = CompiledRule(
+    "privacy", "allow", "token", None, Requirements(), (), (), (), (), (), None,
+    offer=True, shadow=False, late=False, asks_token=False, asks_subject=False,
+    reads_caller=True, obliges=False,
+)  # fmt: skip

@@ -209,6 +209,8 @@ def test_warned_of(rules: str, code: str, pointer: str) -> None:
         # equal conditions on different parameters
         "name: a, match: {paths: ['/{x}/*']}, when: request.params.x == token.sub\n"
         "name: b, match: {paths: ['/*/{x}']}, when: request.params.x == token.sub",
+        # what the sidecar itself serves
+        f"{BROAD}\nname: g, effect: guard, match: {{paths: [/.well-known/sidecar/privacy]}}, require: {{scopes: [x]}}",
         # guards as they are meant
         f"{BROAD}\nname: g, effect: guard, match: {{paths: ['/a/admin/**']}}, require: {{scopes: [x]}}",
         f"{BROAD}\nname: g, effect: guard, match: {{paths: ['/*/b']}}, require: {{scopes: [x]}}",
