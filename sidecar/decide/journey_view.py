@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sidecar.decide.cache import footprints
 from sidecar.decide.compile_facts import compile_facts
-from sidecar.decide.compile_journey import compile_journey
+from sidecar.decide.compile_journey import compile_journey, ref_of
 from sidecar.decide.compile_policy import compile_policy
 from sidecar.decide.documents import PLATFORM, Document, order_key
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Footprint
 from sidecar.decide.journey import Journey
+from sidecar.decide.kinds.journey import ProfileAttribute
 from sidecar.decide.pace import pause
 from sidecar.decide.snapshot import CompiledRule
 from sidecar.errors import Problem
@@ -22,7 +23,8 @@ from sidecar.errors import Problem
 class View:
     """`values` and `present` are attributes (`namespace/name`) of which the value, or merely
     whether there is one, is read; `values` None: all of them. `purposes` likewise; None: all that
-    it knows of. Everything is of `namespace` or of `platform`."""
+    it knows of. Everything is of `namespace` or of `platform`. `specs` are of the attributes that
+    it may tell."""
 
     namespace: str
     journey: Journey
@@ -31,6 +33,7 @@ class View:
     purposes: frozenset[str] | None = frozenset()
     segments: bool = False
     risk: bool = False
+    specs: Mapping[str, ProfileAttribute] = field(default_factory=dict)
 
     def shows_value(self, ref: str) -> bool:
         """Whether it reads what this attribute is."""
@@ -78,6 +81,11 @@ def view(documents: Sequence[Document], namespace: str) -> View:
         None if reads.purposes is None else frozenset(reads.purposes),
         reads.segments,
         reads.risk,
+        {
+            ref_of(document): document.spec
+            for document in seen
+            if isinstance(document.spec, ProfileAttribute)
+        },
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from sidecar.control.catalogue import Catalogue
@@ -27,7 +28,7 @@ from sidecar.control.pages.journeys import (
     TicketRefused,
 )
 from sidecar.control.pages.languages import told_by, words
-from sidecar.control.subjects import receipts
+from sidecar.control.subjects import questions, receipts
 from sidecar.control.subjects.completing import Answered
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.records import SUBJECT, VISITOR, Consent, Offered, Record
@@ -401,21 +402,11 @@ def _of(ref: str) -> str:
 
 def _question(ref: str, spec: ProfileAttribute, needed: bool, languages: Languages) -> Question:
     language, said = words(spec.words, languages)
-    check = spec.validation
-    return Question(
-        name=ref,
-        label=said.label,
-        help=said.help or "",
-        type=spec.type,
-        choices=tuple([(each, said.choices.get(each, each)) for each in spec.choices]),
-        required=needed,
-        pattern=check.pattern,
-        min_length=check.min_length,
-        max_length=check.max_length,
-        minimum=check.minimum,
-        maximum=check.maximum,
-        language=language,
-    )
+    choices = tuple([(each, said.choices.get(each, each)) for each in spec.choices])
+    return replace(
+        questions.of(ref, spec), label=said.label, help=said.help or "", choices=choices,
+        required=needed, language=language,
+    )  # fmt: skip
 
 
 def _label(spec: ProfileAttribute | None, name: str, languages: Languages) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from sidecar.control.pages.languages import OF_ISSUER
+from sidecar.control.subjects import questions
 from sidecar.control.subjects.records import (
     SUBJECT,
     VISITOR,
@@ -45,7 +46,9 @@ def introduction(message: pb.Introduction, view: View, now: float) -> Introducti
     attributes: dict[str, Offered] = {}
     for each in message.attributes:
         if view.takes(each.ref):
-            attributes[each.ref] = Offered(orjson.loads(each.value), f"{OF_ISSUER}{message.issuer}")
+            value = questions.fitting(each.ref, view.specs[each.ref], orjson.loads(each.value))
+            if value is not None:
+                attributes[each.ref] = Offered(value, f"{OF_ISSUER}{message.issuer}")
     return Introduction(
         view.journey.pool, Identifier(SUBJECT, message.issuer, message.subject), tuple(others),
         tuple(remembered), message.visitor, policy is not None and policy.merge, attributes,

@@ -220,6 +220,8 @@ def test_attributes_are_those_of_its_documents_with_their_source() -> None:
     ]
     found = messages.introduction(said(attributes=values), seen("nothing"), 0.0)
     assert found.attributes == {"shop/city": Offered("Ulm", "token of https://idp")}
+    values[0].value = b'{"name": "Ulm"}'  # of text: nobody could have answered so
+    assert messages.introduction(said(attributes=values), seen("nothing"), 0.0).attributes == {}
 
 
 def test_an_anonymous_visitor_brings_nothing_but_its_cookie() -> None:
