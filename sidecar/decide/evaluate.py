@@ -327,8 +327,7 @@ def of_subject(
                 asked = bindings.transaction(each, pattern)
                 if asked is None:
                     fixed = fixed or "transaction"
-                elif not bindings.reviewed and bindings.grant(each.purpose, asked.digest) is None:
-                    # What goes on was begun with it; by now it may be used up.
+                elif bindings.grant(each.purpose, asked.digest) is None:
                     transactions = (*transactions, asked)
                     consent = (*consent, each.purpose)
     except NotYet:

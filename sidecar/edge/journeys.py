@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from sidecar.decide.challenge import is_browser, place_of
-from sidecar.decide.journey import CompiledIdentity, Introduction
+from sidecar.decide.journey import CompiledIdentity, Introduction, Journey
 from sidecar.decide.outcomes import Code, Identity, Permit, Plan, Refuse, SpendConsent, Unavailable
 from sidecar.decide.request import Request
 from sidecar.decide.snapshot import Snapshot
@@ -107,6 +107,8 @@ class Journeys:
         self._metrics.challenges.add(plan.kind, "issued")
         if snapshot is None:
             return refuse
+        if _asks_for_nothing(plan, snapshot.journey):
+            refuse = msgspec.structs.replace(refuse, interaction="")
         data: dict[str, Any] = {"kind": plan.kind, "decision_id": decision_id}
         if plan.kind in _TICKETED and refuse.interaction and customer:
             ticket = self._ticket(request, plan, snapshot, customer, decision_id)
@@ -169,6 +171,16 @@ class Journeys:
             return ""
         found = self.customers.get(identity, self._clock())
         return found.customer if isinstance(found, Subject) else ""
+
+
+def _asks_for_nothing(plan: Plan, journey: Journey) -> bool:
+    """Whether our pages could show no question: whoever went there would come back as they were,
+    and be sent there again. Where there are no documents at all, others have pages of their own."""
+    if plan.kind == "consent":
+        return bool(journey.purposes) and journey.purposes.keys().isdisjoint(plan.consent)
+    if plan.kind == "profile":
+        return bool(journey.attributes) and journey.attributes.keys().isdisjoint(plan.profile)
+    return False
 
 
 def _refused(refuse: Refuse, decision_id: str) -> dict[str, Any]:

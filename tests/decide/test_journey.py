@@ -170,6 +170,25 @@ def test_a_grant_to_a_transaction_admits_that_one_and_is_used() -> None:
     assert refused.reason == "consent_missing"
 
 
+@pytest.mark.parametrize(
+    ("grant", "reviewed", "goes_on"),
+    [
+        (Grant("default/pay", 1, PAID, since=NOW - 1, left=0), False, False),
+        (Grant("default/pay", 1, PAID, since=NOW - 1, left=0), True, True),
+        (Grant("default/pay", 1, PAID, since=NOW - 9, until=NOW - 1, left=3), True, False),
+        (Grant("default/pay", 1, "ab", since=NOW - 1, left=3), True, False),
+        (None, True, False),  # withdrawn
+    ],
+)
+def test_what_goes_on_may_have_used_its_transaction_up_and_ends_when_it_is_withdrawn(
+    grant: Grant | None, reviewed: bool, goes_on: bool
+) -> None:
+    subject = Subject(customer="cus_1", grants=() if grant is None else (grant,))
+    asked = request("POST", "/pay", {}, PAY)
+    outcome = authorize(asked, snapshot(), evidence(subject), NOW, reviewed)
+    assert isinstance(outcome, Permit if goes_on else Refuse)
+
+
 def test_a_counted_consent_is_used_once_however_many_rules_ask() -> None:
     more = """
 ---

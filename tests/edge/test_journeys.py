@@ -166,6 +166,21 @@ def test_what_is_missing_of_the_profile_comes_by_the_names_that_others_know(stag
     assert contents.back == "https://app.example/transfers?a=1"
 
 
+@pytest.mark.parametrize(
+    ("plan", "leads"),
+    [
+        (Plan("consent", consent=("nobody-wrote-it",)), False),
+        (Plan("consent", consent=("nobody-wrote-it", "terms")), True),
+        (Plan("profile", profile=("nobody-wrote-it",)), False),
+        (Plan("profile", profile=("nobody-wrote-it", "phone_number")), True),
+    ],
+)
+def test_nobody_is_sent_where_nothing_could_be_asked(stage: Stage, plan: Plan, leads: bool) -> None:
+    found = stage.challenged(refused(plan))
+    assert (bool(found.ticket), bool(found.interaction)) == (leads, leads)
+    assert found.plan == plan  # what is missing is said all the same
+
+
 def test_the_way_to_the_privacy_page_is_a_ticket_too(stage: Stage) -> None:
     assert opened(stage.challenged(refused(Plan("privacy")))).contents.kind == "privacy"
 
