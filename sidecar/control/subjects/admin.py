@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import grpc
 import orjson
 
 from sidecar.control.pages.languages import words
-from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.hub import Hub
-from sidecar.control.subjects.records import Identifier, Link, NotStored, Offered, Record
+from sidecar.control.subjects.published import Published
+from sidecar.control.subjects.records import STATES, Identifier, Link, NotStored, Record
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.control.subjects.transactions import NoCustomer
 from sidecar.decide.documents import seconds
@@ -36,11 +35,11 @@ class Admin(SubjectsServicer):
     """One per control plane."""
 
     def __init__(
-        self, store: SubjectStore, hub: Hub, asking: Asking, clock: Callable[[], float]
+        self, store: SubjectStore, hub: Hub, published: Published, clock: Callable[[], float]
     ) -> None:
         self._store = store
         self._hub = hub
-        self._asking = asking
+        self._published = published
         self._clock = clock
 
     async def Show(self, request: pb.ShowSubjectRequest, context: Any) -> pb.ShowSubjectResponse:
@@ -63,42 +62,49 @@ class Admin(SubjectsServicer):
     async def Decide(self, request: pb.DecideRequest, context: Any) -> pb.DecideResponse:
         """For a customer who said so elsewhere."""
         customer = await self._named(request.name, context)
-        spec = self._asking.purpose(request.purpose)
-        if spec is None:
+        if request.state not in STATES:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"state: {', '.join(STATES)} is expected",
+            )
+        decisions = await self._decisions(customer, request)
+        if not decisions:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
                 f"purpose: there is no ConsentPurpose {request.purpose!r} that is published; it is "
                 "NAMESPACE/NAME",
             )
-            raise AssertionError("abort returned")
-        if request.state not in ("granted", "refused", "withdrawn"):
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "state: granted, refused or withdrawn is expected",
-            )
-        language, said = words(spec.words, (request.language,) if request.language else ())
-        lives = [seconds(each) for each in (spec.expires, spec.review_every) if each is not None]
-        decision = Decision(
-            request.purpose, spec.version, request.state, language, said.title, said.text,  # type: ignore[arg-type]
-            expires=self._clock() + min(lives) if lives else None, max_uses=spec.max_uses, via=API,
-            by=request.by or "operator",
-        )  # fmt: skip
         try:
-            if decision.state == "withdrawn":
-                await self._withdraw_bound(customer, decision)
-            receipt = await self._store.decide_consent(customer, decision)
+            receipts = await self._store.decide_consents(customer, decisions)
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
-        return pb.DecideResponse(receipt=receipt.jws)
+        return pb.DecideResponse(receipt=receipts[-1].jws)
 
-    async def _withdraw_bound(self, customer: str, decision: Decision) -> None:
-        """Who withdraws a purpose withdraws as well what was granted to single transactions. Raises
-        StoreFailed, NotStored."""
-        for record in (await self._store.records([customer], "")).values():
-            for each in record.consents:
-                if each.purpose == decision.purpose and each.binding and each.state == "granted":
-                    bound = replace(decision, binding=each.binding)
-                    await self._store.decide_consent(customer, bound)
+    async def _decisions(self, customer: str, request: pb.DecideRequest) -> list[Decision]:
+        """What is to be decided, the purpose itself last. Who withdraws it withdraws as well what
+        was granted to single transactions, and that of a document which is gone."""
+        found: list[Decision] = []
+        by = request.by or "operator"
+        languages = (request.language,) if request.language else ()
+        if request.state == "withdrawn":
+            for record in (await self._store.records([customer], "")).values():
+                found += [
+                    self._published.withdrawal(each, languages, via=API, by=by)
+                    for each in sorted(record.consents, key=lambda each: not each.binding)
+                    if each.purpose == request.purpose and each.state == "granted"
+                ]
+        spec = self._published.purpose(request.purpose)
+        if spec is None or found:
+            return found
+        language, said = words(spec.words, languages)
+        lives = [seconds(each) for each in (spec.expires, spec.review_every) if each is not None]
+        state: Any = request.state
+        decision = Decision(
+            request.purpose, spec.version, state, language, said.title, said.text,
+            expires=self._clock() + min(lives) if lives else None, max_uses=spec.max_uses, via=API,
+            by=by,
+        )  # fmt: skip
+        return [decision]
 
     async def Set(self, request: pb.SetSubjectRequest, context: Any) -> pb.SetSubjectResponse:
         """Attributes, segments and risk."""
@@ -106,7 +112,7 @@ class Admin(SubjectsServicer):
         source = request.by or "operator"
         try:
             values = {
-                each.ref: Offered(json.loads(each.value), source, self._asking.keep(each.ref))
+                each.ref: self._published.offered(each.ref, json.loads(each.value), source)
                 for each in request.attributes
             }
             if values:
@@ -125,7 +131,7 @@ class Admin(SubjectsServicer):
 
     async def _signal(self, customer: str, signal: str, points: float) -> None:
         record = (await self._store.records([customer], "")).get(customer)
-        policy = self._asking.identity(record.pool) if record is not None else None
+        policy = self._published.identity(record.pool) if record is not None else None
         half_life = seconds(policy.risk.half_life) if policy is not None else 86_400.0
         if not points and policy is not None:
             points = policy.risk.signals.get(signal, 0.0)

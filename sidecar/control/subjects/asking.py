@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from sidecar.control.catalogue import Catalogue
 from sidecar.control.pages.journeys import (
     Answers,
     Completed,
@@ -31,14 +30,13 @@ from sidecar.control.pages.languages import told_by, words
 from sidecar.control.subjects import questions, receipts
 from sidecar.control.subjects.completing import Answered
 from sidecar.control.subjects.consents import Decision
+from sidecar.control.subjects.published import Published, of
 from sidecar.control.subjects.records import SUBJECT, VISITOR, Consent, Offered, Record
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.control.subjects.transactions import NoCustomer
-from sidecar.decide.compile_journey import ref_of
 from sidecar.decide.documents import (
     PLATFORM,
     ConsentPurpose,
-    IdentityPolicy,
     ProfileAttribute,
     seconds,
 )
@@ -59,13 +57,13 @@ class Asking:
     def __init__(
         self,
         store: SubjectStore,
-        catalogue: Catalogue,
+        published: Published,
         secret: Callable[[str], bytes],
         stages: Counter[tuple[str, str]],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._catalogue = catalogue
+        self._published = published
         self._secret = secret
         self._stages = stages
         self._opened: OrderedDict[str, None] = OrderedDict()  # ids of tickets
@@ -83,7 +81,7 @@ class Asking:
             await self._store.asked(record.customer, [by])
         contents = opened.contents
         kind: Literal["consent", "profile"] = "consent" if contents.kind == "consent" else "profile"
-        attributes = self._attributes(opened.namespace)
+        attributes = self._published.attributes(opened.namespace)
         return Interaction(
             kind=kind,
             purposes=tuple(
@@ -115,7 +113,7 @@ class Asking:
                 decisions.append(self._decision(purpose, state, via))
         asked, by = self._questions(opened, record)
         values = {
-            ref: Offered(answers.values[ref], _TOLD, self.keep(ref))
+            ref: Offered(answers.values[ref], _TOLD, self._published.keep(ref))
             for ref in (*asked, *([by] if by is not None else []))
             if ref in answers.values
         }
@@ -156,7 +154,9 @@ class Asking:
         record = await self._known(customer, "privacy page")
         namespaces = self._namespaces(record)
         attributes = {
-            ref: spec for each in namespaces for ref, spec in self._attributes(each).items()
+            ref: spec
+            for each in namespaces
+            for ref, spec in self._published.attributes(each).items()
         }
         return PrivacyView(
             who=_who(record),
@@ -196,12 +196,7 @@ class Asking:
         )
         if held is None:
             return
-        spec = self._purposes(ref.partition("/")[0]).get(ref)
-        language, said = words(spec.words, languages) if spec is not None else (held.language, None)
-        decision = Decision(
-            ref, held.version, "withdrawn", language, said.title if said is not None else ref,
-            said.text if said is not None else "", binding, via=PAGE,
-        )  # fmt: skip
+        decision = self._published.withdrawal(held, languages, via=PAGE)
         try:
             await self._store.decide_consent(record.customer, decision)
         except NoCustomer:
@@ -230,27 +225,6 @@ class Asking:
         except NoCustomer:
             raise CustomerGone("there is no such customer") from None
 
-    # For whoever acts for a customer.
-
-    def purpose(self, ref: str) -> ConsentPurpose | None:
-        """The document that is published by this name."""
-        return self._purposes(_of(ref)).get(ref)
-
-    def identity(self, pool: str) -> IdentityPolicy | None:
-        """The document whose pool it is."""
-        for document in self._catalogue.documents(_of(pool)):
-            spec = document.spec
-            if isinstance(spec, IdentityPolicy) and f"{document.namespace}/{document.name}" == pool:
-                return spec
-        return None
-
-    def keep(self, ref: str) -> float | None:
-        """Until when a value that is told now may be kept; None: for ever."""
-        spec = self._attributes(_of(ref)).get(ref)
-        if spec is None or spec.retention is None:
-            return None
-        return self._clock() + seconds(spec.retention)
-
     # Within.
 
     async def _open(self, ticket: str, kinds: tuple[str, ...]) -> tickets.Opened:
@@ -267,7 +241,7 @@ class Asking:
     async def _record(self, opened: tickets.Opened, why: str) -> Record:
         """Of a customer whom the ticket's namespace may speak of. Raises TicketRefused."""
         record = await self._store.record(opened.contents.customer, _TOLD, why)
-        if record is None or _of(record.pool) not in (opened.namespace, PLATFORM):
+        if record is None or of(record.pool) not in (opened.namespace, PLATFORM):
             raise TicketRefused("invalid")
         return record
 
@@ -277,35 +251,18 @@ class Asking:
             raise CustomerGone("there is no such customer")
         return record
 
-    def _purposes(self, namespace: str) -> dict[str, ConsentPurpose]:
-        """By `namespace/name`: those of a namespace and platform's."""
-        return {
-            ref_of(document): document.spec
-            for each in dict.fromkeys((PLATFORM, namespace))
-            for document in self._catalogue.documents(each)
-            if isinstance(document.spec, ConsentPurpose)
-        }
-
-    def _attributes(self, namespace: str) -> dict[str, ProfileAttribute]:
-        return {
-            ref_of(document): document.spec
-            for each in dict.fromkeys((PLATFORM, namespace))
-            for document in self._catalogue.documents(each)
-            if isinstance(document.spec, ProfileAttribute)
-        }
-
     def _namespaces(self, record: Record) -> list[str]:
         """Whose documents say something of a customer."""
         named = [each.purpose for each in record.consents]
         named += [each.name for each in record.attributes]
-        return sorted({PLATFORM, _of(record.pool), *[_of(each) for each in named]})
+        return sorted({PLATFORM, of(record.pool), *[of(each) for each in named]})
 
     def _purpose(
         self, namespace: str, asked: tickets.Asked, languages: Languages
     ) -> Purpose | None:
         """As its document says it; None: there is none any more. Raises TicketRefused where its
         meaning has become another one: nobody agrees to what they were not asked."""
-        spec = self._purposes(namespace).get(asked.purpose)
+        spec = self._published.purposes(namespace).get(asked.purpose)
         if spec is None:
             return None
         if spec.version != asked.version:
@@ -322,7 +279,7 @@ class Asking:
         values: Mapping[str, Any] | None = None,
     ) -> Purpose:
         language, said = words(spec.words, languages)
-        attributes = self._attributes(namespace)
+        attributes = self._published.attributes(namespace)
         labels = {ref.partition("/")[2]: spec for ref, spec in attributes.items()}
         lives = [seconds(each) for each in (spec.expires, spec.review_every) if each is not None]
         return Purpose(
@@ -352,7 +309,7 @@ class Asking:
 
     def _questions(self, opened: tickets.Opened, record: Record) -> tuple[list[str], str | None]:
         """Those that the ticket asks and are missing still; and one by the way."""
-        attributes = self._attributes(opened.namespace)
+        attributes = self._published.attributes(opened.namespace)
         told = Told(
             frozenset([each.name for each in record.attributes if each.value is not None]),
             record.declined,
@@ -369,8 +326,8 @@ class Asking:
             decided.setdefault(each.purpose, []).append(each)
         found = []
         for namespace in namespaces:
-            for ref, spec in self._purposes(namespace).items():
-                if _of(ref) != namespace:
+            for ref, spec in self._published.purposes(namespace).items():
+                if of(ref) != namespace:
                     continue
                 for consent in decided.pop(ref, [None]):
                     if consent is None:
@@ -394,10 +351,6 @@ class Asking:
 
     async def _receipts(self, record: Record) -> list[receipts.Receipt]:
         return (await self._store.receipts(record.customer))[::-1][:100]
-
-
-def _of(ref: str) -> str:
-    return ref.partition("/")[0]
 
 
 def _question(ref: str, spec: ProfileAttribute, needed: bool, languages: Languages) -> Question:

@@ -7,7 +7,7 @@ one transaction, comes a receipt. A use is counted under the customer's lock, on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -64,11 +64,17 @@ class Consents(Keeping):
 
     async def decide_consent(self, customer: str, decision: Decision) -> Receipt:
         """In force and durable on return. Raises NotStored, NoCustomer, StoreFailed."""
-        _check(decision)
+        return (await self.decide_consents(customer, [decision]))[0]
+
+    async def decide_consents(self, customer: str, decisions: Sequence[Decision]) -> list[Receipt]:
+        """In order, all or none; in force and durable on return. Raises NotStored, NoCustomer,
+        StoreFailed."""
+        for decision in decisions:
+            _check(decision)
         secret = await self.secret(RECEIPTS)
         async with self._changing() as change:
             row = await change.survivor(customer)
-            return await decide(change, row.customer, decision, secret)
+            return [await decide(change, row.customer, each, secret) for each in decisions]
 
     async def spend(self, customer: str, purpose: str, binding: str, use: str) -> Spent:
         """Counts one use; the same `use` again counts nothing. `missing`: nothing was granted, or

@@ -22,6 +22,7 @@ from sidecar.control.subjects.admin import Admin
 from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.published import Published
 from sidecar.control.subjects.records import SUBJECT, Identifier
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.decide.documents import IdentityPolicy, seconds
@@ -53,6 +54,7 @@ class Subjects:
         self.delivery = Delivery(self.store, engine, sink, source, clock) if sink else None
         """What brings events to other systems, if anything does."""
         self._catalogue = catalogue
+        self._published = Published(catalogue, clock)
         self._clock = clock
         self._hub: Hub | None = None
         self._asking: Asking | None = None
@@ -78,7 +80,7 @@ class Subjects:
         """What pages and people ask of it."""
         if self._asking is None:
             self._asking = Asking(
-                self.store, self._catalogue, self.hub.ticket_secret, self.stages, self._clock
+                self.store, self._published, self.hub.ticket_secret, self.stages, self._clock
             )
         return self._asking
 
@@ -103,7 +105,7 @@ class Subjects:
 
     def admin(self) -> Admin:
         """The Subjects service."""
-        return Admin(self.store, self.hub, self.asking, self._clock)
+        return Admin(self.store, self.hub, self._published, self._clock)
 
     @property
     def hub(self) -> Hub:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,9 @@ from sidecar.control.catalogue import Catalogue
 from sidecar.control.subjects import admin as module
 from sidecar.control.subjects import receipts
 from sidecar.control.subjects.admin import Admin
-from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.hub import Hub
+from sidecar.control.subjects.published import Published
 from sidecar.control.subjects.records import Record
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.errors import ControlPlaneUnreachable, Misuse
@@ -85,9 +84,9 @@ async def hub(subjects: SubjectStore, catalogue: Catalogue, clock: Clock) -> Asy
 async def client(
     subjects: SubjectStore, catalogue: Catalogue, hub: Hub, clock: Clock
 ) -> AsyncIterator[SubjectsClient]:
-    asking = Asking(subjects, catalogue, hub.ticket_secret, Counter(), clock)
+    admin = Admin(subjects, hub, Published(catalogue, clock), clock)
     server = aio.server()
-    add_SubjectsServicer_to_server(Admin(subjects, hub, asking, clock), server)
+    add_SubjectsServicer_to_server(admin, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with SubjectsClient(f"127.0.0.1:{port}", timeout=WITHIN) as made:
@@ -179,6 +178,19 @@ async def test_who_withdraws_a_purpose_withdraws_its_transactions(
         assert await subjects.spend(alice.customer, "shop/terms", binding, "u") == "missing"
 
 
+async def test_what_was_granted_can_be_withdrawn_when_its_document_is_gone(
+    client: SubjectsClient, subjects: SubjectStore, alice: Record
+) -> None:
+    gone = Decision("shop/gone", 2, "granted", "en", "T", "T")
+    await subjects.decide_consent(alice.customer, gone)
+    said = pb.DecideRequest(name=named(alice), purpose="shop/gone", state="withdrawn")
+    receipt = receipts.claims((await client.decide(said)).receipt)
+    assert (receipt["purpose"], receipt["version"], receipt["state"]) == (
+        "shop/gone", 2, "withdrawn",
+    )  # fmt: skip
+    assert await subjects.spend(alice.customer, "shop/gone", "", "u") == "missing"
+
+
 @pytest.mark.parametrize(
     ("purpose", "state"),
     [("shop/gone", "granted"), ("terms", "granted"), ("", "granted"), ("shop/terms", "maybe"),
@@ -226,6 +238,9 @@ async def test_attributes_segments_and_risk_are_set_and_deleted(
     [
         pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="shop/city", value=b"{")]),
         pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="shop/city", value=b"\xff")]),
+        pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="shop/city", value=b"7")]),
+        pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="shop/city", value=b"null")]),
+        pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="shop/city", value=b'" "')]),
         pb.SetSubjectRequest(attributes=[pb.AttributeValue(ref="", value=b"1")]),
         pb.SetSubjectRequest(signal="mine", points=101),
         pb.SetSubjectRequest(signal="mine", points=-1),

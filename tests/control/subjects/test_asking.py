@@ -13,6 +13,7 @@ from sidecar.control.catalogue import Catalogue
 from sidecar.control.pages.journeys import Answers, CustomerGone, TicketRefused
 from sidecar.control.subjects import receipts
 from sidecar.control.subjects.asking import Asking
+from sidecar.control.subjects.published import Published
 from sidecar.control.subjects.records import Offered, Record
 from sidecar.control.subjects.store import SubjectStore
 from sidecar.facts import tickets
@@ -88,7 +89,7 @@ def asking(
     stages: Counter[tuple[str, str]],
     clock: Clock,
 ) -> Asking:
-    return Asking(subjects, catalogue, secret, stages, clock)
+    return Asking(subjects, Published(catalogue, clock), secret, stages, clock)
 
 
 @pytest.fixture
