@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import grpc
 from grpc import aio
 
 from sidecar.errors import ControlPlaneUnreachable
+from sidecar.facts.control_client import ControlPlaneClient
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire import convert
 from sidecar.wire.admin_pb2_grpc import AdminStub
 
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
-    ("grpc.max_send_message_length", convert.MAX_MESSAGE),
-    ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
-    ("grpc.enable_retries", 0),
-)
 _NOTHING_HAPPENED: Final = frozenset(
     (
         grpc.StatusCode.ABORTED,
@@ -33,33 +25,17 @@ _NOTHING_HAPPENED: Final = frozenset(
 )
 
 
-class AdminClient:
-    """Calls to one control plane. Every call raises ControlPlaneUnreachable without an answer.
-
-    `timeout` is in seconds, for each call; an apply that got no answer has an unknown outcome,
-    and the error says so.
-    """
+class AdminClient(ControlPlaneClient):
+    """Every call raises ControlPlaneUnreachable without an answer. An apply that got none has an
+    unknown outcome, and the error says so."""
 
     def __init__(self, server: str, *, timeout: float) -> None:
-        self.server = server
-        self.timeout = timeout
-        self._channel = aio.insecure_channel(server, options=_OPTIONS)
-        self._stub = AdminStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._channel.close(None)
+        super().__init__(server, timeout=timeout)
+        self._stub = AdminStub(self.channel)
 
     async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
         """Publishes. Nothing is sent unless the control plane can be reached."""
-        await self._reach("nothing was published")
+        await self.reach("nothing was published")
         try:
             return await self._stub.Apply(request, timeout=self.timeout)
         except aio.AioRpcError as error:
@@ -71,7 +47,7 @@ class AdminClient:
 
     async def get(self, request: pb.GetRequest) -> pb.GetResponse:
         """What is published."""
-        await self._reach()
+        await self.reach()
         try:
             return await self._stub.Get(request, timeout=self.timeout)
         except aio.AioRpcError as error:
@@ -79,7 +55,7 @@ class AdminClient:
 
     async def status(self, request: pb.StatusRequest) -> pb.StatusResponse:
         """Which sidecar enforces what."""
-        await self._reach()
+        await self.reach()
         try:
             return await self._stub.Status(request, timeout=self.timeout)
         except aio.AioRpcError as error:
@@ -87,7 +63,7 @@ class AdminClient:
 
     async def revoke(self, request: pb.RevokeRequest) -> pb.RevokeResponse:
         """Withdraws. Nothing is sent unless the control plane can be reached."""
-        await self._reach("nothing was withdrawn")
+        await self.reach("nothing was withdrawn")
         try:
             return await self._stub.Revoke(request, timeout=self.timeout)
         except aio.AioRpcError as error:
@@ -97,7 +73,7 @@ class AdminClient:
 
     async def revocations(self, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
         """What is withdrawn."""
-        await self._reach()
+        await self.reach()
         try:
             return await self._stub.ListRevocations(request, timeout=self.timeout)
         except aio.AioRpcError as error:
@@ -129,23 +105,6 @@ class AdminClient:
                 raise self._unreachable(error) from None
         finally:
             call.cancel()
-
-    async def _reach(self, consequence: str = "") -> None:
-        """Connects, so that what fails later is known to have been sent."""
-        try:
-            async with asyncio.timeout(self.timeout):
-                state = self._channel.get_state(try_to_connect=True)
-                while state is not grpc.ChannelConnectivity.READY:
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise TimeoutError
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
-        except TimeoutError:
-            told = f"; {consequence}" if consequence else ""
-            raise ControlPlaneUnreachable(
-                f"no control plane answers at {self.server}{told}. Is it running, and is --server "
-                "its --listen address?"
-            ) from None
 
     def _undone(self, error: aio.AioRpcError, advice: str) -> ControlPlaneUnreachable:
         """Of a call that changes something: whether it did, and where nobody knows what to do."""

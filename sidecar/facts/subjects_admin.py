@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from grpc import aio
 
 from sidecar.errors import ControlPlaneUnreachable, Misuse
-from sidecar.wire import convert
+from sidecar.facts.control_client import ControlPlaneClient
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.subject_pb2_grpc import SubjectsStub
 
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", convert.MAX_MESSAGE),
-    ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
-    ("grpc.enable_retries", 0),
-)
 _OURS: Final = frozenset((grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT))
 T = TypeVar("T")
 
 
-class SubjectsClient:
-    """Calls to one control plane; `timeout` is in seconds, for each. Every call raises
-    ControlPlaneUnreachable without an answer, and Misuse for what it says cannot be."""
+class SubjectsClient(ControlPlaneClient):
+    """Every call raises ControlPlaneUnreachable without an answer, and Misuse for what it says
+    cannot be."""
 
     def __init__(self, server: str, *, timeout: float) -> None:
-        self._server = server
-        self._timeout = timeout
-        self._channel = aio.insecure_channel(server, options=_OPTIONS)
-        self._stub = SubjectsStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._channel.close(None)
+        super().__init__(server, timeout=timeout)
+        self._stub = SubjectsStub(self.channel)
 
     async def show(self, request: pb.ShowSubjectRequest) -> pb.ShowSubjectResponse:
         return await self._call(self._stub.Show, request)
@@ -63,12 +44,13 @@ class SubjectsClient:
         return await self._call(self._stub.Erase, request)
 
     async def _call(self, call: Callable[..., Awaitable[T]], request: Any) -> T:
+        await self.reach()
         try:
-            return await call(request, timeout=self._timeout, wait_for_ready=True)
+            return await call(request, timeout=self.timeout)
         except aio.AioRpcError as error:
             said = error.details() or error.code().name
             if error.code() in _OURS:
                 raise Misuse(said) from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                said = f"no answer within {self._timeout:g} s; the outcome is unknown"
-            raise ControlPlaneUnreachable(f"{self._server}: {said}") from None
+                said = f"no answer within {self.timeout:g} s; the outcome is unknown"
+            raise ControlPlaneUnreachable(f"{self.server}: {said}") from None
