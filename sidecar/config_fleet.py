@@ -101,7 +101,9 @@ CONTROL_PLANE: Final = (
     Setting("store", str, "URL", "the database, such as sqlite:////var/lib/sidecar/store.db"),
     Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
     Setting(
-        "http", address, "HOST:PORT", "/healthz /readyz /metrics /ssf/events", "127.0.0.1:7480"
+        "http", address, "HOST:PORT",
+        "/healthz /readyz /metrics /ssf/events, and customers' pages: /i /privacy /receipts",
+        "127.0.0.1:7480",
     ),
     Setting(
         "ssf-transmitters", to_file, "FILE",

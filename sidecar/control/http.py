@@ -6,9 +6,11 @@ Shows no secret, and changes nothing but for a signed event of a transmitter tha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -47,3 +49,16 @@ def application(
         app.router.add_post("/ssf/events", events)
     app.add_routes(pages)
     return app
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """What serves it. No addresses in logs: a ticket stands in some."""
+    log = logging.getLogger(f"{__name__}.protocol")
+    log.addFilter(_of_ours)
+    return web.AppRunner(app, access_log=None, handle_signals=False, logger=log)
+
+
+def _of_ours(record: logging.LogRecord) -> bool:
+    """Not what is no HTTP: it was answered with 400, anybody can send it, and aiohttp's message
+    has the beginning of it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -283,15 +283,13 @@ class ControlPlane:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
         if self._subjects is not None:
             registry.register(subject_metrics(self._subjects))
-        runner = web.AppRunner(
+        runner = http.runner(
             http.application(
                 registry,
                 lambda: self._ready,
                 receiver.handle if receiver is not None else None,
                 pages,
-            ),
-            access_log=None,
-            handle_signals=False,
+            )
         )
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)
