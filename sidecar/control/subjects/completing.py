@@ -41,8 +41,9 @@ class Answered:
 @dataclass(frozen=True, slots=True)
 class Reported:
     """What a sidecar says became of a customer's request. A challenge with a `ticket` in its `data`
-    is remembered until it is answered or over."""
+    is remembered until it is answered or over. `id` is the same when it is said again."""
 
+    id: str
     customer: str
     type: str
     data: Mapping[str, Any]
@@ -100,7 +101,7 @@ class Completing(Consents):
             for each in reported:
                 customer = survivors.get(each.customer, "")
                 if customer in there and await _new(change, customer, each):
-                    change.event(customer, each.type, each.data, changes=False)
+                    change.event(customer, each.type, each.data, changes=False, id_=each.id)
 
     async def abandoned(self) -> list[str]:
         """The kinds of the challenges whose time is over since it was last asked, one for each."""

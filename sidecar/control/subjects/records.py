@@ -196,6 +196,12 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{base64.b32encode(os.urandom(20)).decode('ascii').lower()[:26]}"
 
 
+def id_of(prefix: str, *parts: str) -> str:
+    """The same for the same parts, in the form of `new_id`."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+    return f"{prefix}_{base64.b32encode(digest[:20]).decode('ascii').lower()[:26]}"
+
+
 def check(introduction: Introduction) -> None:
     """Raises NotStored for what no sidecar should say."""
     words("pool", introduction.pool, LONGEST_NAME)

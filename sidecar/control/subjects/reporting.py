@@ -17,7 +17,7 @@ import orjson
 from sidecar.control.session import Session
 from sidecar.control.subjects.completing import Reported
 from sidecar.control.subjects.following import Following
-from sidecar.control.subjects.records import NotStored, Record, Risk
+from sidecar.control.subjects.records import NotStored, Record, Risk, id_of
 from sidecar.errors import StoreFailed
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.discovery_pb2 import FromControl
@@ -96,7 +96,9 @@ class Reports:
                 "namespace": session.namespace,
                 "at": event.time_ms / 1000,
             }
-            found[event.id] = Reported(event.customer, _REPORTED[event.type], data)
+            # Of the sidecar as well: none makes the event of another one look said already.
+            id_ = id_of("evt", session.namespace, session.sidecar_id, event.id)
+            found[event.id] = Reported(id_, event.customer, _REPORTED[event.type], data)
         if found:
             await self._store.report_all(list(found.values()))
             self._remember(found)

@@ -92,13 +92,20 @@ class Change:
         self.customers[customer] = None
 
     def event(
-        self, customer: str, type_: str, data: Mapping[str, Any], *, changes: bool = True
+        self,
+        customer: str,
+        type_: str,
+        data: Mapping[str, Any],
+        *,
+        changes: bool = True,
+        id_: str = "",
     ) -> None:
-        """For the outbox. `data` names no values: who may see them looks at the record."""
+        """For the outbox. `data` names no values: who may see them looks at the record. `id_` is
+        that of an event which may be said again."""
         if changes:
             self.touch(customer)
         self._events.append(
-            {"id": new_id("evt"), "customer": customer, "type": type_, "at": self.now,
+            {"id": id_ or new_id("evt"), "customer": customer, "type": type_, "at": self.now,
              "data": to_json(data)}
         )  # fmt: skip
 

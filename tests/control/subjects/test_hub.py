@@ -514,6 +514,28 @@ async def test_events_are_kept_once_and_taken_by_number(
     assert found[0].data["at"] == 1.5
 
 
+async def test_an_event_that_is_said_again_to_a_new_control_plane_has_the_id_it_had(
+    hub: Hub, catalogue: Catalogue, subjects: SubjectStore, clock: Clock
+) -> None:
+    one, two = Sidecar(hub, catalogue), Sidecar(hub, catalogue, "two")
+    customer = await met(hub, one, "k")
+    assert await met(hub, two, "k") == customer
+    before = (await subjects.events(0, 100))[-1].seq
+    restarted = Hub(subjects, catalogue, b"s" * 32, clock)
+    try:
+        again = Sidecar(restarted, catalogue, held=one.versions)
+        await settled(restarted, again)
+        for sidecar in (one, again, two):
+            sidecar.say(journey_events=pb.JourneyEvents(events=[event(1, customer)]))
+        await settled(hub, one, two)
+        await settled(restarted, again)
+    finally:
+        await restarted.close()
+    ids = [each.id for each in await subjects.events(before, 100)]
+    assert len(ids) == 3
+    assert len(set(ids)) == 2  # another sidecar's event of that name is another one
+
+
 async def test_events_of_whom_it_let_go_meanwhile_are_kept(
     hub: Hub, catalogue: Catalogue, subjects: SubjectStore
 ) -> None:
