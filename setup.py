@@ -37,6 +37,7 @@ HOT = (
     "sidecar/edge/rates.py",
     "sidecar/decide/cors.py",
     "sidecar/decide/request.py",
+    "sidecar/decide/about.py",
     "sidecar/decide/authorize.py",
     "sidecar/decide/caller.py",
     "sidecar/decide/refusals.py",

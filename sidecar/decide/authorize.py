@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar.decide.about import About
 from sidecar.decide.bindings import Bindings, standing
-from sidecar.decide.cache import Reads, weight
+from sidecar.decide.cache import weight
 from sidecar.decide.caller import NOBODY, Caller, Evidence, Throttled, is_current, look
 from sidecar.decide.evaluate import Candidate, Verdict, evaluate
 from sidecar.decide.journey import Journey
@@ -38,9 +39,6 @@ from sidecar.decide.request import Request
 from sidecar.decide.routes import Candidates
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import Verified
-
-STALE: Final = 10.0
-"""Seconds, where no rule says."""
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -87,9 +85,9 @@ def authorize(
             evidence.tokens.hits += 1
             return known.permit
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
-    about: _About | None = found.about
+    about: About | None = found.about
     if about is None:
-        found.about = about = _About(found.rules, snapshot)
+        found.about = about = About(found.rules, snapshot)
     outcome = _enforced(request, snapshot, evidence, now, reviewed, found, about)
     if about.shadowed and type(outcome) is not Need and shadows and not reviewed:
         return _shadowed(request, snapshot, evidence, now, about, outcome)
@@ -103,7 +101,7 @@ def _enforced(
     now: float,
     reviewed: bool,
     found: Candidates[CompiledRule],
-    about: _About,
+    about: About,
 ) -> Outcome:
     candidates = about.enforced
     if about.credential_matters:
@@ -198,7 +196,7 @@ def _shadowed(
     snapshot: Snapshot,
     evidence: Evidence,
     now: float,
-    about: _About,
+    about: About,
     outcome: Permit | Refuse,
 ) -> Outcome:
     """The same outcome with what it would be were shadow policies enforced, or what has to be
@@ -221,7 +219,7 @@ def _shadowed(
 
 
 def _with_shadows(
-    request: Request, snapshot: Snapshot, evidence: Evidence, now: float, about: _About
+    request: Request, snapshot: Snapshot, evidence: Evidence, now: float, about: About
 ) -> Outcome:
     # As reviewed: nothing counts against the caller, and a proof was looked at for the outcome.
     caller = look(request, snapshot, evidence, now, True) if about.shadow_looks else NOBODY
@@ -253,26 +251,6 @@ _WHATEVER_RULES_SAY: Final = frozenset(
 _UNKNOWABLE: Final = frozenset((Code.UNAVAILABLE, Code.TOO_LARGE))
 
 
-class _About:
-    """What holds for some candidates whoever comes. `enforced` are those of policies that are; the
-    others, shadows, are only evaluated with them. `without_caller` is the `none` rule that may
-    permit before any credential is looked at. `logged` belongs to the decision log: what it says of
-    such requests."""
-
-    def __init__(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> None:
-        self.rules = candidates
-        self.enforced = [candidate for candidate in candidates if not candidate[0].shadow]
-        self.shadowed = len(self.enforced) < len(candidates)
-        self.shadow_looks = self.shadowed and credential_matters(candidates)
-        self.reads = Reads(
-            self.enforced, snapshot.enrichers, customers=snapshot.journey.identity is not None
-        )
-        self.stale = bound_of(candidates)
-        self.credential_matters = credential_matters(self.enforced)
-        self.without_caller = first_without_caller(self.enforced)
-        self.logged: Any = None
-
-
 def _remember(
     request: Request,
     snapshot: Snapshot,
@@ -280,7 +258,7 @@ def _remember(
     permit: Permit,
     holds: float,
     bindings: Bindings,
-    about: _About,
+    about: About,
 ) -> float:
     """Keep a permit with the request that nothing but time, keys and policy can change; till when.
 
@@ -318,43 +296,6 @@ def _proven(permit: Permit, caller: Caller) -> Permit:
     """The permit, on condition that the proof is used for the first time."""
     effects = () if caller.proof is None else (*permit.effects, caller.proof)
     return msgspec.structs.replace(permit, effects=effects, nonce=caller.nonce)
-
-
-def bound_of(candidates: Sequence[Candidate]) -> float:
-    """For how many seconds what is known of the subject is believed while nobody can be asked: of
-    the rules that read it, the shortest."""
-    found = inf
-    for rule, _ in candidates:
-        if rule.asks_subject or any(
-            name.startswith("subject.") for each in rule.programs() for name in each.footprint
-        ):
-            found = min(found, rule.stale)
-    return STALE if found == inf else found
-
-
-def credential_matters(candidates: Sequence[Candidate]) -> bool:
-    """Looked at when any candidate allow rule is not `none`, or when nothing could allow."""
-    looked = True
-    for rule, _ in candidates:
-        if rule.effect == "allow":
-            if rule.auth != "none":
-                return True
-            looked = False
-    return looked
-
-
-def first_without_caller(candidates: Sequence[Candidate]) -> CompiledRule | None:
-    """The `none` rule whose permit no credential could change, if its own condition holds."""
-    first = None
-    for rule, _ in candidates:
-        if rule.effect != "allow":
-            if rule.reads_caller or rule.late:
-                return None
-        elif first is None:
-            if rule.auth != "none" or rule.reads_caller or rule.late:
-                return None
-            first = rule
-    return first
 
 
 def _without_caller(

@@ -13,7 +13,8 @@ from dataclasses import replace
 from math import ceil
 from typing import Final
 
-from sidecar.decide.authorize import bound_of, missing
+from sidecar.decide.about import bound_of
+from sidecar.decide.authorize import missing
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.caller import Caller, Evidence, Throttled, look
 from sidecar.decide.documents import PLATFORM

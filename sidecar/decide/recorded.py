@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 import orjson
 from msgspec import UNSET, UnsetType
 
+from sidecar.decide.about import credential_matters, first_without_caller
 from sidecar.decide.api_keys import ISSUER as API_KEYS
-from sidecar.decide.authorize import credential_matters, first_without_caller
 from sidecar.decide.disclosed import STANDARD
 from sidecar.decide.logged import PLAIN, reads
 from sidecar.decide.outcomes import Code, Identity, Permit, Refuse, Unavailable
