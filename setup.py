@@ -30,6 +30,7 @@ HOT = (
     "sidecar/edge/decision.py",
     "sidecar/edge/authorizer.py",
     "sidecar/edge/effects.py",
+    "sidecar/edge/ledger.py",
     "sidecar/edge/journeys.py",
     "sidecar/edge/visitors.py",
     "sidecar/edge/assertions.py",

@@ -17,7 +17,6 @@ from sidecar.decide.about import bound_of
 from sidecar.decide.authorize import missing
 from sidecar.decide.bindings import Bindings
 from sidecar.decide.caller import Caller, Evidence, Throttled, look
-from sidecar.decide.documents import PLATFORM
 from sidecar.decide.evaluate import Candidate, evaluate
 from sidecar.decide.outcomes import Code, Need, NeedIntrospection, NeedKeys, Plan, Refuse
 from sidecar.decide.refusals import refuse
@@ -92,10 +91,8 @@ def _candidates(request: Request, snapshot: Snapshot) -> list[Candidate]:
     found = snapshot.routes.candidates(request.method, request.host, request.path, request.segments)
     kept: list[Candidate] = []
     for rule, pattern in found.rules:
-        watched = service.observe and (
-            service.observes_platform or not rule.ref.startswith(f"{PLATFORM}/")
-        )
-        if rule.effect != "allow" and not rule.shadow and not watched:
+        enforced = not rule.shadow and not service.only_observes(rule.ref)
+        if rule.effect != "allow" and enforced:
             kept.append((_without_journey(rule), pattern))
     return [*kept, (_LOGGED_IN, ANY)]
 

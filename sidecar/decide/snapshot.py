@@ -9,6 +9,7 @@ from typing import Final, Literal
 from sidecar.decide.api_keys import ApiKeys
 from sidecar.decide.cors import Cors
 from sidecar.decide.credentials import Location
+from sidecar.decide.documents import PLATFORM
 from sidecar.decide.dpop import Dpop
 from sidecar.decide.enrichment import CompiledEnricher
 from sidecar.decide.expressions import Program
@@ -26,6 +27,7 @@ LOGIN: Final = frozenset(("authentication", "step_up", "scope"))
 """Kinds of plans of which a new token is what is asked for."""
 NO_DPOP: Final = Dpop()
 FAILED_CREDENTIALS: Final = Rate.parse("100/s", units=20)
+_OF_PLATFORM: Final = f"{PLATFORM}/"
 Auth = Literal["token", "workload", "either", "optional", "none"]
 
 
@@ -159,6 +161,11 @@ class Service:
     interaction: str = ""
     login: str = ""
     logs_inputs: bool = True
+
+    def only_observes(self, rule: str) -> bool:
+        """Whether a refusal by this rule, or by none, is logged and no more. No team can so lift a
+        guard of another's (DESIGN section 5)."""
+        return self.observe and (self.observes_platform or not rule.startswith(_OF_PLATFORM))
 
     def place(self, kind: str) -> str:
         """Where people complete what a plan of this kind asks for; empty: nowhere."""

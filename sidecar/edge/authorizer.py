@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -24,7 +24,6 @@ from sidecar.decide.caller import Evidence
 from sidecar.decide.challenge import Answer, refusal
 from sidecar.decide.cors import preflight, response_headers
 from sidecar.decide.credentials import Location
-from sidecar.decide.documents import PLATFORM
 from sidecar.decide.outcomes import (
     NO_OBLIGATIONS,
     Code,
@@ -44,7 +43,7 @@ from sidecar.decide.request import NO_HEADERS, TOO_LARGE, Headers, Request, Unre
 from sidecar.decide.revocations import Revocation
 from sidecar.decide.snapshot import NO_SERVICE, Snapshot
 from sidecar.decide.tokens import Verified
-from sidecar.edge import assertions, records
+from sidecar.edge import assertions
 from sidecar.edge.assertions import Asserter
 from sidecar.edge.decision import Decision, edits, take_ids, traceparent
 from sidecar.edge.effects import Effects
@@ -57,9 +56,10 @@ from sidecar.edge.evidence import (
     Subjects,
 )
 from sidecar.edge.journeys import Customers, Journeys
+from sidecar.edge.ledger import Ledger, stands_for_nobody
 from sidecar.edge.rates import ALL, FAILED, RateTable
 from sidecar.edge.replays import ReplayTable
-from sidecar.telemetry.decision_log import DecisionLog, encoded
+from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics
 
 ROUNDS: Final = 4  # of fetching, for one request (DESIGN section 3, Need)
@@ -126,8 +126,7 @@ class Authorizer:
             )
         self._keys = keys
         self._metrics = metrics
-        self._log = log
-        self._door = door
+        self._ledger = Ledger(metrics, log, door, clock, self.evidence)
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
         self._withdrawn: list[Callable[[], None]] = []
@@ -256,7 +255,7 @@ class Authorizer:
                 outcome, read = await self._asked_again(outcome, read, body)
         decision = self._decided(read, outcome, started, limits)
         # What it was decided on may be gone by the time that it is logged.
-        decision.logged = self._logged(read, decision)
+        decision.logged = self._ledger.logged(read, decision, self.snapshot)
         return decision
 
     async def _spend(self, permit: Permit) -> tuple[Permit | Refuse, Headers]:
@@ -365,9 +364,7 @@ class Authorizer:
         """In mode `observe` a refusal is only logged; but no team can so lift a guard of another's
         (DESIGN section 5)."""
         service = self.snapshot.service if self.snapshot is not None else NO_SERVICE
-        if service.observe and (
-            service.observes_platform or not refuse.rule.startswith(_OF_PLATFORM)
-        ):
+        if service.only_observes(refuse.rule):
             return Permit("", refuse.identity, observed=refuse, shadow=refuse.shadow)
         return refuse
 
@@ -438,73 +435,18 @@ class Authorizer:
             cookie = self._journeys.cookie(request, outcome, snapshot)
             if cookie:
                 decision.edits = decision.edits.setting(cookie)
-        metrics = self._metrics
-        metrics.decision_seconds.observe(decision.seconds)
+        self._ledger.decided(decision)
         refuse = outcome.observed if type(outcome) is Permit else outcome
-        if refuse is None:
-            metrics.decisions.count(_PERMITTED)
-            metrics.tokens.count(_ANONYMOUS if outcome.identity is None else _VALID)
-        else:
-            metrics.decisions.add("refuse" if type(outcome) is Refuse else "observe", refuse.reason)
-            metrics.tokens.add(_token_result(refuse))
-            if _stands_for_nobody(refuse) and self.snapshot is not None:
-                rate = self.snapshot.service.failed_credentials
-                self._rates.take(FAILED, request.address, rate, self._clock())
-        shadow = outcome.shadow
-        if shadow is not None:
-            metrics.shadows.add(
-                "permit" if refuse is None else "refuse", shadow.outcome, shadow.reason
-            )
+        if refuse is not None and stands_for_nobody(refuse) and self.snapshot is not None:
+            rate = self.snapshot.service.failed_credentials
+            self._rates.take(FAILED, request.address, rate, self._clock())
         return decision
 
     def finished(
         self, request: Request, decision: Decision, status: int, upstream_seconds: float = 0.0
     ) -> None:
         """Count and log, once, when the response ended. `status` 0: the client went away first."""
-        seconds = time.perf_counter() - decision.started
-        outcome = decision.outcome
-        permitted = type(outcome) is Permit
-        metrics = self._metrics
-        metrics.requests.count(
-            (
-                self._door,
-                "permit" if permitted else "refuse",
-                _CLASSES[status // 100] if 100 <= status < 600 else "none",
-            )
-        )
-        if status != 101:  # how long a WebSocket stays open says nothing of how fast we answer
-            metrics.request_seconds.observe(seconds)
-        if upstream_seconds:
-            metrics.upstream_seconds.observe(upstream_seconds)
-        moment = {
-            "time": self._clock(),
-            "decision_id": decision.id,
-            "status": status,
-            "decision_us": int(decision.seconds * 1e6),
-            # `round` to three places takes five times as long.
-            "upstream_ms": int(upstream_seconds * 1e6) / 1e3,
-            "duration_ms": int(seconds * 1e6) / 1e3,
-        }
-        known = request.logged if decision.logged is None else decision.logged
-        if known is None or known[0] is not outcome or known[1] != decision.version:
-            request.logged = known = self._logged(request, decision)
-        self._log.put_line(encoded(moment)[:-1] + b"," + known[2])
-
-    def _logged(self, request: Request, decision: Decision) -> tuple[Permit | Refuse, str, bytes]:
-        """What the log says of it, for whom it is."""
-        record = encoded(self._settled(request, decision))[1:]
-        return decision.outcome, decision.version, record
-
-    def _settled(self, request: Request, decision: Decision) -> dict[str, Any]:
-        """What a record says of every request like this one that is decided in the same way."""
-        record = records.settled(self._door, request, decision)
-        snapshot = self.snapshot
-        if snapshot is not None and snapshot.service.logs_inputs:
-            now = self._clock()
-            record["input"] = records.inputs(
-                request, decision.outcome, snapshot, self.evidence, now
-            )
-        return record
+        self._ledger.finished(request, decision, self.snapshot, status, upstream_seconds)
 
 
 def _spends(permit: Permit) -> bool:
@@ -513,22 +455,3 @@ def _spends(permit: Permit) -> bool:
 
 
 _NOBODY_COUNTS: Final[Refuse | None] = Refuse(Code.UNAVAILABLE, "consent_not_counted")
-_OF_PLATFORM: Final = f"{PLATFORM}/"
-_PERMITTED: Final = ("permit", "")
-_ANONYMOUS: Final = ("none",)
-_VALID: Final = ("valid",)
-_CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
-
-
-def _stands_for_nobody(refuse: Refuse) -> bool:
-    """Whether what was presented did not stand, rather than not suffice."""
-    code = refuse.code
-    return (code is Code.INVALID_TOKEN or code is Code.INVALID_PROOF) and refuse.identity is None
-
-
-def _token_result(refuse: Refuse) -> str:
-    if refuse.identity is not None:
-        return "valid"  # also where something else could not be had
-    if _stands_for_nobody(refuse) or (refuse.code is Code.UNAVAILABLE and refuse.presented):
-        return refuse.reason
-    return "none"

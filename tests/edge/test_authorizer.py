@@ -12,13 +12,13 @@ import pytest
 
 from sidecar.decide.compile import compile_snapshot
 from sidecar.decide.keys import parse_jwks
-from sidecar.decide.outcomes import Code, Identity, Permit, Refuse
+from sidecar.decide.outcomes import Code, Permit, Refuse
 from sidecar.decide.parse import Source, parse
 from sidecar.decide.request import Request
 from sidecar.decide.routes import Candidates, RouteIndex
 from sidecar.decide.snapshot import CompiledRule, Snapshot
 from sidecar.decide.tokens import KeyState
-from sidecar.edge.authorizer import ROUNDS, Authorizer, _token_result
+from sidecar.edge.authorizer import ROUNDS, Authorizer
 from sidecar.facts.jwks import KeyStore
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.metrics import Metrics
@@ -196,7 +196,7 @@ def test_observe_forwards_and_says_what_it_would_have_done(make: Make, tmp_path:
     assert decision.outcome.identity is None
     assert decision.outcome.observed is not None
     authorizer.finished(asking, decision, 200, 0.001)
-    authorizer._log.close()
+    authorizer._ledger._log.close()
     [record] = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert (record["outcome"], record["reason"]) == ("observe", "no_credential")
     assert authorizer._metrics.decisions.values == {("observe", "no_credential"): 1}
@@ -214,7 +214,7 @@ def test_finished_counts_and_logs_once(make: Make, tmp_path: Path) -> None:
     assert authorizer._metrics.requests.values == {
         ("proxy", "permit", "2xx"): 1, ("proxy", "permit", "none"): 1,
     }  # fmt: skip
-    authorizer._log.close()
+    authorizer._ledger._log.close()
     text = (tmp_path / "log").read_text()
     first, second = (json.loads(line) for line in text.splitlines())
     assert first["decision_id"] == decision.id
@@ -363,10 +363,3 @@ def test_who_observes_what(make: Make, namespace: str, path: str, permitted: boo
     decision = authorizer.decide(request(path))
     assert decision is not None
     assert isinstance(decision.outcome, Permit if permitted else Refuse)
-
-
-def test_a_caller_stands_also_where_something_else_cannot_be_had() -> None:
-    alice = Identity("https://idp.example", "alice")
-    known = Refuse(Code.UNAVAILABLE, "enricher_unavailable", presented=True, identity=alice)
-    unknown = Refuse(Code.UNAVAILABLE, "keys_unavailable", presented=True)
-    assert [_token_result(each) for each in (known, unknown)] == ["valid", "keys_unavailable"]

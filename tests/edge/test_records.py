@@ -252,7 +252,7 @@ async def test_so_do_all_cases_as_a_sidecar_logs_them(tmp_path: Path) -> None:
         request = case.request(NOW)
         decision = authorizer.decide(request) or await authorizer.resolve(request, body)
         authorizer.finished(request, decision, 200)
-        authorizer._log.close()
+        authorizer._ledger._log.close()
         text = log.read_text()
         for secret in (v.decode("latin-1") for n, v in request.headers if n in (b"authorization", b"cookie", b"x-api-key", b"dpop")):  # fmt: skip
             assert secret.rpartition(" ")[2] not in text or len(secret) < 12
