@@ -63,7 +63,7 @@ class Stream:
 
     async def start(self) -> None:
         """Returns once it holds both of its customers."""
-        stream: Any = DiscoveryStub(self._channel).Stream()  # type: ignore[call-arg]
+        stream: Any = DiscoveryStub(self._channel).Stream()  # type: ignore[call-arg]  # optional, which the stubs forgot
         subscriptions = [Subscription(type=each) for each in (convert.RELEASE, convert.SUBJECT)]
         hello = Hello(
             sidecar_id=f"s{self._number}", namespace="default", subscriptions=subscriptions

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import web
@@ -31,6 +31,7 @@ from sidecar.errors import StoreFailed
 
 WRITE_READS: Final = 1.0  # seconds
 EXPIRE: Final = 60.0
+AGAIN: Final = 5.0
 KEYS: Final = "/receipts/jwks.json"
 _log: Final = logging.getLogger(__name__)
 
@@ -121,11 +122,11 @@ class Subjects:
         self.store.changed = self._changed
         _, self._marker = await self.store.changes_since(None)
         self._tasks = [
-            asyncio.create_task(self._every(WRITE_READS, self._write_reads)),
-            asyncio.create_task(self._every(EXPIRE, self._expire)),
+            asyncio.create_task(always(self._write_reads, WRITE_READS)),
+            asyncio.create_task(always(self._expire, EXPIRE)),
         ]
         if self.delivery is not None:
-            self._tasks.append(asyncio.create_task(self.delivery.run()))
+            self._tasks.append(asyncio.create_task(always(self.delivery.run, AGAIN)))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -150,14 +151,6 @@ class Subjects:
     def _changed(self, customers: Iterable[str]) -> None:
         self.hub.changed(customers)
 
-    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()  # type: ignore[misc]
-            except StoreFailed as error:
-                _log.error("%s", error)
-
     async def _write_reads(self) -> None:
         await self.store.flush_reads()
 
@@ -168,3 +161,16 @@ class Subjects:
         await self.store.expire(self._clock())
         for kind in await self.store.abandoned():
             self.stages[kind, "abandoned"] += 1
+
+
+async def always(work: Callable[[], Awaitable[None]], pause: float) -> None:
+    """Do it again `pause` seconds after it ended, however it did: what enforces retention, and what
+    brings events out, must not end for ever with one record that it stumbles over."""
+    while True:
+        try:
+            await work()
+        except StoreFailed as error:
+            _log.error("%s", error)
+        except Exception:  # noqa: BLE001 - a bug of ours: said, and tried again
+            _log.exception("customers: what is done again and again failed")
+        await asyncio.sleep(pause)
