@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sidecar.wire import discovery_pb2 as _discovery_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -36,6 +37,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """`problems` holds at least one error; nothing was stored."""
     OUTCOME_CONFLICT: _Outcome.ValueType  # 5
     """Somebody else published in between; `releases` names the newest. Nothing was stored."""
+    OUTCOME_AWAITS_APPROVAL: _Outcome.ValueType  # 6
+    """Durable as a proposal: `proposal` waits for a second person."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
 
@@ -50,6 +53,8 @@ OUTCOME_REFUSED: Outcome.ValueType  # 4
 """`problems` holds at least one error; nothing was stored."""
 OUTCOME_CONFLICT: Outcome.ValueType  # 5
 """Somebody else published in between; `releases` names the newest. Nothing was stored."""
+OUTCOME_AWAITS_APPROVAL: Outcome.ValueType  # 6
+"""Durable as a proposal: `proposal` waits for a second person."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
@@ -82,12 +87,20 @@ class ApplyRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     BASE_VERSIONS_FIELD_NUMBER: _builtins.int
     RAISE_FLOOR_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    MANIFESTS_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
     """Remove every document of these namespaces that is not among `documents`."""
     dry_run: _builtins.bool
     """Check and compare only."""
     raise_floor: _builtins.bool
     """Make the releases their own floor: no sidecar goes back to an earlier one."""
+    ttl: _builtins.int
+    """Take back what this changes after so many seconds; 0: never."""
+    message: _builtins.str
+    """Why, for the history and the audit trail; at most 1024 characters."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Canonical JSON, one document each."""
@@ -100,6 +113,16 @@ class ApplyRequest(_message.Message):
     def base_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Refuse with OUTCOME_CONFLICT unless these are the newest versions; namespaces not named are free."""
 
+    @_builtins.property
+    def rollout(self) -> Global___RolloutPlan:
+        """Give the releases to a part of the sidecars first. Absent: to all at once."""
+
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedCompositeFieldContainer[_discovery_pb2.SignedManifest]:
+        """Signed by a delegated signer: exactly the manifests that a dry run with the same content
+        answered with, one for each release.
+        """
+
     def __init__(
         self,
         *,
@@ -109,14 +132,146 @@ class ApplyRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         base_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         raise_floor: _builtins.bool = ...,
+        rollout: Global___RolloutPlan | None = ...,
+        ttl: _builtins.int = ...,
+        message: _builtins.str = ...,
+        manifests: _abc.Iterable[_discovery_pb2.SignedManifest] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_versions", b"base_versions", "documents", b"documents", "dry_run", b"dry_run", "namespaces", b"namespaces", "prune", b"prune", "raise_floor", b"raise_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_versions", b"base_versions", "documents", b"documents", "dry_run", b"dry_run", "manifests", b"manifests", "message", b"message", "namespaces", b"namespaces", "prune", b"prune", "raise_floor", b"raise_floor", "rollout", b"rollout", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyRequest: _TypeAlias = ApplyRequest  # noqa: Y015
+
+@_typing.final
+class RolloutPlan(_message.Message):
+    """Stages in order; the last one is everybody's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    MIN_REQUESTS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    bake: _builtins.int
+    """Seconds that each stage is watched at least; 0: the server's default."""
+    min_requests: _builtins.int
+    """Requests that the new release must have decided in a stage; 0: none are needed."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """By how much it may be worse than the old one. Absent: the server's defaults."""
+
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
+        bake: _builtins.int = ...,
+        min_requests: _builtins.int = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "limits", b"limits", "min_requests", b"min_requests", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutPlan: _TypeAlias = RolloutPlan  # noqa: Y015
+
+@_typing.final
+class Stage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    percent: _builtins.float
+    """Share of the sidecars in percent, 0 to 100."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Or those with all of these labels."""
+
+    def __init__(
+        self,
+        *,
+        percent: _builtins.float = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """Shares are differences in percentage points against the sidecars that enforce the old release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILED_EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    refusals: _builtins.float
+    errors: _builtins.float
+    failed_expressions: _builtins.float
+    latency: _builtins.float
+    """How many times as long a decision may take, at the 99th percentile."""
+    def __init__(
+        self,
+        *,
+        refusals: _builtins.float | None = ...,
+        errors: _builtins.float | None = ...,
+        failed_expressions: _builtins.float | None = ...,
+        latency: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_errors", b"_errors", "_failed_expressions", b"_failed_expressions", "_latency", b"_latency", "_refusals", b"_refusals", "errors", b"errors", "failed_expressions", b"failed_expressions", "latency", b"latency", "refusals", b"refusals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_errors", b"_errors", "_failed_expressions", b"_failed_expressions", "_latency", b"_latency", "_refusals", b"_refusals", "errors", b"errors", "failed_expressions", b"failed_expressions", "latency", b"latency", "refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__errors: _TypeAlias = _typing.Literal["errors"]  # noqa: Y015
+    _WhichOneofArgType__errors: _TypeAlias = _typing.Literal["_errors", b"_errors"]  # noqa: Y015
+    _WhichOneofReturnType__failed_expressions: _TypeAlias = _typing.Literal["failed_expressions"]  # noqa: Y015
+    _WhichOneofArgType__failed_expressions: _TypeAlias = _typing.Literal["_failed_expressions", b"_failed_expressions"]  # noqa: Y015
+    _WhichOneofReturnType__latency: _TypeAlias = _typing.Literal["latency"]  # noqa: Y015
+    _WhichOneofArgType__latency: _TypeAlias = _typing.Literal["_latency", b"_latency"]  # noqa: Y015
+    _WhichOneofReturnType__refusals: _TypeAlias = _typing.Literal["refusals"]  # noqa: Y015
+    _WhichOneofArgType__refusals: _TypeAlias = _typing.Literal["_refusals", b"_refusals"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__errors) -> _WhichOneofReturnType__errors | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_expressions) -> _WhichOneofReturnType__failed_expressions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency) -> _WhichOneofReturnType__latency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refusals) -> _WhichOneofReturnType__refusals | None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class ApplyResponse(_message.Message):
@@ -126,7 +281,13 @@ class ApplyResponse(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
+    proposal: _builtins.str
+    """Of a proposal, its id."""
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]: ...
     @_builtins.property
@@ -135,6 +296,18 @@ class ApplyResponse(_message.Message):
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___Problem]:
         """Errors and warnings."""
 
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Effect]:
+        """What the changes mean, in words: `POST /transfers now needs step-up`."""
+
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of a dry run: the manifests that would be signed."""
+
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]:
+        """Of those that are not given to everybody at once."""
+
     def __init__(
         self,
         *,
@@ -142,14 +315,41 @@ class ApplyResponse(_message.Message):
         releases: _abc.Iterable[Global___Release] | None = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
         problems: _abc.Iterable[Global___Problem] | None = ...,
+        effects: _abc.Iterable[Global___Effect] | None = ...,
+        proposal: _builtins.str = ...,
+        manifests: _abc.Iterable[_builtins.bytes] | None = ...,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "outcome", b"outcome", "problems", b"problems", "releases", b"releases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "effects", b"effects", "manifests", b"manifests", "outcome", b"outcome", "problems", b"problems", "proposal", b"proposal", "releases", b"releases", "rollouts", b"rollouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
+
+@_typing.final
+class Effect(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    document: _builtins.str
+    """Kind/namespace/name of the document it comes from."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
 
 @_typing.final
 class Release(_message.Message):
@@ -265,20 +465,24 @@ class GetRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Each left empty is any."""
     kind: _builtins.str
     name: _builtins.str
+    version: _builtins.int
+    """Of this release of `namespace`; 0: the newest."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         kind: _builtins.str = ...,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "namespace", b"namespace", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +620,9 @@ class SidecarStatus(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     REVOCATIONS_CURRENT_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     sidecar_id: _builtins.str
     namespace: _builtins.str
     build: _builtins.str
@@ -429,6 +636,12 @@ class SidecarStatus(_message.Message):
     """Whether it enforces everything that it is assigned."""
     revocations_current: _builtins.bool
     """Whether it refuses everything that was withdrawn so far."""
+    started: _builtins.int
+    """Unix time in seconds at which its process began; 0: it did not say."""
+    lag: _builtins.float
+    """Seconds since it is assigned what it does not enforce; 0: it enforces everything."""
+    replica: _builtins.str
+    """The control plane that it is connected to, where there are several."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -453,10 +666,13 @@ class SidecarStatus(_message.Message):
         last_error: _builtins.str = ...,
         current: _builtins.bool = ...,
         revocations_current: _builtins.bool = ...,
+        started: _builtins.int = ...,
+        lag: _builtins.float = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "assigned", b"assigned", "build", b"build", "connected_since", b"connected_since", "current", b"current", "enforced", b"enforced", "labels", b"labels", "last_error", b"last_error", "namespace", b"namespace", "revocations_current", b"revocations_current", "sidecar_id", b"sidecar_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "assigned", b"assigned", "build", b"build", "connected_since", b"connected_since", "current", b"current", "enforced", b"enforced", "labels", b"labels", "lag", b"lag", "last_error", b"last_error", "namespace", b"namespace", "replica", b"replica", "revocations_current", b"revocations_current", "sidecar_id", b"sidecar_id", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,14 +716,17 @@ class Progress(_message.Message):
         LIVE_FIELD_NUMBER: _builtins.int
         REFUSED_FIELD_NUMBER: _builtins.int
         ERRORS_FIELD_NUMBER: _builtins.int
+        ASSIGNED_FIELD_NUMBER: _builtins.int
         namespace: _builtins.str
         version: _builtins.int
         sidecars: _builtins.int
-        """Connected sidecars that the release concerns."""
+        """Connected sidecars that the release concerns, on all replicas."""
         live: _builtins.int
-        """Of these, the ones that enforce it or a later one."""
+        """Of these, the ones that enforce it or a later one that builds on it."""
         refused: _builtins.int
         """Of these, the ones that refused it."""
+        assigned: _builtins.int
+        """Of all, the ones that it is assigned to now."""
         @_builtins.property
         def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Why, at most 10."""
@@ -521,10 +740,11 @@ class Progress(_message.Message):
             live: _builtins.int = ...,
             refused: _builtins.int = ...,
             errors: _abc.Iterable[_builtins.str] | None = ...,
+            assigned: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "live", b"live", "namespace", b"namespace", "refused", b"refused", "sidecars", b"sidecars", "version", b"version"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "errors", b"errors", "live", b"live", "namespace", b"namespace", "refused", b"refused", "sidecars", b"sidecars", "version", b"version"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,3 +949,846 @@ class ListRevocationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRevocationsResponse: _TypeAlias = ListRevocationsResponse  # noqa: Y015
+
+@_typing.final
+class DiffRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    to: _builtins.int
+    """0: the newest."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        to: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "namespace", b"namespace", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffRequest: _TypeAlias = DiffRequest  # noqa: Y015
+
+@_typing.final
+class DiffResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Pair(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DOCUMENT_FIELD_NUMBER: _builtins.int
+        BEFORE_FIELD_NUMBER: _builtins.int
+        AFTER_FIELD_NUMBER: _builtins.int
+        document: _builtins.str
+        before: _builtins.bytes
+        after: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            document: _builtins.str = ...,
+            before: _builtins.bytes = ...,
+            after: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "document", b"document"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Effect]: ...
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiffResponse.Pair]:
+        """The documents of `changes` before and after, canonical JSON; empty where there is none."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+        effects: _abc.Iterable[Global___Effect] | None = ...,
+        documents: _abc.Iterable[Global___DiffResponse.Pair] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "documents", b"documents", "effects", b"effects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffResponse: _TypeAlias = DiffResponse  # noqa: Y015
+
+@_typing.final
+class HistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    before: _builtins.int
+    """Only versions below this one; 0: all."""
+    most: _builtins.int
+    """At most so many; 0: 50."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        before: _builtins.int = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "most", b"most", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryRequest: _TypeAlias = HistoryRequest  # noqa: Y015
+
+@_typing.final
+class HistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___HistoryEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryResponse: _TypeAlias = HistoryResponse  # noqa: Y015
+
+@_typing.final
+class HistoryEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    RESTORES_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    author: _builtins.str
+    """Who published it; empty of releases made before there was a record of it."""
+    message: _builtins.str
+    parent: _builtins.int
+    """The version whose documents it changed; -1: none."""
+    restores: _builtins.int
+    """The version whose documents it restored; -1: none."""
+    approver: _builtins.str
+    """Who approved it; empty: nobody had to."""
+    in_force: _builtins.bool
+    """Whether it, or something that builds on it, is what sidecars are to enforce."""
+    expires: _builtins.int
+    """Unix time in seconds at which what it changed is taken back; 0: never."""
+    @_builtins.property
+    def release(self) -> Global___Release: ...
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        release: Global___Release | None = ...,
+        author: _builtins.str = ...,
+        message: _builtins.str = ...,
+        parent: _builtins.int = ...,
+        restores: _builtins.int = ...,
+        approver: _builtins.str = ...,
+        rollout: Global___Rollout | None = ...,
+        in_force: _builtins.bool = ...,
+        expires: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "author", b"author", "expires", b"expires", "in_force", b"in_force", "message", b"message", "parent", b"parent", "release", b"release", "restores", b"restores", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryEntry: _TypeAlias = HistoryEntry  # noqa: Y015
+
+@_typing.final
+class RollbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    to: _builtins.int
+    """0: the one before what is in force."""
+    dry_run: _builtins.bool
+    message: _builtins.str
+    @_builtins.property
+    def manifests(self) -> _containers.RepeatedCompositeFieldContainer[_discovery_pb2.SignedManifest]:
+        """As in ApplyRequest."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        to: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        manifests: _abc.Iterable[_discovery_pb2.SignedManifest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "manifests", b"manifests", "message", b"message", "namespace", b"namespace", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
+
+@_typing.final
+class RolloutsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty: every namespace's."""
+    active: _builtins.bool
+    """Only those that are under way."""
+    most: _builtins.int
+    """At most so many, newest first; 0: 20."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        active: _builtins.bool = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "most", b"most", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutsRequest: _TypeAlias = RolloutsRequest  # noqa: Y015
+
+@_typing.final
+class RolloutsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]: ...
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutsResponse: _TypeAlias = RolloutsResponse  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rollout._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Rollout._State.ValueType  # 0
+        STATE_RUNNING: Rollout._State.ValueType  # 1
+        STATE_PAUSED: Rollout._State.ValueType  # 2
+        STATE_COMPLETED: Rollout._State.ValueType  # 3
+        """Everybody is to enforce it."""
+        STATE_ABORTED: Rollout._State.ValueType  # 4
+        """Ended by a person."""
+        STATE_ROLLED_BACK: Rollout._State.ValueType  # 5
+        """Ended by itself."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
+    STATE_RUNNING: Rollout.State.ValueType  # 1
+    STATE_PAUSED: Rollout.State.ValueType  # 2
+    STATE_COMPLETED: Rollout.State.ValueType  # 3
+    """Everybody is to enforce it."""
+    STATE_ABORTED: Rollout.State.ValueType  # 4
+    """Ended by a person."""
+    STATE_ROLLED_BACK: Rollout.State.ValueType  # 5
+    """Ended by itself."""
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    STAGE_SINCE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    SIDECARS_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    version: _builtins.int
+    """What is rolled out."""
+    stable: _builtins.int
+    """What the others enforce meanwhile."""
+    state: Global___Rollout.State.ValueType
+    stage: _builtins.int
+    """Counts from 0."""
+    started: _builtins.float
+    """Unix times in seconds; `ended` is 0 until it is."""
+    stage_since: _builtins.float
+    ended: _builtins.float
+    reason: _builtins.str
+    """Why it is in this state."""
+    waits: _builtins.str
+    """What it waits for, while it runs."""
+    sidecars: _builtins.int
+    """Sidecars that it concerns, that are assigned it, that enforce it, that refused it."""
+    assigned: _builtins.int
+    live: _builtins.int
+    refused: _builtins.int
+    author: _builtins.str
+    settled: _builtins.float
+    """Unix time in seconds at which every sidecar enforced it, or was back; 0: not yet."""
+    @_builtins.property
+    def plan(self) -> Global___RolloutPlan: ...
+    @_builtins.property
+    def candidate(self) -> Global___Health: ...
+    @_builtins.property
+    def control(self) -> Global___Health: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        version: _builtins.int = ...,
+        stable: _builtins.int = ...,
+        state: Global___Rollout.State.ValueType = ...,
+        stage: _builtins.int = ...,
+        plan: Global___RolloutPlan | None = ...,
+        started: _builtins.float = ...,
+        stage_since: _builtins.float = ...,
+        ended: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        waits: _builtins.str = ...,
+        sidecars: _builtins.int = ...,
+        assigned: _builtins.int = ...,
+        live: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        candidate: Global___Health | None = ...,
+        control: Global___Health | None = ...,
+        author: _builtins.str = ...,
+        settled: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "control", b"control", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "author", b"author", "candidate", b"candidate", "control", b"control", "ended", b"ended", "live", b"live", "namespace", b"namespace", "plan", b"plan", "reason", b"reason", "refused", b"refused", "settled", b"settled", "sidecars", b"sidecars", "stable", b"stable", "stage", b"stage", "stage_since", b"stage_since", "started", b"started", "state", b"state", "version", b"version", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """What sidecars reported of a release, in this stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILED_EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    DECISION_P99_FIELD_NUMBER: _builtins.int
+    SIDECARS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    refused: _builtins.int
+    errors: _builtins.int
+    failed_expressions: _builtins.int
+    decision_p99: _builtins.float
+    """Seconds, the upper bound of its bucket; 0: unknown."""
+    sidecars: _builtins.int
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        failed_expressions: _builtins.int = ...,
+        decision_p99: _builtins.float = ...,
+        sidecars: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_p99", b"decision_p99", "errors", b"errors", "failed_expressions", b"failed_expressions", "refused", b"refused", "requests", b"requests", "sidecars", b"sidecars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
+
+@_typing.final
+class SteerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SteerRequest._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: SteerRequest._Action.ValueType  # 0
+        ACTION_PAUSE: SteerRequest._Action.ValueType  # 1
+        ACTION_RESUME: SteerRequest._Action.ValueType  # 2
+        """Of one that runs: goes on to the next stage at once, whatever it waits for."""
+        ACTION_ABORT: SteerRequest._Action.ValueType  # 3
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_UNSPECIFIED: SteerRequest.Action.ValueType  # 0
+    ACTION_PAUSE: SteerRequest.Action.ValueType  # 1
+    ACTION_RESUME: SteerRequest.Action.ValueType  # 2
+    """Of one that runs: goes on to the next stage at once, whatever it waits for."""
+    ACTION_ABORT: SteerRequest.Action.ValueType  # 3
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    action: Global___SteerRequest.Action.ValueType
+    reason: _builtins.str
+    version: _builtins.int
+    """Refused unless this is the version that is being rolled out; 0: whichever."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        action: Global___SteerRequest.Action.ValueType = ...,
+        reason: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "namespace", b"namespace", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerRequest: _TypeAlias = SteerRequest  # noqa: Y015
+
+@_typing.final
+class ProposalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty: every namespace's."""
+    all: _builtins.bool
+    """Also those that were decided."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposalsRequest: _TypeAlias = ProposalsRequest  # noqa: Y015
+
+@_typing.final
+class ProposalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposal]: ...
+    def __init__(
+        self,
+        *,
+        proposals: _abc.Iterable[Global___Proposal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposals", b"proposals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposalsResponse: _TypeAlias = ProposalsResponse  # noqa: Y015
+
+@_typing.final
+class Proposal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REVIEWER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    author: _builtins.str
+    created: _builtins.float
+    """Unix time in seconds."""
+    message: _builtins.str
+    state: _builtins.str
+    """`open`, `approved`, `rejected` or `expired`."""
+    reviewer: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Effect]: ...
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        author: _builtins.str = ...,
+        created: _builtins.float = ...,
+        message: _builtins.str = ...,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+        effects: _abc.Iterable[Global___Effect] | None = ...,
+        state: _builtins.str = ...,
+        reviewer: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changes", b"changes", "created", b"created", "effects", b"effects", "id", b"id", "message", b"message", "namespaces", b"namespaces", "reason", b"reason", "reviewer", b"reviewer", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
+
+@_typing.final
+class ReviewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    approve: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "id", b"id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewRequest: _TypeAlias = ReviewRequest  # noqa: Y015
+
+@_typing.final
+class AuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """Only numbers above this one."""
+    most: _builtins.int
+    """At most so many, oldest first; 0: 1000."""
+    newest: _builtins.bool
+    """The newest instead, newest first."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        most: _builtins.int = ...,
+        newest: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "most", b"most", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditRequest: _TypeAlias = AuditRequest  # noqa: Y015
+
+@_typing.final
+class AuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    HEAD_NUMBER_FIELD_NUMBER: _builtins.int
+    HEAD_HASH_FIELD_NUMBER: _builtins.int
+    head_number: _builtins.int
+    """Of the newest one of all."""
+    head_hash: _builtins.bytes
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___AuditRecord] | None = ...,
+        head_number: _builtins.int = ...,
+        head_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_hash", b"head_hash", "head_number", b"head_number", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditResponse: _TypeAlias = AuditResponse  # noqa: Y015
+
+@_typing.final
+class AuditRecord(_message.Message):
+    """Its hash is the SHA-256 of `content`, canonical JSON that names the hash before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    content: _builtins.bytes
+    hash: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        content: _builtins.bytes = ...,
+        hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "hash", b"hash", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditRecord: _TypeAlias = AuditRecord  # noqa: Y015
+
+@_typing.final
+class SigningKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKeysRequest: _TypeAlias = SigningKeysRequest  # noqa: Y015
+
+@_typing.final
+class SigningKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___SigningKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKeysResponse: _TypeAlias = SigningKeysResponse  # noqa: Y015
+
+@_typing.final
+class SigningKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ENDORSED_BY_FIELD_NUMBER: _builtins.int
+    PEM_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    public_key: _builtins.bytes
+    created: _builtins.int
+    """Unix time in seconds."""
+    kind: _builtins.str
+    """`store`: the control plane signs with it; `delegated`: somebody else does."""
+    endorsed_by: _builtins.str
+    """Fingerprint of the key that endorsed it; empty of the first one."""
+    pem: _builtins.str
+    """PEM, as `--trust` reads it."""
+    name: _builtins.str
+    """Of a delegated one, what it is called."""
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+        created: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        endorsed_by: _builtins.str = ...,
+        pem: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "endorsed_by", b"endorsed_by", "fingerprint", b"fingerprint", "kind", b"kind", "name", b"name", "pem", b"pem", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKey: _TypeAlias = SigningKey  # noqa: Y015
+
+@_typing.final
+class RotateSigningKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSigningKeyRequest: _TypeAlias = RotateSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class DelegateSigningRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """PEM of an Ed25519 public key."""
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DelegateSigningRequest: _TypeAlias = DelegateSigningRequest  # noqa: Y015
+
+@_typing.final
+class WhoAmIRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIRequest: _TypeAlias = WhoAmIRequest  # noqa: Y015
+
+@_typing.final
+class WhoAmIResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Permission]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        permissions: _abc.Iterable[Global___Permission] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIResponse: _TypeAlias = WhoAmIResponse  # noqa: Y015
+
+@_typing.final
+class Permission(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    CUSTOMERS_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """`viewer`, `publisher`, `approver` or `admin`."""
+    customers: _builtins.bool
+    """Whether customers may be read and changed."""
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        customers: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customers", b"customers", "kinds", b"kinds", "namespaces", b"namespaces", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Permission: _TypeAlias = Permission  # noqa: Y015

@@ -44,6 +44,66 @@ class AdminStub:
                 request_serializer=sidecar_dot_v1_dot_admin__pb2.GetRequest.SerializeToString,
                 response_deserializer=sidecar_dot_v1_dot_admin__pb2.GetResponse.FromString,
                 _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/sidecar.v1.Admin/Diff',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.DiffRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.DiffResponse.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/sidecar.v1.Admin/History',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/sidecar.v1.Admin/Rollback',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Rollouts = channel.unary_unary(
+                '/sidecar.v1.Admin/Rollouts',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.RolloutsRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.RolloutsResponse.FromString,
+                _registered_method=True)
+        self.Steer = channel.unary_unary(
+                '/sidecar.v1.Admin/Steer',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.SteerRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.Proposals = channel.unary_unary(
+                '/sidecar.v1.Admin/Proposals',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.ProposalsRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.ProposalsResponse.FromString,
+                _registered_method=True)
+        self.Review = channel.unary_unary(
+                '/sidecar.v1.Admin/Review',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.ReviewRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/sidecar.v1.Admin/Audit',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.AuditResponse.FromString,
+                _registered_method=True)
+        self.SigningKeys = channel.unary_unary(
+                '/sidecar.v1.Admin/SigningKeys',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateSigningKey = channel.unary_unary(
+                '/sidecar.v1.Admin/RotateSigningKey',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+                _registered_method=True)
+        self.DelegateSigning = channel.unary_unary(
+                '/sidecar.v1.Admin/DelegateSigning',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.DelegateSigningRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+                _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/sidecar.v1.Admin/WhoAmI',
+                request_serializer=sidecar_dot_v1_dot_admin__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=sidecar_dot_v1_dot_admin__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/sidecar.v1.Admin/Status',
                 request_serializer=sidecar_dot_v1_dot_admin__pb2.StatusRequest.SerializeToString,
@@ -77,7 +137,91 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """What is published now.
+        """What is published now, or was in an earlier release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """What differs between two releases of a namespace, and what that means for requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """Every release of a namespace, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Makes a new release with the documents of an earlier one, and ends a rollout under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollouts(self, request, context):
+        """How releases spread that were not given to everybody at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Steer(self, request, context):
+        """Holds, goes on with or ends a rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Proposals(self, request, context):
+        """What waits for a second person.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Review(self, request, context):
+        """The second person's word. An approval publishes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """Everything that was done, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SigningKeys(self, request, context):
+        """The keys that sign releases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSigningKey(self, request, context):
+        """A new signing key, endorsed by the one before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DelegateSigning(self, request, context):
+        """Lets somebody else's key sign releases, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """Who the caller is taken for, and what they may do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +267,66 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=sidecar_dot_v1_dot_admin__pb2.GetRequest.FromString,
                     response_serializer=sidecar_dot_v1_dot_admin__pb2.GetResponse.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.DiffRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.DiffResponse.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.HistoryRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.HistoryResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.RollbackRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Rollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollouts,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.RolloutsRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.RolloutsResponse.SerializeToString,
+            ),
+            'Steer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Steer,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.SteerRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.Rollout.SerializeToString,
+            ),
+            'Proposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.Proposals,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.ProposalsRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.ProposalsResponse.SerializeToString,
+            ),
+            'Review': grpc.unary_unary_rpc_method_handler(
+                    servicer.Review,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.ReviewRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.AuditRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.AuditResponse.SerializeToString,
+            ),
+            'SigningKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.SigningKeys,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.SerializeToString,
+            ),
+            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSigningKey,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.SerializeToString,
+            ),
+            'DelegateSigning': grpc.unary_unary_rpc_method_handler(
+                    servicer.DelegateSigning,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.DelegateSigningRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=sidecar_dot_v1_dot_admin__pb2.WhoAmIRequest.FromString,
+                    response_serializer=sidecar_dot_v1_dot_admin__pb2.WhoAmIResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -199,6 +403,330 @@ class Admin:
             '/sidecar.v1.Admin/Get',
             sidecar_dot_v1_dot_admin__pb2.GetRequest.SerializeToString,
             sidecar_dot_v1_dot_admin__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Diff',
+            sidecar_dot_v1_dot_admin__pb2.DiffRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.DiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/History',
+            sidecar_dot_v1_dot_admin__pb2.HistoryRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Rollback',
+            sidecar_dot_v1_dot_admin__pb2.RollbackRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Rollouts',
+            sidecar_dot_v1_dot_admin__pb2.RolloutsRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.RolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Steer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Steer',
+            sidecar_dot_v1_dot_admin__pb2.SteerRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Proposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Proposals',
+            sidecar_dot_v1_dot_admin__pb2.ProposalsRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.ProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Review(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Review',
+            sidecar_dot_v1_dot_admin__pb2.ReviewRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Audit',
+            sidecar_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.AuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SigningKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/SigningKeys',
+            sidecar_dot_v1_dot_admin__pb2.SigningKeysRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/RotateSigningKey',
+            sidecar_dot_v1_dot_admin__pb2.RotateSigningKeyRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DelegateSigning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/DelegateSigning',
+            sidecar_dot_v1_dot_admin__pb2.DelegateSigningRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.SigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/WhoAmI',
+            sidecar_dot_v1_dot_admin__pb2.WhoAmIRequest.SerializeToString,
+            sidecar_dot_v1_dot_admin__pb2.WhoAmIResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,31 @@ class AdminStub:
     Apply: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ApplyRequest, _admin_pb2.ApplyResponse]
     """Publishes, all or nothing. Answered only after the releases are durable."""
     Get: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRequest, _admin_pb2.GetResponse]
-    """What is published now."""
+    """What is published now, or was in an earlier release."""
+    Diff: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DiffRequest, _admin_pb2.DiffResponse]
+    """What differs between two releases of a namespace, and what that means for requests."""
+    History: _grpc.UnaryUnaryMultiCallable[_admin_pb2.HistoryRequest, _admin_pb2.HistoryResponse]
+    """Every release of a namespace, newest first."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollbackRequest, _admin_pb2.ApplyResponse]
+    """Makes a new release with the documents of an earlier one, and ends a rollout under way."""
+    Rollouts: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RolloutsRequest, _admin_pb2.RolloutsResponse]
+    """How releases spread that were not given to everybody at once."""
+    Steer: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SteerRequest, _admin_pb2.Rollout]
+    """Holds, goes on with or ends a rollout."""
+    Proposals: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ProposalsRequest, _admin_pb2.ProposalsResponse]
+    """What waits for a second person."""
+    Review: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReviewRequest, _admin_pb2.ApplyResponse]
+    """The second person's word. An approval publishes."""
+    Audit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditResponse]
+    """Everything that was done, in order."""
+    SigningKeys: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SigningKeysRequest, _admin_pb2.SigningKeysResponse]
+    """The keys that sign releases."""
+    RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.SigningKeysResponse]
+    """A new signing key, endorsed by the one before it."""
+    DelegateSigning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DelegateSigningRequest, _admin_pb2.SigningKeysResponse]
+    """Lets somebody else's key sign releases, too."""
+    WhoAmI: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WhoAmIRequest, _admin_pb2.WhoAmIResponse]
+    """Who the caller is taken for, and what they may do."""
     Status: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.StatusResponse]
     """Which connected sidecar enforces what."""
     Watch: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRequest, _admin_pb2.Progress]
@@ -50,7 +74,31 @@ class AdminAsyncStub(AdminStub):
     Apply: _aio.UnaryUnaryMultiCallable[_admin_pb2.ApplyRequest, _admin_pb2.ApplyResponse]  # type: ignore[assignment]
     """Publishes, all or nothing. Answered only after the releases are durable."""
     Get: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRequest, _admin_pb2.GetResponse]  # type: ignore[assignment]
-    """What is published now."""
+    """What is published now, or was in an earlier release."""
+    Diff: _aio.UnaryUnaryMultiCallable[_admin_pb2.DiffRequest, _admin_pb2.DiffResponse]  # type: ignore[assignment]
+    """What differs between two releases of a namespace, and what that means for requests."""
+    History: _aio.UnaryUnaryMultiCallable[_admin_pb2.HistoryRequest, _admin_pb2.HistoryResponse]  # type: ignore[assignment]
+    """Every release of a namespace, newest first."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollbackRequest, _admin_pb2.ApplyResponse]  # type: ignore[assignment]
+    """Makes a new release with the documents of an earlier one, and ends a rollout under way."""
+    Rollouts: _aio.UnaryUnaryMultiCallable[_admin_pb2.RolloutsRequest, _admin_pb2.RolloutsResponse]  # type: ignore[assignment]
+    """How releases spread that were not given to everybody at once."""
+    Steer: _aio.UnaryUnaryMultiCallable[_admin_pb2.SteerRequest, _admin_pb2.Rollout]  # type: ignore[assignment]
+    """Holds, goes on with or ends a rollout."""
+    Proposals: _aio.UnaryUnaryMultiCallable[_admin_pb2.ProposalsRequest, _admin_pb2.ProposalsResponse]  # type: ignore[assignment]
+    """What waits for a second person."""
+    Review: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReviewRequest, _admin_pb2.ApplyResponse]  # type: ignore[assignment]
+    """The second person's word. An approval publishes."""
+    Audit: _aio.UnaryUnaryMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditResponse]  # type: ignore[assignment]
+    """Everything that was done, in order."""
+    SigningKeys: _aio.UnaryUnaryMultiCallable[_admin_pb2.SigningKeysRequest, _admin_pb2.SigningKeysResponse]  # type: ignore[assignment]
+    """The keys that sign releases."""
+    RotateSigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.SigningKeysResponse]  # type: ignore[assignment]
+    """A new signing key, endorsed by the one before it."""
+    DelegateSigning: _aio.UnaryUnaryMultiCallable[_admin_pb2.DelegateSigningRequest, _admin_pb2.SigningKeysResponse]  # type: ignore[assignment]
+    """Lets somebody else's key sign releases, too."""
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_admin_pb2.WhoAmIRequest, _admin_pb2.WhoAmIResponse]  # type: ignore[assignment]
+    """Who the caller is taken for, and what they may do."""
     Status: _aio.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.StatusResponse]  # type: ignore[assignment]
     """Which connected sidecar enforces what."""
     Watch: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRequest, _admin_pb2.Progress]  # type: ignore[assignment]
@@ -75,7 +123,103 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetResponse, _abc.Awaitable[_admin_pb2.GetResponse]]:
-        """What is published now."""
+        """What is published now, or was in an earlier release."""
+
+    @_abc_1.abstractmethod
+    def Diff(
+        self,
+        request: _admin_pb2.DiffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DiffResponse, _abc.Awaitable[_admin_pb2.DiffResponse]]:
+        """What differs between two releases of a namespace, and what that means for requests."""
+
+    @_abc_1.abstractmethod
+    def History(
+        self,
+        request: _admin_pb2.HistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.HistoryResponse, _abc.Awaitable[_admin_pb2.HistoryResponse]]:
+        """Every release of a namespace, newest first."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _admin_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ApplyResponse, _abc.Awaitable[_admin_pb2.ApplyResponse]]:
+        """Makes a new release with the documents of an earlier one, and ends a rollout under way."""
+
+    @_abc_1.abstractmethod
+    def Rollouts(
+        self,
+        request: _admin_pb2.RolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RolloutsResponse, _abc.Awaitable[_admin_pb2.RolloutsResponse]]:
+        """How releases spread that were not given to everybody at once."""
+
+    @_abc_1.abstractmethod
+    def Steer(
+        self,
+        request: _admin_pb2.SteerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.Rollout, _abc.Awaitable[_admin_pb2.Rollout]]:
+        """Holds, goes on with or ends a rollout."""
+
+    @_abc_1.abstractmethod
+    def Proposals(
+        self,
+        request: _admin_pb2.ProposalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ProposalsResponse, _abc.Awaitable[_admin_pb2.ProposalsResponse]]:
+        """What waits for a second person."""
+
+    @_abc_1.abstractmethod
+    def Review(
+        self,
+        request: _admin_pb2.ReviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ApplyResponse, _abc.Awaitable[_admin_pb2.ApplyResponse]]:
+        """The second person's word. An approval publishes."""
+
+    @_abc_1.abstractmethod
+    def Audit(
+        self,
+        request: _admin_pb2.AuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.AuditResponse, _abc.Awaitable[_admin_pb2.AuditResponse]]:
+        """Everything that was done, in order."""
+
+    @_abc_1.abstractmethod
+    def SigningKeys(
+        self,
+        request: _admin_pb2.SigningKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SigningKeysResponse, _abc.Awaitable[_admin_pb2.SigningKeysResponse]]:
+        """The keys that sign releases."""
+
+    @_abc_1.abstractmethod
+    def RotateSigningKey(
+        self,
+        request: _admin_pb2.RotateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SigningKeysResponse, _abc.Awaitable[_admin_pb2.SigningKeysResponse]]:
+        """A new signing key, endorsed by the one before it."""
+
+    @_abc_1.abstractmethod
+    def DelegateSigning(
+        self,
+        request: _admin_pb2.DelegateSigningRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SigningKeysResponse, _abc.Awaitable[_admin_pb2.SigningKeysResponse]]:
+        """Lets somebody else's key sign releases, too."""
+
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _admin_pb2.WhoAmIRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WhoAmIResponse, _abc.Awaitable[_admin_pb2.WhoAmIResponse]]:
+        """Who the caller is taken for, and what they may do."""
 
     @_abc_1.abstractmethod
     def Status(

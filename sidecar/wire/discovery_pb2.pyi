@@ -70,6 +70,7 @@ class FromSidecar(_message.Message):
     RELEASED_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
     JOURNEY_EVENTS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream, and only then."""
@@ -86,6 +87,8 @@ class FromSidecar(_message.Message):
     def spend(self) -> _subject_pb2.Spend: ...
     @_builtins.property
     def journey_events(self) -> _subject_pb2.JourneyEvents: ...
+    @_builtins.property
+    def report(self) -> Global___Report: ...
     def __init__(
         self,
         *,
@@ -96,12 +99,13 @@ class FromSidecar(_message.Message):
         released: _subject_pb2.Released | None = ...,
         spend: _subject_pb2.Spend | None = ...,
         journey_events: _subject_pb2.JourneyEvents | None = ...,
+        report: Global___Report | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "spend", b"spend"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "report", b"report", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "spend", b"spend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "hello", b"hello", "introduction", b"introduction", "journey_events", b"journey_events", "message", b"message", "nack", b"nack", "released", b"released", "report", b"report", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "nack", "introduction", "released", "spend", "journey_events"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ack", "nack", "introduction", "released", "spend", "journey_events", "report"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -117,6 +121,7 @@ class FromControl(_message.Message):
     UNKNOWN_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
     JOURNEY_EVENTS_TAKEN_FIELD_NUMBER: _builtins.int
+    REPORTING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def push(self) -> Global___Push: ...
     @_builtins.property
@@ -129,6 +134,8 @@ class FromControl(_message.Message):
     def spent(self) -> _subject_pb2.Spent: ...
     @_builtins.property
     def journey_events_taken(self) -> _subject_pb2.JourneyEventsTaken: ...
+    @_builtins.property
+    def reporting(self) -> Global___Reporting: ...
     def __init__(
         self,
         *,
@@ -138,12 +145,13 @@ class FromControl(_message.Message):
         unknown: _subject_pb2.Unknown | None = ...,
         spent: _subject_pb2.Spent | None = ...,
         journey_events_taken: _subject_pb2.JourneyEventsTaken | None = ...,
+        reporting: Global___Reporting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "reporting", b"reporting", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "journey_events_taken", b"journey_events_taken", "message", b"message", "push", b"push", "reporting", b"reporting", "spent", b"spent", "subject_keys", b"subject_keys", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["push", "idle", "subject_keys", "unknown", "spent", "journey_events_taken"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["push", "idle", "subject_keys", "unknown", "spent", "journey_events_taken", "reporting"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -180,6 +188,7 @@ class Hello(_message.Message):
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     ENFORCED_FIELD_NUMBER: _builtins.int
     REGISTRATION_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     sidecar_id: _builtins.str
     """Stable over restarts; a second stream with the same id replaces the first."""
     namespace: _builtins.str
@@ -189,6 +198,8 @@ class Hello(_message.Message):
     """What the injection webhook signed of its pod: a JWS, see sidecar/facts/registration.py. Its
     namespace and labels are then those above. Empty: nobody signed anything.
     """
+    started: _builtins.int
+    """Unix time in seconds at which its process began."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -209,10 +220,11 @@ class Hello(_message.Message):
         subscriptions: _abc.Iterable[Global___Subscription] | None = ...,
         enforced: _abc.Iterable[Global___Enforced] | None = ...,
         registration: _builtins.str = ...,
+        started: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "enforced", b"enforced", "labels", b"labels", "namespace", b"namespace", "registration", b"registration", "sidecar_id", b"sidecar_id", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "enforced", b"enforced", "labels", b"labels", "namespace", b"namespace", "registration", b"registration", "sidecar_id", b"sidecar_id", "started", b"started", "subscriptions", b"subscriptions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -571,3 +583,73 @@ class Idle(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Idle: _TypeAlias = Idle  # noqa: Y015
+
+@_typing.final
+class Report(_message.Message):
+    """How a sidecar has fared since its last Report, all of it under one release. Nothing is sent of a
+    time in which it decided nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENFORCED_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILED_EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    DECISION_BUCKETS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    refused: _builtins.int
+    """Answered by a refusal of ours that is no error: 401, 403, 429."""
+    errors: _builtins.int
+    """Answered with 500 or above, by us or by the service."""
+    failed_expressions: _builtins.int
+    """Decided so because an expression failed."""
+    @_builtins.property
+    def enforced(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enforced]:
+        """What decided."""
+
+    @_builtins.property
+    def decision_buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Decisions by how long they took: counts of the buckets that the sidecar's metric
+        sidecar_decision_duration_seconds has, the last one without a bound.
+        """
+
+    def __init__(
+        self,
+        *,
+        enforced: _abc.Iterable[Global___Enforced] | None = ...,
+        requests: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        failed_expressions: _builtins.int = ...,
+        decision_buckets: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_buckets", b"decision_buckets", "enforced", b"enforced", "errors", b"errors", "failed_expressions", b"failed_expressions", "refused", b"refused", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Reporting(_message.Message):
+    """How often it should report; 0: not at all, as before the first of these."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_MS_FIELD_NUMBER: _builtins.int
+    every_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        every_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_ms", b"every_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reporting: _TypeAlias = Reporting  # noqa: Y015
