@@ -193,11 +193,11 @@ class Session:
         """The releases that its last word on them was a Nack of, empty after an Ack."""
         return {} if self._refused is None else self._refused.versions
 
-    def lag(self, catalogue: Catalogue, now: float) -> float:
-        """Seconds since it is assigned what it does not enforce; 0: it enforces it."""
-        if self._behind is None or self.current(catalogue):
-            return 0.0
-        return max(0.0, now - self._behind)
+    @property
+    def behind(self) -> float | None:
+        """Since when (seconds since the epoch) it owes an Ack of something newer; None: of
+        nothing."""
+        return self._behind
 
 
 def _in_common(known: Held, target: Target) -> Mapping[str, int]:

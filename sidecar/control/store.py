@@ -31,6 +31,7 @@ from sidecar.control.releases import Release as Release
 from sidecar.control.releases import (
     insert_release,
     insert_signatures,
+    manifest_for,
     newest_versions,
     parents,
     read,
@@ -199,8 +200,6 @@ class Store:
             async with self.transaction() as connection:
                 await database.alone(connection)
                 await self._check_bases(connection, drafts)
-                if also is not None:
-                    await also(connection)
                 key = self.keys.private[-1] if self.signs else None
                 made = []
                 for draft in drafts:
@@ -208,11 +207,26 @@ class Store:
                     if draft.rollout is not None:
                         await insert_rollout(connection, draft.rollout)
                     made.append(release)
+                if also is not None:
+                    await also(connection)
                 await self._record(connection, now, by, drafts, made)
                 await database.announce(connection)
                 return made
         except IntegrityError:
             raise Conflict({draft.namespace: None for draft in drafts}) from None
+
+    async def manifests(self, drafts: Sequence[Draft]) -> list[bytes]:
+        """What would be signed, one for each draft."""
+        async with self.transaction() as connection:
+            now = int(self.clock())
+            return [(await manifest_for(connection, each, now)).to_bytes() for each in drafts]
+
+    async def record(self, by: By, also: Also) -> None:
+        """Does something else that belongs into the audit trail, together with its record."""
+        async with self.transaction() as connection:
+            await database.alone(connection)
+            await also(connection)
+            await audit.append(connection, self.clock(), by.who, by.action, by.about)
 
     async def steer(self, rollout: Rollout, by: By) -> Rollout | None:
         """Stores how a rollout goes on; None: somebody else has changed it meanwhile."""
