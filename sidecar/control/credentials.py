@@ -75,7 +75,8 @@ class Authority:
         """Reads the file again if it is another one now. Never raises."""
         now = self._clock()
         stamp = _stamp([self._file, *self._publishers.files])
-        if stamp == self._seen and not (self.error and not self._again - AGAIN <= now < self._again):
+        rests = not self.error or self._again - AGAIN <= now < self._again
+        if stamp == self._seen and rests:
             return
         self._seen, self._again = stamp, now + AGAIN
         try:

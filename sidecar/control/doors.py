@@ -53,7 +53,7 @@ def _everywhere(*verbs: Verb) -> Need:
     return lambda caller: any(caller.may_everywhere(verb) for verb in verbs)
 
 
-# Withdrawals and the audit trail are of no namespace, so who is limited to some has no part in them.
+# Withdrawals and the audit trail are of no namespace: nothing for who is limited to some.
 METHODS: Final[Mapping[str, tuple[Need, str]]] = {
     **dict.fromkeys(
         ("Apply", "Rollback", "Steer"),
@@ -92,7 +92,7 @@ def admitted(method: str, caller: Caller) -> None:
     if allows(caller):
         return
     if not caller.permissions:
-        raise Forbidden(f"{caller.name} has no permission: the file of --publishers names them not")
+        raise Forbidden(f"no permission in the file of --publishers is of {caller.name}")
     raise Forbidden(f"{caller.name} lacks {wanted}, which {method.rpartition('/')[2]} takes")
 
 
@@ -138,7 +138,7 @@ class Doorkeeper:
         _log.warning("refused %s to %s: %s%s", method, peer, error, more)
 
 
-class Guard(aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs has it as Any
+class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # it takes none
     """The gRPC door. Nobody's message is read before it is known whose it is: one may have 64 MiB.
     Health is open; Discovery has its own ways, and is served here only if `discovery`."""
 
