@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,20 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
             f"--{setting.key}",
             dest=setting.attribute,
             metavar=setting.metavar,
+            type=_checked(setting),
             help=f"{setting.help} [{_variable(setting)}{default}]",
         )
+
+
+def _checked(setting: _Setting) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            setting.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
 
 
 def _group(key: str) -> str:
