@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvloop
@@ -20,6 +21,7 @@ from sidecar.config import (
     ControlPlaneSettings,
     FleetSettings,
     InjectSettings,
+    PublisherSettings,
     RunSettings,
     variable,
 )
@@ -42,6 +44,7 @@ from sidecar.telemetry.decision_log import DecisionLog
 
 if TYPE_CHECKING:
     from sidecar.control.identity import WorkloadTokens
+    from sidecar.control.publisher_listener import PublisherListener
     from sidecar.control.server import FleetListener
 
 _log: Final = logging.getLogger("sidecar")
@@ -226,15 +229,35 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         fleet=fleet,
         insecure_page_cookies=settings.insecure_page_cookies,
         events=settings.events,
+        publishers=_publishers(settings.publishers),
     )
     if settings.insecure_page_cookies:
         _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
+    where += bound.mtls and f", with certificates {bound.mtls}"
     _log.info("control plane %s: %s", __version__, where)
     async with _publishing(settings, plane.trust_pem.decode("ascii")):
         await _signalled()
     await plane.stop()
     return 0
+
+
+def _publishers(settings: PublisherSettings) -> PublisherListener:
+    """Who may publish, and what they are shown. Raises Misuse."""
+    from sidecar.control.certificates import ServerCertificates
+    from sidecar.control.credentials import Authority
+    from sidecar.control.publisher_listener import PublisherListener
+
+    def shown(client_ca: Path | None) -> ServerCertificates | None:
+        flags = "--publisher-tls-cert, --publisher-tls-key, --publisher-client-ca"
+        return ServerCertificates(*settings.tls, client_ca, flags) if settings.tls else None
+
+    where, asking = settings.mtls_listen, shown(settings.client_ca)
+    return PublisherListener(
+        authority=Authority(settings.file) if settings.file is not None else None,
+        certificates=shown(None) if where is not None else asking,
+        mtls=(str(where), asking) if where is not None and asking is not None else None,
+    )
 
 
 def _fleet(settings: ControlPlaneSettings, fleet: FleetSettings) -> FleetListener:

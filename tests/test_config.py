@@ -257,7 +257,8 @@ def test_a_fleets_listener(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--tls-cert", "/etc/hosts"], "--tls-cert: it is about --fleet-listen"),
+        (["--tls-client-ca", "/etc/hosts"], "--tls-client-ca: it is about --fleet-listen"),
+        (["--tls-cert", "/etc/hosts"], "--tls-key: is missing; --tls-cert needs it"),
         (FLEET[:2], "--tls-cert is missing"),
         ([*FLEET, "--insecure-self-asserted-labels"], "nothing would show whose"),
         ([*FLEET, "--workload-tokens", "tokenreview"], "give --registration-keys"),

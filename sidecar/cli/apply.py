@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable_lines
-from sidecar.cli.server import add_flags, live
+from sidecar.cli.server import add_flags, admin_client, live
 from sidecar.decide.documents import Document
 from sidecar.decide.problems import problem_at
 from sidecar.errors import ControlPlaneUnreachable, Misuse, Problem
@@ -93,7 +93,7 @@ async def run(args: argparse.Namespace) -> int:
         base_versions=dict(args.base),
         raise_floor=args.raise_floor,
     )
-    async with AdminClient(args.server, timeout=args.timeout) as client:
+    async with admin_client(args) as client:
         response = await client.apply(request)
         problems += _placed(response.problems, documents)
         if args.output == "text":

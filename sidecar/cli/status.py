@@ -14,8 +14,7 @@ from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
-from sidecar.cli.server import add_flags, live
-from sidecar.facts.admin import AdminClient
+from sidecar.cli.server import add_flags, admin_client, live
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
 
@@ -52,7 +51,7 @@ async def run(args: argparse.Namespace) -> int:
     """0: shown; 1: the one that was named is not connected."""
     namespace, _, sidecar_id = args.which.partition("/")
     request = pb.StatusRequest(namespace=namespace, sidecar_id=sidecar_id)
-    async with AdminClient(args.server, timeout=args.timeout) as client:
+    async with admin_client(args) as client:
         status = await client.status(request)
     if sidecar_id and not status.sidecars:
         print(f"sidecar status: {args.which} is not connected", file=sys.stderr)

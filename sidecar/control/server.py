@@ -24,10 +24,12 @@ from sidecar.control import database, http, metrics, strangers
 from sidecar.control.admin import Admin
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.certificates import ServerCertificates
+from sidecar.control.doors import Doorkeeper, DoorMetrics, Guard
 from sidecar.control.events import Transmitter
 from sidecar.control.fleet import Fleet
 from sidecar.control.identity import Identities
 from sidecar.control.publish import Publisher, Validate
+from sidecar.control.publisher_listener import PublisherListener, check
 from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.service import Discovery
@@ -74,6 +76,7 @@ class Bound:
     grpc: str
     http: str
     fleet: str = ""
+    mtls: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class ControlPlane:
         self._open = AsyncExitStack()
         self._ready = False
         self._subjects: Subjects | None = None
+        self._keeper = Doorkeeper(None)
+        self._insecure: dict[str, bool] = {}
         self.trust_pem = b""
         """The public keys of its releases, as `--trust` reads them; after `start`. They are also
         in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
@@ -119,27 +124,29 @@ class ControlPlane:
         fleet: FleetListener | None = None,
         insecure_page_cookies: bool = False,
         events: str = "",
+        publishers: PublisherListener | None = None,
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
-        Without authentication only loopback is admitted, unless the insecure setting says so.
+        `publishers` says who may publish. Without them anybody may, and only loopback is admitted,
+        unless the insecure setting says so.
         `transmitters` may push security events; without any there is no endpoint for them. `fleet`
         is where sidecars come that have to show whose they are. `insecure_page_cookies`: customers'
         pages are on plain HTTP, which is for development. `events` is where those of customers'
         journeys go.
         """
-        if not is_loopback(listen):
-            if not insecure_unauthenticated:
-                raise Misuse(
-                    f"--listen {listen}: anybody who reaches it could publish policies, for there "
-                    "is no authentication yet; listen on 127.0.0.1, or accept it with "
-                    "--insecure-unauthenticated"
-                )
-            _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
+        publishers = publishers or PublisherListener()
+        check(listen, publishers, insecure_unauthenticated=insecure_unauthenticated)
+        self._keeper = Doorkeeper(publishers.authority, self._clock)
+        self._insecure = {
+            "insecure_unauthenticated": publishers.authority is None and not is_loopback(listen),
+            "insecure_page_cookies": insecure_page_cookies,
+        }
         try:
             return await self._start(
-                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events
-            )
+                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events,
+                publishers,
+            )  # fmt: skip
         except BaseException:
             await self.stop()
             raise
@@ -158,6 +165,7 @@ class ControlPlane:
         fleet: FleetListener | None,
         insecure_page_cookies: bool,
         events: str,
+        publishers: PublisherListener,
     ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
@@ -181,7 +189,7 @@ class ControlPlane:
         self._open.push_async_callback(self._subjects.stop)
         admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
         self._open.push_async_callback(admin.settle)
-        grpc_bound = await self._serve_grpc(listen, admin)
+        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
             await self._follow_others(store_url, publisher, withdrawer, self._subjects)
@@ -189,7 +197,7 @@ class ControlPlane:
         pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
         http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
         self._ready = True
-        return Bound(grpc_bound, http_bound, fleet_bound)
+        return Bound(grpc_bound, http_bound, fleet_bound, mtls_bound)
 
     async def _follow_others(
         self, store_url: str, publisher: Publisher, withdrawer: Withdrawer, subjects: Subjects
@@ -213,23 +221,46 @@ class ControlPlane:
 
         self._open.push_async_callback(ended)
 
-    async def _serve_grpc(self, listen: str, admin: Admin) -> str:
-        server = aio.server(options=_OPTIONS)
-        add_DiscoveryServicer_to_server(self._discovery(None), server)
+    async def _serve_grpc(
+        self, listen: str, admin: Admin, publishers: PublisherListener
+    ) -> tuple[str, str]:
+        """Where it listens, and where with certificates of clients."""
+        authority, tls = publishers.authority, publishers.certificates
+        # Sidecars show nothing here: beyond loopback they have the fleet's listener for it.
+        discovery = is_loopback(listen) or authority is None
+        if not discovery:
+            _log.info("no sidecars are served at %s: they come to --fleet-listen", listen)
+        options: tuple[tuple[str, int], ...] = _OPTIONS
+        if authority is not None:
+            await authority.start()
+            self._open.push_async_callback(authority.close)
+            # A certificate is looked at when a connection begins.
+            options = (*_OPTIONS, ("grpc.max_connection_age_ms", int(MAX_AGE * 1000)),
+                       ("grpc.max_connection_age_grace_ms", 60_000))  # fmt: skip
+        guard = Guard(self._keeper, discovery=discovery, clock=self._clock)
+        server = aio.server(options=options, interceptors=[guard])
+        services = [name for name in _SERVICES if discovery or not name.endswith("Discovery")]
+        if discovery:
+            add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         if self._subjects is not None:
             add_SubjectsServicer_to_server(self._subjects.admin(), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-        for service in ("", *_SERVICES):
+        for service in ("", *services):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        bound = _listen(server, "--listen", listen, None)
+        credentials = tls.credentials() if tls is not None else None
+        bound, mtls_bound = _listen(server, "--listen", listen, credentials), ""
+        if publishers.mtls is not None:
+            where, certificates = publishers.mtls
+            shown = certificates.credentials()
+            mtls_bound = _listen(server, "--publisher-mtls-listen", where, shown)
         await server.start()
         self._open.push_async_callback(self._stop_grpc, server, healthy)
-        return bound
+        return bound, mtls_bound
 
     async def _serve_fleet(self, fleet: FleetListener) -> str:
         """Discovery and nothing else, for whoever shows whose sidecar it is: anew with each
@@ -281,6 +312,7 @@ class ControlPlane:
         self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
     ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
+        registry.register(DoorMetrics(self._keeper, self._insecure))
         if self._subjects is not None:
             registry.register(subject_metrics(self._subjects))
         runner = http.runner(

@@ -10,6 +10,7 @@ from grpc import aio
 
 from sidecar.errors import ControlPlaneUnreachable
 from sidecar.facts.control_client import ControlPlaneClient
+from sidecar.facts.server import TIMEOUT, Server
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire.admin_pb2_grpc import AdminStub
 
@@ -17,9 +18,7 @@ _NOTHING_HAPPENED: Final = frozenset(
     (
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.UNIMPLEMENTED,
     )
 )
@@ -29,7 +28,7 @@ class AdminClient(ControlPlaneClient):
     """Every call raises ControlPlaneUnreachable without an answer. An apply that got none has an
     unknown outcome, and the error says so."""
 
-    def __init__(self, server: str, *, timeout: float) -> None:
+    def __init__(self, server: Server | str, *, timeout: float = TIMEOUT) -> None:
         super().__init__(server, timeout=timeout)
         self._stub = AdminStub(self.channel)
 
@@ -50,6 +49,14 @@ class AdminClient(ControlPlaneClient):
         await self.reach()
         try:
             return await self._stub.Get(request, timeout=self.timeout)
+        except aio.AioRpcError as error:
+            raise self._unreachable(error) from None
+
+    async def who_am_i(self) -> pb.WhoAmIResponse:
+        """Who the control plane takes the caller for."""
+        await self.reach()
+        try:
+            return await self._stub.WhoAmI(pb.WhoAmIRequest(), timeout=self.timeout)
         except aio.AioRpcError as error:
             raise self._unreachable(error) from None
 
@@ -108,6 +115,9 @@ class AdminClient(ControlPlaneClient):
 
     def _undone(self, error: aio.AioRpcError, advice: str) -> ControlPlaneUnreachable:
         """Of a call that changes something: whether it did, and where nobody knows what to do."""
+        denied = self.denied(error)
+        if denied is not None:
+            return denied
         if error.code() in _NOTHING_HAPPENED:
             return ControlPlaneUnreachable(f"{self.server}: {error.details()}")
         late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -115,6 +125,9 @@ class AdminClient(ControlPlaneClient):
         return ControlPlaneUnreachable(f"outcome unknown: {self.server}: {reason}. {advice}")
 
     def _unreachable(self, error: aio.AioRpcError) -> ControlPlaneUnreachable:
+        denied = self.denied(error)
+        if denied is not None:
+            return denied
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ControlPlaneUnreachable(f"{self.server}: no answer within {self.timeout:g}s")
         return ControlPlaneUnreachable(f"{self.server}: {error.code().name}: {error.details()}")
