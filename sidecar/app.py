@@ -39,7 +39,7 @@ from sidecar.plane.serving import Serving
 from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
 from sidecar.plane.traffic_tls import warn_of_insecure
-from sidecar.telemetry import metrics
+from sidecar.telemetry import fared, metrics
 from sidecar.telemetry.decision_log import DecisionLog
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class DataPlane:
             authorizer.evidence.revocations,
             self._withdraw,
             None if customers is None else subject_stream(customers, settings.namespace),
+            self._totals,
         )
         self._servers = inspection.Servers()
         self._probes = Probes(settings.probes)
@@ -144,6 +145,9 @@ class DataPlane:
         self.serving.authorizer.withdraw(revocations)
 
     # What others see.
+
+    async def _totals(self) -> fared.Fared:
+        return fared.of_metrics(self.serving.metrics)
 
     def _ready(self) -> str:
         if self._draining:
