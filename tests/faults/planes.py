@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -116,16 +117,14 @@ class SmallDisk:
             *(() if os.geteuid() == 0 else ("--user", "--preserve-credentials")),
         )  # fmt: skip
 
-    def fill(self) -> None:
-        """Not one byte is left."""
-        with (self.path / "ballast").open("ab", buffering=0) as file:
-            try:
-                for size in (65536, 4096, 512, 1):
-                    while True:
-                        if file.write(b"\0" * size) < size:
-                            break
-            except OSError:
+    def fill(self, left: int = 0) -> None:
+        """So many bytes are left, a page more or less."""
+        ballast = self.path / "ballast"
+        with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"\0" * 65536):  # at the end it writes what fits
                 pass
+        if left:
+            os.truncate(ballast, max(0, ballast.stat().st_size - left))
 
     def free(self) -> None:
         """What filled it is gone."""
