@@ -109,6 +109,24 @@ async def test_what_was_acknowledged_on_a_disk_that_fills_is_there_after_a_kill(
         await converged([follower], publisher.ledger.newest)
 
 
+async def test_a_control_plane_that_begins_on_a_full_disk_serves_what_there_is(
+    disk: SmallDisk, control: Plane, tmp_path: Path
+) -> None:
+    publisher = Publisher(control)
+    trust = trust_of(disk.path / "store.db")
+    assert not await publisher.publish(policy("p"))
+    disk.fill()
+    for name, end in (("killed", control.kill), ("ended", control.terminate)):
+        end()
+        address = await control.started()
+        follower = Follower(name, address, tmp_path / name, trust, publisher.ledger)
+        async with following(follower):
+            await follower.enforces(1)
+            assert "nothing was published" in await publisher.publish(*large("/x"))
+    disk.free()
+    assert not await publisher.publish(policy("q"))
+
+
 # --- the sidecar's disk --------------------------------------------------------------------------
 
 
