@@ -18,7 +18,7 @@ CHUNK = 16 * 1024
 class Proxy:
     """`target` may change at any time: connections made from then on go there.
 
-    `delay` is seconds that each chunk takes on its way, `rate` bytes a second in each direction of
+    It is HOST:PORT or the path of a socket. `delay` is seconds that each chunk takes on its way, `rate` bytes a second in each direction of
     each connection; None: as fast as it goes.
     """
 
@@ -33,6 +33,8 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._fuse: int | None = None
+        self._unanswered = b""
+        self._deaf: tuple[asyncio.StreamWriter, asyncio.StreamWriter | None] | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         # Holds the port while nobody listens at it.
@@ -64,6 +66,11 @@ class Proxy:
         middle of a message, if there is one."""
         self._fuse = count
 
+    def cut_the_answer_to(self, request: bytes) -> None:
+        """The connection breaks over which this comes next: the request arrives, and what is
+        answered is lost."""
+        self._unanswered = request
+
     async def refuse(self) -> None:
         """Who connects is refused; what is connected stays."""
         if self._server is not None:
@@ -88,7 +95,7 @@ class Proxy:
 
     async def heal(self) -> None:
         """No fault any more."""
-        self.delay, self.rate, self._fuse = 0.0, None, None
+        self.delay, self.rate, self._fuse, self._unanswered = 0.0, None, None, b""
         self.flow()
         await self.accept()
 
@@ -119,8 +126,7 @@ class Proxy:
         self._pairs.add(pair)
         try:
             await self._tell()
-            host, _, port = self.target.rpartition(":")
-            there, back = await asyncio.open_connection(host, int(port))
+            there, back = await self._connect()
             if pair not in self._pairs:
                 back.transport.abort()  # it was cut meanwhile
                 return
@@ -135,6 +141,12 @@ class Proxy:
         finally:
             self._break(pair)
             await asyncio.shield(self._tell())
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.target.startswith("/"):
+            return await asyncio.open_unix_connection(self.target)
+        host, _, port = self.target.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _pump(
         self,
@@ -151,6 +163,12 @@ class Proxy:
                 if self.rate is not None:
                     await asyncio.sleep(len(piece) / self.rate)
                 await self._flowing.wait()
+                if not down and self._unanswered and self._unanswered in piece:
+                    self._unanswered, self._deaf = b"", pair
+                if down and self._deaf == pair:
+                    self._deaf = None
+                    self._break(pair)  # what was asked for has been done, and nobody hears of it
+                    return
                 if down and self._fuse is not None and len(piece) >= self._fuse:
                     writer.write(piece[: self._fuse])
                     self._fuse = None

@@ -133,6 +133,16 @@ async def test_cut_after_so_many_bytes(proxy: Proxy, count: int) -> None:
     assert await said(await connected(proxy), b"c") == b"c", "only once"
 
 
+async def test_a_request_whose_answer_is_lost(proxy: Proxy) -> None:
+    one, other = await connected(proxy), await connected(proxy)
+    await said(one, b"a")
+    await said(other, b"b")
+    proxy.cut_the_answer_to(b"COMMIT")
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await said(one, b"..COMMIT..")
+    assert await said(other, b"..COMMIT..") == b"..COMMIT..", "only once"
+
+
 async def test_a_target_that_is_away_ends_who_connects(proxy: Proxy) -> None:
     there, proxy.target = proxy.target, "127.0.0.1:1"
     pair = await connected(proxy)
