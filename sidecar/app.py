@@ -217,13 +217,14 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 
 
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
-    from sidecar.control.server import ControlPlane
+    from sidecar.control.server import ControlPlane, Terms
     from sidecar.control.transmitters import load
 
     file = settings.ssf_transmitters
     transmitters = load(file) if file is not None else None
     fleet = _fleet(settings, settings.fleet) if settings.fleet is not None else None
     plane = ControlPlane()
+    told = Told()
     bound = await plane.start(
         str(settings.listen),
         str(settings.http),
@@ -234,13 +235,14 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         insecure_page_cookies=settings.insecure_page_cookies,
         events=settings.events,
         publishers=_publishers(settings.publishers),
+        terms=Terms(settings.publishers.approvals, settings.publishers.delegated_only, told.put),
     )
     if settings.insecure_page_cookies:
         _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
     where += bound.mtls and f", with certificates {bound.mtls}"
     _log.info("control plane %s: %s", __version__, where)
-    async with _publishing(settings, plane.trust_pem.decode("ascii")):
+    async with _publishing(settings, told):
         await _signalled()
     await plane.stop()
     return 0
@@ -296,9 +298,27 @@ def _workload_tokens(settings: ControlPlaneSettings, fleet: FleetSettings) -> Wo
     return ClusterKeys(issuer, KeyStore())
 
 
+class Told:
+    """The newest of what is said, for whoever comes to hear it later."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._hear: Callable[[str], object] | None = None
+
+    def put(self, text: str) -> None:
+        self._last = text
+        if self._hear is not None:
+            self._hear(text)
+
+    def hear(self, hear: Callable[[str], object]) -> None:
+        self._hear = hear
+        if self._last:
+            hear(self._last)
+
+
 @asynccontextmanager
-async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator[None]:
-    """Puts the public keys of releases where they are wanted, meanwhile."""
+async def _publishing(settings: ControlPlaneSettings, told: Told) -> AsyncIterator[None]:
+    """Puts the public keys of releases where they are wanted, now and whenever they change."""
     if settings.publish_keys is None:
         yield
         return
@@ -307,7 +327,8 @@ async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator
 
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
     tasks = Tasks()
-    tasks.spawn(publish_keys(api, settings.publish_keys, "release.pem", pem))
+    config_map = settings.publish_keys
+    told.hear(lambda pem: tasks.spawn(publish_keys(api, config_map, "release.pem", pem)))
     try:
         yield
     finally:

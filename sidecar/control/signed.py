@@ -44,7 +44,8 @@ def signed_drafts(
         return list(drafts), [
             Problem(
                 "releases are signed elsewhere, and nobody has signed this one",
-                hint="apply with --signing-key, from where the key is",
+                hint="apply all documents of the namespace with --signing-key and --prune, from "
+                "where the key is; that is also the way back to earlier ones",
             )
         ]
     problems: list[Problem] = []
