@@ -328,7 +328,14 @@ async def _publishing(settings: ControlPlaneSettings, told: Told) -> AsyncIterat
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
     tasks = Tasks()
     config_map = settings.publish_keys
-    told.hear(lambda pem: tasks.spawn(publish_keys(api, config_map, "release.pem", pem)))
+    last: list[asyncio.Task[None]] = []
+
+    def put(pem: str) -> None:
+        for task in last:
+            task.cancel()  # lest what was said before comes after it
+        last[:] = [tasks.spawn(publish_keys(api, config_map, "release.pem", pem))]
+
+    told.hear(put)
     try:
         yield
     finally:

@@ -223,8 +223,11 @@ class Publisher:
             planned = taken_back(made, before.documents if before else (), self._catalogue)
             if not planned.drafts:
                 return "everything in it had been changed since"
-            by = By(SYSTEM, "expire", about={"expired": f"{namespace}@{version}"})
-            outcome = "taken back"
+            name, outcome = f"{namespace}@{version}", "taken back"
+            by = By(SYSTEM, "expire", f"the time of {name} is over", about={"expired": name})
+            if line.stable.version == version:  # then nothing builds on it any more
+                back = [replace(each, parent=made.parent) for each in planned.drafts]
+                planned = replace(planned, drafts=back)
 
             async def finished(connection: AsyncConnection) -> None:
                 await expiries.finish(connection, namespace, version, outcome)
@@ -241,6 +244,7 @@ class Publisher:
     async def take_over(self) -> None:
         """What other replicas have published and steered. Raises StoreFailed."""
         stored = await self._store.revisions()
+        # Before any release that a new key has signed.
         self._catalogue.endorsements = self._store.endorsements
         known = self._catalogue.revisions()
         moved = [name for name, revision in stored.items() if known.get(name) != revision]
@@ -250,6 +254,7 @@ class Publisher:
     async def refresh(self, namespaces: Iterable[str] | None = None) -> None:
         """Looks at what is stored, whoever did it. Raises StoreFailed."""
         found = await self._store.published(namespaces)
+        self._catalogue.endorsements = self._store.endorsements
         self._announce(self._catalogue.take_over(found))
 
     # How it goes.
