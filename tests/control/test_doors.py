@@ -488,9 +488,10 @@ def test_each_method_has_its_roles() -> None:
                 assert may(ADMIN + name, Caller("x", (each,))) == wanted, (name, each)
         assert not may(ADMIN + name, Caller("x", ()))
         assert may(ADMIN + name, ANYBODY)
-    for each in subject_pb2.DESCRIPTOR.services_by_name["Subjects"].methods:
-        assert may(SUBJECTS + each.name, Caller("x", (Permission("viewer", customers=True),)))
-        assert not may(SUBJECTS + each.name, Caller("x", (Permission("publisher"),)))
+    for method in subject_pb2.DESCRIPTOR.services_by_name["Subjects"].methods:
+        served = SUBJECTS + method.name
+        assert may(served, Caller("x", (Permission("viewer", customers=True),)))
+        assert not may(served, Caller("x", (Permission("publisher"),)))
 
 
 def test_what_nobody_thought_of_takes_an_administrator() -> None:
