@@ -109,6 +109,7 @@ class ControlPlane:
         self._subjects: Subjects | None = None
         self._keeper = Doorkeeper(None)
         self._insecure: dict[str, bool] = {}
+        self._publisher_certificate_ends: Callable[[], float] | None = None
         self.trust_pem = b""
         """The public keys of its releases, as `--trust` reads them; after `start`. They are also
         in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
@@ -227,9 +228,11 @@ class ControlPlane:
         """Where it listens, and where with certificates of clients."""
         authority, tls = publishers.authority, publishers.certificates
         # Sidecars show nothing here: beyond loopback they have the fleet's listener for it.
-        discovery = is_loopback(listen) or authority is None
+        places = [listen, *(publishers.mtls or ())[:1]]
+        discovery = authority is None or all(is_loopback(str(place)) for place in places)
         if not discovery:
-            _log.info("no sidecars are served at %s: they come to --fleet-listen", listen)
+            where = " and ".join(map(str, places))
+            _log.info("no sidecars are served at %s: they come to --fleet-listen", where)
         options: tuple[tuple[str, int], ...] = _OPTIONS
         if authority is not None:
             await authority.start()
@@ -253,6 +256,7 @@ class ControlPlane:
             (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         credentials = tls.credentials() if tls is not None else None
+        self._publisher_certificate_ends = tls.ends if tls is not None else None
         bound, mtls_bound = _listen(server, "--listen", listen, credentials), ""
         if publishers.mtls is not None:
             where, certificates = publishers.mtls
@@ -312,7 +316,9 @@ class ControlPlane:
         self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
     ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
-        registry.register(DoorMetrics(self._keeper, self._insecure))
+        registry.register(
+            DoorMetrics(self._keeper, self._insecure, self._publisher_certificate_ends)
+        )
         if self._subjects is not None:
             registry.register(subject_metrics(self._subjects))
         runner = http.runner(
