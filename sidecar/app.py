@@ -39,7 +39,7 @@ from sidecar.plane.serving import Serving
 from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
 from sidecar.plane.traffic_tls import warn_of_insecure
-from sidecar.telemetry import metrics
+from sidecar.telemetry import fared, metrics
 from sidecar.telemetry.decision_log import DecisionLog
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class DataPlane:
             authorizer.evidence.revocations,
             self._withdraw,
             None if customers is None else subject_stream(customers, settings.namespace),
+            self._totals,
         )
         self._servers = inspection.Servers()
         self._probes = Probes(settings.probes)
@@ -144,6 +145,9 @@ class DataPlane:
         self.serving.authorizer.withdraw(revocations)
 
     # What others see.
+
+    async def _totals(self) -> fared.Fared:
+        return fared.of_metrics(self.serving.metrics)
 
     def _ready(self) -> str:
         if self._draining:
@@ -213,13 +217,14 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 
 
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
-    from sidecar.control.server import ControlPlane
+    from sidecar.control.server import ControlPlane, Terms
     from sidecar.control.transmitters import load
 
     file = settings.ssf_transmitters
     transmitters = load(file) if file is not None else None
     fleet = _fleet(settings, settings.fleet) if settings.fleet is not None else None
     plane = ControlPlane()
+    told = Told()
     bound = await plane.start(
         str(settings.listen),
         str(settings.http),
@@ -230,13 +235,14 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         insecure_page_cookies=settings.insecure_page_cookies,
         events=settings.events,
         publishers=_publishers(settings.publishers),
+        terms=Terms(settings.publishers.approvals, settings.publishers.delegated_only, told.put),
     )
     if settings.insecure_page_cookies:
         _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
     where += bound.mtls and f", with certificates {bound.mtls}"
     _log.info("control plane %s: %s", __version__, where)
-    async with _publishing(settings, plane.trust_pem.decode("ascii")):
+    async with _publishing(settings, told):
         await _signalled()
     await plane.stop()
     return 0
@@ -292,9 +298,27 @@ def _workload_tokens(settings: ControlPlaneSettings, fleet: FleetSettings) -> Wo
     return ClusterKeys(issuer, KeyStore())
 
 
+class Told:
+    """The newest of what is said, for whoever comes to hear it later."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._hear: Callable[[str], object] | None = None
+
+    def put(self, text: str) -> None:
+        self._last = text
+        if self._hear is not None:
+            self._hear(text)
+
+    def hear(self, hear: Callable[[str], object]) -> None:
+        self._hear = hear
+        if self._last:
+            hear(self._last)
+
+
 @asynccontextmanager
-async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator[None]:
-    """Puts the public keys of releases where they are wanted, meanwhile."""
+async def _publishing(settings: ControlPlaneSettings, told: Told) -> AsyncIterator[None]:
+    """Puts the public keys of releases where they are wanted, now and whenever they change."""
     if settings.publish_keys is None:
         yield
         return
@@ -303,7 +327,15 @@ async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator
 
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
     tasks = Tasks()
-    tasks.spawn(publish_keys(api, settings.publish_keys, "release.pem", pem))
+    config_map = settings.publish_keys
+    last: list[asyncio.Task[None]] = []
+
+    def put(pem: str) -> None:
+        for task in last:
+            task.cancel()  # lest what was said before comes after it
+        last[:] = [tasks.spawn(publish_keys(api, config_map, "release.pem", pem))]
+
+    told.hear(put)
     try:
         yield
     finally:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.config_setting import Address, Setting, address
-from sidecar.config_values import to_file
+from sidecar.config_values import to_boolean, to_file
 
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 Pair = tuple[Path, Path]
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
     """`tls` are certificate and key that `--listen` shows, None where it is plain text; `client_ca`
-    vouches for publishers' certificates, which come to `mtls_listen` if there is one."""
+    vouches for publishers' certificates, which come to `mtls_listen` if there is one. `approvals`
+    are the namespaces in which a second person is needed; with `delegated_only` the store signs
+    nothing."""
 
     file: Path | None = None
     tls: Pair | None = None
     client_ca: Path | None = None
     mtls_listen: Address | None = None
+    approvals: frozenset[str] = frozenset()
+    delegated_only: bool = False
+
+
+def namespaces(text: str) -> str:
+    """The name of one, or `*`."""
+    if text != "*" and not _NAMESPACE.fullmatch(text):
+        raise ValueError(f"{text!r} is neither the name of a namespace nor *")
+    return text
 
 
 SETTINGS: Final = (
@@ -39,6 +52,16 @@ SETTINGS: Final = (
         "publisher-client-ca", to_file, "FILE",
         "want a certificate of these CAs of everybody at --listen, or, if there is one, at "
         "--publisher-mtls-listen",
+    ),
+    Setting(
+        "require-approval", namespaces, "NAMESPACE",
+        "a second person has to approve what is published in this namespace, or in all: *",
+        repeated=True,
+    ),
+    Setting(
+        "require-delegated-signature", to_boolean, "BOOL",
+        "sign no release with the store's key: who applies has to, with a delegated one", "false",
+        bare="true",
     ),
     Setting(
         "publisher-mtls-listen", address, "HOST:PORT",
@@ -82,6 +105,8 @@ def publishers(values: Mapping[str, Any]) -> PublisherSettings:
         tls=_tls(values),
         client_ca=values.get("publisher_client_ca"),
         mtls_listen=values.get("publisher_mtls_listen"),
+        approvals=frozenset(values.get("require_approval", ())),
+        delegated_only=values["require_delegated_signature"],
     )
 
 

@@ -40,7 +40,7 @@ async def run(args: argparse.Namespace) -> int:
     request = pb.GetRequest(namespace=args.namespace, kind=_kind(kind), name=name)
     async with admin_client(args) as client:
         response = await client.get(request)
-    documents = [_readable(json.loads(text)) for text in response.documents]
+    documents = [readable(json.loads(text)) for text in response.documents]
     if name and not documents:
         place = f" in namespace {args.namespace}" if args.namespace else ""
         print(f"sidecar get: no {args.what} is published{place}", file=sys.stderr)
@@ -58,7 +58,7 @@ def _kind(given: str) -> str:
     return ""
 
 
-def _readable(body: dict[str, Any]) -> dict[str, Any]:
+def readable(body: dict[str, Any]) -> dict[str, Any]:
     """In the order in which people write documents."""
     metadata = body["metadata"]
     return {

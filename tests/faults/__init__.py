@@ -1,0 +1,1 @@
+"""Links that break, disks that fill, processes that are killed, and a control plane that lies."""
