@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.decide.rates import Rate
 
 ADDRESSES: Final = 4096  # that are remembered; then whoever failed longest ago is forgotten
-RATE: Final = Rate.filling(3.0, 20)  # one in 3 s, 20 at once
+RATE: Final = Rate.filling(0.1, 100)  # ten a second, 100 at once
 
 
 class Attempts:

@@ -10,6 +10,7 @@ refused, never taken for somebody.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,6 +32,7 @@ VERBS: Final[Mapping[Role, frozenset[Verb]]] = {
 _NEEDED: Final[Mapping[Verb, Role]] = {
     "view": "viewer", "publish": "publisher", "approve": "approver", "administer": "admin",
 }  # fmt: skip
+LONGEST_NAMES: Final = 512  # characters of all DNS names of a certificate
 # Stays as it is in a name: what is printable ASCII, but for the space and the escape itself.
 _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
@@ -165,9 +167,14 @@ def oidc_name(issuer: str, subject: str) -> str:
 def certificate_name(spiffe: str, dns: Iterable[str]) -> str:
     """The SPIFFE id, else `dns:` and the DNS names, in order: what permissions are given by. Not
     the subject's distinguished name: with two certificates that differ in it alone, one holder
-    would be two people. Neither has a `#`."""
-    plain = _PLAIN.replace(",", "").replace("#", "")
-    return spiffe or f"dns:{','.join(quote(name, safe=plain) for name in sorted(dns))}"
+    would be two people. Neither has a `#`. Of many names there is a digest."""
+    if spiffe:
+        return spiffe
+    plain = _PLAIN.translate({ord(char): None for char in ",#:"})
+    names = ",".join(quote(name, safe=plain) for name in sorted(dns))
+    if len(names) <= LONGEST_NAMES:
+        return f"dns:{names}"
+    return f"dns:sha256:{hashlib.sha256(names.encode()).hexdigest()}"
 
 
 def _told(missing: Iterable[tuple[str, str]]) -> str:

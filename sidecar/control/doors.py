@@ -211,9 +211,16 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # it takes none
 class DoorMetrics(Collector):
     """What the doors counted, and which insecure settings are on."""
 
-    def __init__(self, keeper: Doorkeeper, insecure: Mapping[str, bool]) -> None:
+    def __init__(
+        self,
+        keeper: Doorkeeper,
+        insecure: Mapping[str, bool],
+        certificate_ends: Callable[[], float] | None = None,
+    ) -> None:
+        """`certificate_ends`: when the certificate that publishers are shown does, Unix time."""
         self._keeper = keeper
         self._insecure = insecure
+        self._certificate_ends = certificate_ends
 
     def collect(self) -> Iterator[Metric]:
         refused = CounterMetricFamily(
@@ -228,6 +235,12 @@ class DoorMetrics(Collector):
         for setting, on in self._insecure.items():
             insecure.add_metric([setting], on)
         yield insecure
+        if self._certificate_ends is not None:
+            yield GaugeMetricFamily(
+                "sidecar_control_publisher_certificate_expiry_timestamp_seconds",
+                "When the certificate that publishers are shown ends.",
+                value=self._certificate_ends(),
+            )
         authority = self._keeper.authority
         if authority is not None:
             authority.refresh()

@@ -38,6 +38,8 @@ def read(pem: bytes) -> PeerCertificate:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"its names cannot be read: {error}") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     digest = hashlib.sha256(found.public_bytes(Encoding.DER)).digest()
     return PeerCertificate(

@@ -127,6 +127,7 @@ class ControlPlane:
         self._keeping: Keeping | None = None
         self._keeper = Doorkeeper(None)
         self._insecure: dict[str, bool] = {}
+        self._publisher_certificate_ends: Callable[[], float] | None = None
 
     @property
     def trust_pem(self) -> bytes:
@@ -284,9 +285,11 @@ class ControlPlane:
         """Where it listens, and where with certificates of clients."""
         authority, tls = publishers.authority, publishers.certificates
         # Sidecars show nothing here: beyond loopback they have the fleet's listener for it.
-        discovery = is_loopback(listen) or authority is None
+        places = [listen, *(publishers.mtls or ())[:1]]
+        discovery = authority is None or all(is_loopback(str(place)) for place in places)
         if not discovery:
-            _log.info("no sidecars are served at %s: they come to --fleet-listen", listen)
+            where = " and ".join(map(str, places))
+            _log.info("no sidecars are served at %s: they come to --fleet-listen", where)
         options: tuple[tuple[str, int], ...] = _OPTIONS
         if authority is not None:
             await authority.start()
@@ -310,6 +313,7 @@ class ControlPlane:
             (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         credentials = tls.credentials() if tls is not None else None
+        self._publisher_certificate_ends = tls.ends if tls is not None else None
         bound, mtls_bound = listen_at(server, "--listen", listen, credentials), ""
         if publishers.mtls is not None:
             where, certificates = publishers.mtls
@@ -370,7 +374,9 @@ class ControlPlane:
         self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
     ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
-        registry.register(DoorMetrics(self._keeper, self._insecure))
+        registry.register(
+            DoorMetrics(self._keeper, self._insecure, self._publisher_certificate_ends)
+        )
         if self._conductor is not None:
             registry.register(RolloutMetrics(self._conductor, self._catalogue))
         if self._subjects is not None:

@@ -204,6 +204,12 @@ def test_names_of_certificates() -> None:
     assert certificate_name("", ["b.example", "a.example"]) == "dns:a.example,b.example"
     assert certificate_name("", ["a,b"]) != certificate_name("", ["a", "b"])
     assert "#" not in certificate_name("", ["a#b"])
+    many = [f"{place}.example" for place in range(1000)]
+    assert len(certificate_name("", many)) < 100
+    assert certificate_name("", many) != certificate_name("", many[1:])
+    assert certificate_name("", [certificate_name("", many).removeprefix("dns:")]) != (
+        certificate_name("", many)
+    )
 
 
 # Who acts.

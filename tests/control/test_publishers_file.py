@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,15 @@ def test_files_of_no_use(tmp_path: Path) -> None:
     path.write_text(one("{who: {}, role: root}"))
     with pytest.raises(Misuse, match=r"--publishers .*publishers.yaml:7:\d+: 'root' is not one of"):
         load(path)
+
+
+def test_the_one_that_is_shown_works() -> None:
+    page = Path(__file__).parent.parent.parent / "docs" / "control-plane.md"
+    [text] = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
+    found = read(text)
+    alice = found.of_token(IDP, "alice", {"groups": ["security"]})
+    assert alice == (ALICE, Permission("approver"))
+    github = "https://token.actions.githubusercontent.com"
+    claims = {"repository": "example/payments-policies", "ref": "refs/heads/main"}
+    assert found.of_token(github, "x", claims)[0].namespaces == {"payments"}
+    assert found.of_token(github, "x", {**claims, "ref": "refs/pull/1/merge"}) == ()
