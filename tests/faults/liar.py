@@ -136,6 +136,8 @@ class Liar(DiscoveryServicer):
 
     def __init__(self) -> None:
         self._streams: dict[str, asyncio.Queue[Peer]] = {}
+        self.last = 0  # for tests that count: the newest version that was acknowledged
+        self.acknowledged = asyncio.Event()
 
     def _queue(self, name: str) -> asyncio.Queue[Peer]:
         return self._streams.setdefault(name, asyncio.Queue())

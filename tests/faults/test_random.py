@@ -250,8 +250,8 @@ class World:
         except StateUnusable:
             # Nothing of what it must remember can be read: it does not begin before somebody says
             # so, by removing the folder; and then as if for the first time.
+            follower.begin()
             with pytest.raises(StateUnusable, match="remove the folder"):
-                follower.begin()
                 await follower.restored()
             assert follower.enforced == -1
             await follower.end()
