@@ -59,6 +59,8 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # addresses come from the settings alone
     ("grpc.enable_retries", 0),
 )
+_ENDED: Final = (aio.AioRpcError, aio.BaseError, asyncio.InvalidStateError)
+"""What a write to a stream raises that has ended; the first is none of the second."""
 _NAMES: Final = {
     convert.RELEASE: "release",
     convert.REVOCATION: "revocations",
@@ -282,7 +284,7 @@ class DiscoveryClient:
     async def _say(self, stream: Stream) -> None:
         self._to_say = asyncio.Queue(MOST_TO_SAY)
         # Where the stream has ended meanwhile, its reader knows.
-        with contextlib.suppress(aio.BaseError, asyncio.InvalidStateError):
+        with contextlib.suppress(*_ENDED):
             while True:
                 await self._write(stream, await self._to_say.get())
 
@@ -348,7 +350,7 @@ class DiscoveryClient:
         if self._current:
             self._confirmed = self._clock()
         # Where the stream has ended meanwhile, its reader knows.
-        with contextlib.suppress(aio.BaseError, asyncio.InvalidStateError):
+        with contextlib.suppress(*_ENDED):
             await self._write(stream, answer)
 
     async def _adopted(self) -> None:
@@ -402,8 +404,16 @@ class DiscoveryClient:
         """Why it could not be saved; it is enforced all the same, for the disk is not the judge."""
         if self._state is None:
             return ""
+        saving = asyncio.ensure_future(
+            asyncio.to_thread(self._state.save, assignment, self._clock())
+        )
         try:
-            await asyncio.to_thread(self._state.save, assignment, self._clock())
+            await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            # A thread goes on whoever waits for it. Until it has ended the folder is not anybody
+            # else's: what it writes late could be older than what the next process has saved.
+            await asyncio.wait({saving})
+            raise
         except StateUnusable as error:
             self.saved = False
             _log.warning("%s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -347,6 +348,39 @@ async def test_what_cannot_be_saved_is_enforced_all_the_same_and_said(
         assert not answer.ack.warning
         assert one.client.saved
     assert one.adopted
+    state.close()
+
+
+async def test_who_ends_it_waits_for_what_is_being_saved(
+    stage: tuple[str, Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDirectory.open(tmp_path / "state")
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    save = state.save
+
+    def slowly(assignment: Assignment, now: float) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(WITHIN)
+        save(assignment, now)
+
+    monkeypatch.setattr(state, "save", slowly)
+    one = sidecar(stage[0], state=state)
+    one.start()
+    stream = await stage[1].next()
+    await stream.read()
+    pushing = asyncio.create_task(stream.push(PLATFORM, release()))
+    async with asyncio.timeout(WITHIN):
+        await begun.wait()
+    ending = asyncio.create_task(one.stop())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    go_on.set()
+    async with asyncio.timeout(WITHIN):
+        await ending
+    pushing.cancel()
+    assert not list((tmp_path / "state").glob("*.tmp"))
+    assert (tmp_path / "state" / "release").exists()
     state.close()
 
 

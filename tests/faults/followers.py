@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Follower:
         self._state: StateDirectory | None = None
         self._sidecar: Sidecar | None = None
         self._checked = 0
+        self._durable = 0  # the highest floor that it said to have saved
+        self._damaged: set[str] = set()
 
     @property
     def life(self) -> Sidecar:
@@ -119,6 +122,10 @@ class Follower:
             assert version >= self.floor, f"{who}, below the floor {self.floor}"
             self.floor = max(self.floor, assignment.floors["default"])
         self._checked = len(self.adopted)
+        client = self.life.client
+        if self.adopted and client.saved and client.age(0.0) == 0.0:
+            # It has acknowledged what it enforces, and so saved it.
+            self._durable = max(self._durable, self.adopted[-1].floors["default"])
 
     async def enforces(self, version: int) -> None:
         """Waits until it enforces exactly this one."""
@@ -138,11 +145,30 @@ class Follower:
         state.close()
         return found
 
+    def forget_what_was_not_saved(self) -> None:
+        """Its floor becomes the one on its disk. Where at most one file was ever damaged, that is
+        none below what it had saved. Raises StateUnusable."""
+        state = StateDirectory.open(self.folder)
+        try:
+            remembered = state.memory().floors.get("default", 0)
+        finally:
+            state.close()
+        if len(self._damaged) < 2:
+            assert remembered >= self._durable, f"{self.name} forgot the floor {self._durable}"
+        self.floor = self._durable = remembered
+
+    def remove(self) -> None:
+        """Its folder, and all that it remembers."""
+        shutil.rmtree(self.folder)
+        self._damaged.clear()
+        self.floor = self._durable = 0
+
     def damage(self, name: str, how: str) -> None:
         """A file of it is cut, emptied, flipped in one bit or lost."""
         path = self.folder / name
         if not path.exists():
             return
+        self._damaged.add(name)
         data = path.read_bytes()
         middle = len(data) // 2
         if how == "lost":

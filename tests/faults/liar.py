@@ -136,6 +136,8 @@ class Liar(DiscoveryServicer):
 
     def __init__(self) -> None:
         self._streams: dict[str, asyncio.Queue[Peer]] = {}
+        self.last = 0  # for tests that count: the newest version that was acknowledged
+        self.acknowledged = asyncio.Event()
 
     def _queue(self, name: str) -> asyncio.Queue[Peer]:
         return self._streams.setdefault(name, asyncio.Queue())
@@ -143,16 +145,16 @@ class Liar(DiscoveryServicer):
     async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         stream = Peer(context)
         hearing = asyncio.create_task(stream.hear(request_iterator))
+        over = asyncio.create_task(stream.over.wait())
         try:
             hello = (await stream.said.get()).hello
             stream.name = hello.sidecar_id
             stream.held = {held.name for each in hello.subscriptions for held in each.held}
             self._queue(stream.name).put_nowait(stream)
-            over = asyncio.create_task(stream.over.wait())
             await asyncio.wait((hearing, over), return_when=asyncio.FIRST_COMPLETED)
-            over.cancel()
         finally:
             hearing.cancel()
+            over.cancel()
 
     async def stream(self, name: str) -> Peer:
         """The next one of a sidecar."""

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 CHUNK = 16 * 1024
+Pair = tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]
+"""To who connected, and to the target once that is reached."""
 
 
 class Proxy:
@@ -33,9 +35,10 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._fuse: int | None = None
-        self._unanswered = b""
-        self._deaf: tuple[asyncio.StreamWriter, asyncio.StreamWriter | None] | None = None
-        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]] = set()
+        self._unanswered: tuple[bytes, ...] = ()
+        self._seen: dict[Pair, int] = {}  # how many of these, by connection
+        self._deaf: Pair | None = None
+        self._pairs: set[Pair] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         # Holds the port while nobody listens at it.
         self._place = socket.socket()
@@ -66,10 +69,11 @@ class Proxy:
         middle of a message, if there is one."""
         self._fuse = count
 
-    def cut_the_answer_to(self, request: bytes) -> None:
-        """The connection breaks over which this comes next: the request arrives, and what is
-        answered is lost."""
-        self._unanswered = request
+    def cut_the_answer_to(self, *requests: bytes) -> None:
+        """The connection breaks over which these come one after the other: the last one arrives,
+        and what is answered to it is lost."""
+        self._unanswered = requests
+        self._seen.clear()
 
     async def refuse(self) -> None:
         """Who connects is refused; what is connected stays."""
@@ -83,7 +87,7 @@ class Proxy:
             listening = socket.socket()
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.bind(self._place.getsockname())
-            self._server = await asyncio.start_server(self._accepted, sock=listening)
+            self._server = await asyncio.start_server(self._begin, sock=listening)
 
     def stall(self) -> None:
         """Everything stays open and nothing comes through, as behind a firewall that forgot."""
@@ -95,7 +99,7 @@ class Proxy:
 
     async def heal(self) -> None:
         """No fault any more."""
-        self.delay, self.rate, self._fuse, self._unanswered = 0.0, None, None, b""
+        self.delay, self.rate, self._fuse, self._unanswered = 0.0, None, None, ()
         self.flow()
         await self.accept()
 
@@ -116,13 +120,14 @@ class Proxy:
 
     # How it works.
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._accepted(reader, writer))
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter | None] = (writer, None)
+        pair: Pair = (writer, None)
         self._pairs.add(pair)
         try:
             await self._tell()
@@ -152,7 +157,7 @@ class Proxy:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter | None],
+        pair: Pair,
         *,
         down: bool,
     ) -> None:
@@ -163,8 +168,8 @@ class Proxy:
                 if self.rate is not None:
                     await asyncio.sleep(len(piece) / self.rate)
                 await self._flowing.wait()
-                if not down and self._unanswered and self._unanswered in piece:
-                    self._unanswered, self._deaf = b"", pair
+                if not down and self._unanswered:
+                    self._listen(piece, pair)
                 if down and self._deaf == pair:
                     self._deaf = None
                     self._break(pair)  # what was asked for has been done, and nobody hears of it
@@ -187,13 +192,20 @@ class Proxy:
         with contextlib.suppress(OSError):
             writer.write_eof()
 
+    def _listen(self, piece: bytes, pair: Pair) -> None:
+        seen = self._seen.get(pair, 0)
+        if self._unanswered[seen] in piece:
+            self._seen[pair] = seen + 1
+            if self._seen[pair] == len(self._unanswered):
+                self._unanswered, self._deaf = (), pair
+
     def _pieces(self, data: bytes) -> list[bytes]:
         if self.rate is None:
             return [data]
         size = max(1, int(self.rate / 50))
         return [data[place : place + size] for place in range(0, len(data), size)]
 
-    def _break(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]) -> None:
+    def _break(self, pair: Pair) -> None:
         self._pairs.discard(pair)
         for writer in pair:
             if writer is not None and not writer.is_closing():

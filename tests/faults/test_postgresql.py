@@ -125,9 +125,22 @@ class Publisher:
         self.versions = [0]
         self.round = 0
         self.news = asyncio.Condition()
+        self._going_on = False
+        self._task: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        while True:
+    def begin(self) -> None:
+        self._going_on = True
+        self._task = asyncio.create_task(self._run())
+
+    async def end(self) -> None:
+        self._going_on = False
+        if self._task is not None:
+            async with asyncio.timeout(3 * WITHIN):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while self._going_on:
             self.round += 1
             try:
                 answer = await apply(
@@ -158,20 +171,15 @@ class Publisher:
 
 
 @asynccontextmanager
-async def publishing(*publishers: Publisher) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.create_task(each.run()) for each in publishers]
+async def publishing(*publishers: Publisher) -> AsyncIterator[None]:
+    """They publish meanwhile; in the end nothing that they asked for is under way any more."""
+    for each in publishers:
+        each.begin()
     try:
-        yield tasks
-        for task in tasks:
-            assert not task.done(), task
+        yield
     finally:
-        await ended(tasks)
-
-
-async def ended(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        for each in publishers:
+            await each.end()
 
 
 async def stored(url: str) -> Release:
@@ -242,12 +250,10 @@ async def test_nothing_is_enforced_that_a_killed_postgresql_did_not_keep(
         near.start()
         try:
             for _ in range(3):
-                async with publishing(*publishers) as tasks:
+                async with publishing(*publishers):
                     for publisher in publishers:
                         await publisher.more(3)
                     await asyncio.to_thread(database.kill)
-                    await ended(tasks)
-                    tasks.clear()
                 given = near.adopted[-1]
                 await asyncio.to_thread(database.start)
                 newest = await stored(database.url)
@@ -279,7 +285,6 @@ async def test_a_replica_killed_in_the_middle_of_applies(
                     publishers[0].plane = other
                     for publisher in publishers:
                         await publisher.more(5)
-                    publishers[0].check(await stored(database.url))
                     # Who comes back knows all that happened meanwhile.
                     proxy.target = await one.started()
                     publishers[0].plane = one
@@ -295,6 +300,11 @@ async def test_a_replica_killed_in_the_middle_of_applies(
                 await near.stop()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="the store takes a connection that broke at COMMIT for a transaction rolled back, and "
+    "Apply answers that nothing was published",
+)
 async def test_an_apply_whose_commit_got_no_answer_is_not_said_to_be_nothing(
     database: Database,
 ) -> None:
@@ -305,14 +315,14 @@ async def test_an_apply_whose_commit_got_no_answer_is_not_said_to_be_nothing(
         await plane.started()
         try:
             await apply(plane.address, policy("p"))
-            link.cut_the_answer_to(b"COMMIT")
-            said = ""
-            try:
-                await apply(plane.address, policy("p", path="/2"))
-            except ControlPlaneUnreachable as error:
-                said = str(error)
+            link.cut_the_answer_to(b"/unheard", b"COMMIT")
+            with pytest.raises(ControlPlaneUnreachable) as raised:
+                await apply(plane.address, policy("p", path="/unheard"))
             found = await stored(database.url)
-            if found.version == 2:
-                assert "nothing was published" not in said, "it was"
+            assert [d.digest for d in found.documents] == [policy("p", path="/unheard").digest]
+            assert "nothing was published" not in str(raised.value)
+            # Whoever applies it again, as the answer should say, finds that it is published.
+            again = await apply(plane.address, policy("p", path="/unheard"))
+            assert again.outcome in (pb.OUTCOME_UNCHANGED, pb.OUTCOME_CONFLICT)
         finally:
             plane.kill()

@@ -137,7 +137,9 @@ async def test_a_request_whose_answer_is_lost(proxy: Proxy) -> None:
     one, other = await connected(proxy), await connected(proxy)
     await said(one, b"a")
     await said(other, b"b")
-    proxy.cut_the_answer_to(b"COMMIT")
+    proxy.cut_the_answer_to(b"INSERT", b"COMMIT")
+    assert await said(other, b"..COMMIT..") == b"..COMMIT.."
+    assert await said(one, b"..INSERT..") == b"..INSERT.."
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await said(one, b"..COMMIT..")
     assert await said(other, b"..COMMIT..") == b"..COMMIT..", "only once"
