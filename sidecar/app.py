@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvloop
@@ -20,6 +21,7 @@ from sidecar.config import (
     ControlPlaneSettings,
     FleetSettings,
     InjectSettings,
+    PublisherSettings,
     RunSettings,
     variable,
 )
@@ -37,11 +39,12 @@ from sidecar.plane.serving import Serving
 from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
 from sidecar.plane.traffic_tls import warn_of_insecure
-from sidecar.telemetry import metrics
+from sidecar.telemetry import fared, metrics
 from sidecar.telemetry.decision_log import DecisionLog
 
 if TYPE_CHECKING:
     from sidecar.control.identity import WorkloadTokens
+    from sidecar.control.publisher_listener import PublisherListener
     from sidecar.control.server import FleetListener
 
 _log: Final = logging.getLogger("sidecar")
@@ -80,6 +83,7 @@ class DataPlane:
             authorizer.evidence.revocations,
             self._withdraw,
             None if customers is None else subject_stream(customers, settings.namespace),
+            self._totals,
         )
         self._servers = inspection.Servers()
         self._probes = Probes(settings.probes)
@@ -141,6 +145,9 @@ class DataPlane:
         self.serving.authorizer.withdraw(revocations)
 
     # What others see.
+
+    async def _totals(self) -> fared.Fared:
+        return fared.of_metrics(self.serving.metrics)
 
     def _ready(self) -> str:
         if self._draining:
@@ -210,13 +217,14 @@ def run_control_plane(settings: ControlPlaneSettings) -> int:
 
 
 async def _run_control_plane(settings: ControlPlaneSettings) -> int:
-    from sidecar.control.server import ControlPlane
+    from sidecar.control.server import ControlPlane, Terms
     from sidecar.control.transmitters import load
 
     file = settings.ssf_transmitters
     transmitters = load(file) if file is not None else None
     fleet = _fleet(settings, settings.fleet) if settings.fleet is not None else None
     plane = ControlPlane()
+    told = Told()
     bound = await plane.start(
         str(settings.listen),
         str(settings.http),
@@ -226,15 +234,36 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         fleet=fleet,
         insecure_page_cookies=settings.insecure_page_cookies,
         events=settings.events,
+        publishers=_publishers(settings.publishers),
+        terms=Terms(settings.publishers.approvals, settings.publishers.delegated_only, told.put),
     )
     if settings.insecure_page_cookies:
         _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
+    where += bound.mtls and f", with certificates {bound.mtls}"
     _log.info("control plane %s: %s", __version__, where)
-    async with _publishing(settings, plane.trust_pem.decode("ascii")):
+    async with _publishing(settings, told):
         await _signalled()
     await plane.stop()
     return 0
+
+
+def _publishers(settings: PublisherSettings) -> PublisherListener:
+    """Who may publish, and what they are shown. Raises Misuse."""
+    from sidecar.control.certificates import ServerCertificates
+    from sidecar.control.credentials import Authority
+    from sidecar.control.publisher_listener import PublisherListener
+
+    def shown(client_ca: Path | None) -> ServerCertificates | None:
+        flags = "--publisher-tls-cert, --publisher-tls-key, --publisher-client-ca"
+        return ServerCertificates(*settings.tls, client_ca, flags) if settings.tls else None
+
+    where, asking = settings.mtls_listen, shown(settings.client_ca)
+    return PublisherListener(
+        authority=Authority(settings.file) if settings.file is not None else None,
+        certificates=shown(None) if where is not None else asking,
+        mtls=(str(where), asking) if where is not None and asking is not None else None,
+    )
 
 
 def _fleet(settings: ControlPlaneSettings, fleet: FleetSettings) -> FleetListener:
@@ -269,9 +298,27 @@ def _workload_tokens(settings: ControlPlaneSettings, fleet: FleetSettings) -> Wo
     return ClusterKeys(issuer, KeyStore())
 
 
+class Told:
+    """The newest of what is said, for whoever comes to hear it later."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._hear: Callable[[str], object] | None = None
+
+    def put(self, text: str) -> None:
+        self._last = text
+        if self._hear is not None:
+            self._hear(text)
+
+    def hear(self, hear: Callable[[str], object]) -> None:
+        self._hear = hear
+        if self._last:
+            hear(self._last)
+
+
 @asynccontextmanager
-async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator[None]:
-    """Puts the public keys of releases where they are wanted, meanwhile."""
+async def _publishing(settings: ControlPlaneSettings, told: Told) -> AsyncIterator[None]:
+    """Puts the public keys of releases where they are wanted, now and whenever they change."""
     if settings.publish_keys is None:
         yield
         return
@@ -280,7 +327,15 @@ async def _publishing(settings: ControlPlaneSettings, pem: str) -> AsyncIterator
 
     api = KubernetesApi(Cluster.named(settings.kubernetes, variable))
     tasks = Tasks()
-    tasks.spawn(publish_keys(api, settings.publish_keys, "release.pem", pem))
+    config_map = settings.publish_keys
+    last: list[asyncio.Task[None]] = []
+
+    def put(pem: str) -> None:
+        for task in last:
+            task.cancel()  # lest what was said before comes after it
+        last[:] = [tasks.spawn(publish_keys(api, config_map, "release.pem", pem))]
+
+    told.hear(put)
     try:
         yield
     finally:

@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sidecar import config_fleet, config_inject, config_limits, config_run
+from sidecar import (
+    config_fleet,
+    config_inject,
+    config_limits,
+    config_publishers,
+    config_run,
+    config_server,
+)
 from sidecar.config_fleet import CONTROL_PLANE as CONTROL_PLANE
 from sidecar.config_fleet import ControlPlaneSettings as ControlPlaneSettings
 from sidecar.config_fleet import FleetSettings as FleetSettings
 from sidecar.config_inject import INJECT as INJECT
 from sidecar.config_inject import InjectSettings as InjectSettings
+from sidecar.config_publishers import PublisherSettings as PublisherSettings
 from sidecar.config_run import RUN as RUN
 from sidecar.config_run import RunSettings as RunSettings
+from sidecar.config_server import SERVER as SERVER
 from sidecar.config_setting import EVERYWHERE
 from sidecar.config_setting import Address as Address
 from sidecar.config_setting import Setting as _Setting
 from sidecar.config_setting import address as address
 from sidecar.decide.nodes import TooMuch, bound_depth
 from sidecar.errors import Misuse
+from sidecar.facts.server import Server
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> None:
@@ -50,6 +60,30 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[_Setting]) -> 
     parser.add_argument(
         "--config", metavar="FILE", help="YAML with settings by their long names [SIDECAR_CONFIG]"
     )
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of a command that talks to a control plane, without a file of settings."""
+    for setting in SERVER:
+        default = f"; default {setting.default}" if setting.default else ""
+        parser.add_argument(
+            f"--{setting.key}",
+            dest=setting.attribute,
+            metavar=setting.metavar,
+            type=_checked(setting),
+            help=f"{setting.help} [{_variable(setting)}{default}]",
+        )
+
+
+def _checked(setting: _Setting) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            setting.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
 
 
 def _group(key: str) -> str:
@@ -87,8 +121,8 @@ def control_plane_settings(
     """Settings of `sidecar control-plane`. Raises Misuse with every mistake."""
     environ = os.environ if environ is None else environ
     values, mistakes, _ = _resolve(CONTROL_PLANE, args, environ)
-    _distinct(mistakes, values, ("listen", "fleet-listen", "http"))
-    mistakes += config_fleet.mistakes(values)
+    _distinct(mistakes, values, ("listen", "publisher-mtls-listen", "fleet-listen", "http"))
+    mistakes += config_fleet.mistakes(values) + config_publishers.mistakes(values)
     if mistakes:
         raise Misuse(mistakes)
     default_store = f"sqlite:///{state_home(environ) / 'sidecar' / 'control-plane' / 'store.db'}"
@@ -103,6 +137,7 @@ def control_plane_settings(
         publish_keys=values.get("publish_keys"),
         insecure_page_cookies=values["insecure_page_cookies"],
         events=values.get("events", ""),
+        publishers=config_publishers.publishers(values),
     )
 
 
@@ -117,6 +152,21 @@ def inject_settings(
     if mistakes:
         raise Misuse(mistakes)
     return config_inject.settings(values)
+
+
+def server(
+    args: argparse.Namespace, timeout: float, environ: Mapping[str, str] | None = None
+) -> Server:
+    """The control plane that a command talks to. Raises Misuse with every mistake."""
+    environ = os.environ if environ is None else environ
+    values, mistakes, _ = _read_all(SERVER, args, environ, {}, set())
+    if mistakes:
+        raise Misuse(mistakes)
+    found = config_server.server(values, timeout)
+    mistakes = list(found.mistakes())
+    if mistakes:
+        raise Misuse(mistakes)
+    return found
 
 
 def variable(name: str) -> str | None:
@@ -140,6 +190,18 @@ def _resolve(
     """Values by attribute, every mistake, and the attributes that were given but not readable."""
     mistakes: list[str] = []
     file, misshapen = _file(settings, args.config or environ.get("SIDECAR_CONFIG"), mistakes)
+    values, more, unread = _read_all(settings, args, environ, file, misshapen)
+    return values, mistakes + more, unread
+
+
+def _read_all(
+    settings: Sequence[_Setting],
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    file: Mapping[str, list[str]],
+    misshapen: set[str],
+) -> tuple[dict[str, Any], list[str], set[str]]:
+    mistakes: list[str] = []
     values: dict[str, Any] = {}
     unread: set[str] = set()
     for setting in settings:

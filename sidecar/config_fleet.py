@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from sidecar import config_publishers
+from sidecar.config_publishers import PublisherSettings
 from sidecar.config_setting import Address, Setting, address
 from sidecar.config_values import to_boolean, to_file, to_path
 from sidecar.decide import workloads
@@ -52,6 +54,7 @@ class ControlPlaneSettings:
     publish_keys: tuple[str, str] | None = None
     insecure_page_cookies: bool = False
     events: str = ""
+    publishers: PublisherSettings = field(default_factory=PublisherSettings)
 
 
 def object_name(text: str) -> tuple[str, str]:
@@ -113,11 +116,15 @@ CONTROL_PLANE: Final = (
         "insecure-unauthenticated", to_boolean, "BOOL",
         "listen beyond loopback although whoever connects may publish", "false", bare="true",
     ),
+    *config_publishers.SETTINGS,
     Setting(
         "fleet-listen", address, "HOST:PORT",
         "gRPC with TLS for sidecars that show whose they are; nobody can publish there",
     ),
-    Setting("tls-cert", to_file, "FILE", "the certificate chain (PEM) that is shown there"),
+    Setting(
+        "tls-cert", to_file, "FILE",
+        "the certificate chain (PEM) that is shown there; see also --publisher-tls-cert",
+    ),
     Setting("tls-key", to_file, "FILE", "its private key (PEM)"),
     Setting(
         "tls-client-ca", to_file, "FILE",
@@ -171,8 +178,7 @@ def mistakes(values: Mapping[str, Any]) -> list[str]:
     if values.get("fleet_listen") is None:
         found += [
             f"--{name}: it is about --fleet-listen, which is not given"
-            for name in ("tls-cert", "tls-key", "tls-client-ca", "workload-trust-domain",
-                         "workload-tokens",
+            for name in ("tls-client-ca", "workload-trust-domain", "workload-tokens",
                          "workload-issuer", "registration-keys")
             if name.replace("-", "_") in values
         ]  # fmt: skip

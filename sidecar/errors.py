@@ -18,6 +18,7 @@
     +-- ClusterUnreachable     the Kubernetes API gave no answer, or not the one that was needed
     +-- RedirectFailed         rules of the packet filter that could not be read, set or removed
     +-- ControlPlaneUnreachable  no answer from the control plane; the outcome may be unknown
+    |   +-- ControlPlaneRefused    it answered that this caller may not, or is nobody it knows
 
 Nothing in here carries a credential: messages are written to logs and terminals as they are.
 """
@@ -158,3 +159,7 @@ class RedirectFailed(SidecarError):
 
 class ControlPlaneUnreachable(SidecarError):
     """The control plane did not answer."""
+
+
+class ControlPlaneRefused(ControlPlaneUnreachable):
+    """The control plane did not do it for this caller; nothing was changed. Says what to do."""

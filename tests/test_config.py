@@ -12,6 +12,7 @@ import pytest
 from sidecar import config
 from sidecar.config import Address
 from sidecar.errors import Misuse
+from sidecar.facts.server import Server
 from sidecar.inject.terms import Resources
 
 
@@ -257,7 +258,8 @@ def test_a_fleets_listener(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--tls-cert", "/etc/hosts"], "--tls-cert: it is about --fleet-listen"),
+        (["--tls-client-ca", "/etc/hosts"], "--tls-client-ca: it is about --fleet-listen"),
+        (["--tls-cert", "/etc/hosts"], "--tls-key: is missing; --tls-cert needs it"),
         (FLEET[:2], "--tls-cert is missing"),
         ([*FLEET, "--insecure-self-asserted-labels"], "nothing would show whose"),
         ([*FLEET, "--workload-tokens", "tokenreview"], "give --registration-keys"),
@@ -278,6 +280,105 @@ def test_a_fleets_listener(tmp_path: Path) -> None:
 def test_a_fleets_listener_that_cannot_be(given: list[str], says: str) -> None:
     with pytest.raises(Misuse, match=re.escape(says)):
         control_plane(*given)
+
+
+HOSTS = Path("/etc/hosts")
+PAIR = (HOSTS, HOSTS)
+TLS = ("--tls-cert", "/etc/hosts", "--tls-key", "/etc/hosts")
+OWN = ("--publisher-tls-cert", "/etc/hosts", "--publisher-tls-key", "/etc/hosts")
+WHO = ("--publishers", "/etc/hosts")
+CA = ("--publisher-client-ca", "/etc/hosts")
+MTLS = ("--publisher-mtls-listen", "0.0.0.0:7445")
+FLEET_OF_ALL = (*FLEET, "--workload-tokens", "tokenreview", "--registration-keys", "k")
+BEYOND = ("--listen", "0.0.0.0:7443")
+
+
+@pytest.mark.parametrize(
+    ("given", "tls"),
+    [
+        ((), None),
+        (WHO, None),
+        (OWN, PAIR),
+        (TLS, PAIR),
+        ((*WHO, *OWN, *BEYOND), PAIR),
+        # On loopback the fleet's certificate, which is for another name, is the fleet's alone.
+        ((*FLEET_OF_ALL, *WHO), None),
+        ((*FLEET_OF_ALL, *WHO, *CA), PAIR),
+        ((*FLEET_OF_ALL, *WHO, *BEYOND), PAIR),
+        ((*FLEET_OF_ALL, *WHO, *OWN), PAIR),
+    ],
+)
+def test_the_certificate_that_publishers_are_shown(
+    given: tuple[str, ...], tls: tuple[Path, Path] | None
+) -> None:
+    assert control_plane(*given).publishers.tls == tls
+
+
+def test_publishers() -> None:
+    assert control_plane().publishers == config.PublisherSettings()
+    found = control_plane(*WHO, *OWN, *CA, *MTLS).publishers
+    assert found == config.PublisherSettings(HOSTS, PAIR, HOSTS, Address("0.0.0.0", 7445))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--publishers", "/nowhere"], "/nowhere does not exist"),
+        (OWN[:2], "--publisher-tls-key: is missing; --publisher-tls-cert needs it"),
+        (OWN[2:], "--publisher-tls-cert: is missing"),
+        (TLS[2:], "--tls-cert: is missing; --tls-key needs it"),
+        ([*CA, *OWN], "--publisher-client-ca: --publishers is missing"),
+        ([*CA, *WHO], "--publisher-client-ca: --publisher-tls-cert is missing"),
+        ([*WHO, *OWN, *MTLS], "--publisher-mtls-listen: --publisher-client-ca is missing"),
+        (
+            [*WHO, *OWN, *CA, "--publisher-mtls-listen", "127.0.0.1:7443"],
+            "--publisher-mtls-listen: 127.0.0.1:7443 is already --listen's",
+        ),
+    ],
+)
+def test_publishers_that_cannot_be(given: list[str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        control_plane(*given)
+
+
+def server(*given: str, **environ: str) -> Server:
+    parser = argparse.ArgumentParser()
+    config.add_server_flags(parser)
+    return config.server(parser.parse_args(given), 5.0, environ)
+
+
+def test_the_control_plane_that_a_command_talks_to() -> None:
+    assert server() == Server("127.0.0.1:7443", timeout=5.0)
+    assert server(SIDECAR_SERVER="[::1]:1").address == "[::1]:1"
+    assert server("--server", "a:2", SIDECAR_SERVER="[::1]:1").address == "a:2"
+    whole = Server("control.example:1", HOSTS, HOSTS, HOSTS, HOSTS, 5.0)
+    named = {"server": "control.example:1", "server-ca": "/etc/hosts", "server-cert": "/etc/hosts",
+             "server-token-file": "/etc/hosts", "server-key": "/etc/hosts"}  # fmt: skip
+    assert server(*(f"--{key}={value}" for key, value in named.items())) == whole
+    variables = {f"SIDECAR_{key.upper().replace('-', '_')}": named[key] for key in named}
+    assert server(**variables) == whole
+    assert server("--server-token-file", "/etc/hosts").token_file == HOSTS, "this machine"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"SIDECAR_SERVER": "nowhere"}, "SIDECAR_SERVER: 'nowhere' is not HOST:PORT"),
+        ({"SIDECAR_SERVER_CA": "/nowhere"}, "SIDECAR_SERVER_CA: /nowhere does not exist"),
+        (
+            {"SIDECAR_SERVER": "c:1", "SIDECAR_SERVER_TOKEN_FILE": "/etc/hosts"},
+            "without TLS anybody on the way to c:1 could take the token; give --server-ca",
+        ),
+        ({"SIDECAR_SERVER_CERT": "/etc/hosts"}, "one is of no use without the other"),
+        (
+            {"SIDECAR_SERVER_CERT": "/etc/hosts", "SIDECAR_SERVER_KEY": "/etc/hosts"},
+            "it is shown with TLS only",
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_shown(given: dict[str, str], says: str) -> None:
+    with pytest.raises(Misuse, match=re.escape(says)):
+        server(**given)
 
 
 def inject(*given: str) -> config.InjectSettings:

@@ -26,7 +26,9 @@ CONFIG = {
     "config_limits",
     "config_setting",
     "config_probes",
+    "config_publishers",
     "config_run",
+    "config_server",
     "config_tls",
     "config_values",
 }  # below the top, and for it alone

@@ -11,10 +11,9 @@ from typing import Any
 import yaml
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
-from sidecar.cli.server import add_flags
+from sidecar.cli.server import add_flags, admin_client
 from sidecar.decide.documents import KINDS
 from sidecar.errors import Misuse
-from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
 
 
@@ -39,9 +38,9 @@ async def run(args: argparse.Namespace) -> int:
     """0: printed; 1: the one that was named is not published."""
     kind, _, name = args.what.partition("/")
     request = pb.GetRequest(namespace=args.namespace, kind=_kind(kind), name=name)
-    async with AdminClient(args.server, timeout=args.timeout) as client:
+    async with admin_client(args) as client:
         response = await client.get(request)
-    documents = [_readable(json.loads(text)) for text in response.documents]
+    documents = [readable(json.loads(text)) for text in response.documents]
     if name and not documents:
         place = f" in namespace {args.namespace}" if args.namespace else ""
         print(f"sidecar get: no {args.what} is published{place}", file=sys.stderr)
@@ -59,7 +58,7 @@ def _kind(given: str) -> str:
     return ""
 
 
-def _readable(body: dict[str, Any]) -> dict[str, Any]:
+def readable(body: dict[str, Any]) -> dict[str, Any]:
     """In the order in which people write documents."""
     metadata = body["metadata"]
     return {

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable_lines
-from sidecar.cli.server import add_flags
+from sidecar.cli.server import add_flags, admin_client
 from sidecar.decide.documents import seconds
 from sidecar.decide.strict import base64url, json_object
 from sidecar.errors import ControlPlaneUnreachable, Misuse
@@ -77,7 +77,7 @@ def register(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """0: withdrawn, and refused on every sidecar; 1: not, or not on all within the time."""
-    async with AdminClient(args.server, timeout=args.timeout) as client:
+    async with admin_client(args) as client:
         if args.list:
             request = pb.ListRevocationsRequest(issuer=args.issuer)
             _print_list(await client.revocations(request), args.output)

@@ -1,32 +1,37 @@
-"""What the commands that talk to a control plane have in common: their flags, and who enforces."""
+"""What the commands that talk to a control plane have in common: flags, clients, who enforces."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final
+from typing import Any
 
-from sidecar.config import address
+from sidecar import config
 from sidecar.decide.documents import seconds
-
-DEFAULT_SERVER: Final = "127.0.0.1:7443"
+from sidecar.facts.admin import AdminClient
+from sidecar.facts.server import TIMEOUT
+from sidecar.facts.subjects_admin import SubjectsClient
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """`--server`, `--timeout`."""
-    parser.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        type=_address,
-        default=DEFAULT_SERVER,
-        help=f"the control plane (default {DEFAULT_SERVER})",
-    )
+    """`--server` and what is shown there, `--timeout`."""
+    config.add_server_flags(parser)
     parser.add_argument(
         "--timeout",
         metavar="TIME",
         type=_seconds,
-        default=10.0,
+        default=TIMEOUT,
         help="how long to wait for it, as in 500ms, 10s, 2m (default 10s)",
     )
+
+
+def admin_client(args: argparse.Namespace) -> AdminClient:
+    """By the flags of `add_flags` and the environment. Raises Misuse."""
+    return AdminClient(config.server(args, args.timeout))
+
+
+def subjects_client(args: argparse.Namespace) -> SubjectsClient:
+    """The same for customers. Raises Misuse."""
+    return SubjectsClient(config.server(args, args.timeout))
 
 
 def live(reach: Any) -> str:
@@ -39,13 +44,6 @@ def live(reach: Any) -> str:
         f"{reach.namespace}@{reach.version}: live on {reach.live} of {reach.sidecars} {noun}"
         f"{refused}"
     )
-
-
-def _address(text: str) -> str:
-    try:
-        return str(address(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
-from sidecar.cli.server import add_flags
+from sidecar.cli.server import add_flags, subjects_client
 from sidecar.errors import Misuse
 from sidecar.facts.subjects_admin import SubjectsClient
 from sidecar.wire import subject_pb2 as pb
@@ -88,7 +88,7 @@ async def run(args: argparse.Namespace) -> int:
     """0: done; 1: not everywhere, or a receipt that does not stand."""
     if args.action == "verify":
         return _verify(args)
-    async with SubjectsClient(args.server, timeout=args.timeout) as client:
+    async with subjects_client(args) as client:
         if args.action == "undo":
             undone = await client.undo(pb.UndoLinkRequest(link=args.link))
             _say(args, _link(undone.link), f"undone: {undone.link.why}")

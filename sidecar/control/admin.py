@@ -1,76 +1,78 @@
-"""The Admin service: requests to values, values to answers. What happens is decided elsewhere."""
+"""The Admin service: requests to values, values to answers. What happens is decided elsewhere.
+
+Each method says what its caller needs for it (`control.authority`); who calls was found out at the
+door. Errors of ours become gRPC's here, and only here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from math import ceil
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 
+from sidecar.control import answers, audit, past
+from sidecar.control.applications import Application, Result
+from sidecar.control.authority import Forbidden, Unauthenticated, current
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.fleet import Fleet, FleetFull
+from sidecar.control.fleet import FleetFull
+from sidecar.control.keeping import Keeping
 from sidecar.control.metrics import Counts
-from sidecar.control.publish import Application, Outcome, Publisher, Result, What
-from sidecar.control.revocations import (
-    MOST,
-    NotWithdrawn,
-    Numbered,
-    RevocationLog,
-    TooManyWithdrawn,
-    Withdrawal,
-)
-from sidecar.control.session import Session
-from sidecar.control.store import Release
+from sidecar.control.proposals import NotReviewed, read_proposals
+from sidecar.control.publish import Publisher
+from sidecar.control.releases import By
+from sidecar.control.revocations import MOST, NotWithdrawn, TooManyWithdrawn, Withdrawal
+from sidecar.control.rollouts.conductor import Conductor, NotSteered
+from sidecar.control.rollouts.plan import Rollout
+from sidecar.control.rollouts.rows import read_rollouts
+from sidecar.control.rollouts.steps import waits
+from sidecar.control.store import Store
+from sidecar.control.watching import Watching
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide.api_keys import ISSUER as API_KEYS
 from sidecar.decide.documents import TokenIssuer
-from sidecar.decide.revocations import Kind
-from sidecar.errors import StoreFailed
+from sidecar.errors import Misuse, SidecarError, StoreFailed
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire import convert
 from sidecar.wire.admin_pb2_grpc import AdminServicer
 
-GATHER: Final = 0.02  # seconds between two messages of a watch: bursts of acks become one
-MAX_ERRORS: Final = 10
-LISTED: Final = 1000  # withdrawals, where no other number is asked for
-_OUTCOMES: Final[Mapping[Outcome, pb.Outcome.ValueType]] = {
-    "published": pb.OUTCOME_PUBLISHED,
-    "unchanged": pb.OUTCOME_UNCHANGED,
-    "would_publish": pb.OUTCOME_WOULD_PUBLISH,
-    "refused": pb.OUTCOME_REFUSED,
-    "conflict": pb.OUTCOME_CONFLICT,
-}
-_WHATS: Final[Mapping[What, pb.Change.What.ValueType]] = {
-    "added": pb.Change.WHAT_ADDED,
-    "changed": pb.Change.WHAT_CHANGED,
-    "removed": pb.Change.WHAT_REMOVED,
-    "unchanged": pb.Change.WHAT_UNCHANGED,
-}
 T = TypeVar("T")
+LISTED: Final = 1000  # withdrawals, where no other number is asked for
+ROLLOUTS: Final = 20
+_ACTIONS: Final[Mapping[pb.SteerRequest.Action.ValueType, str]] = {
+    pb.SteerRequest.ACTION_PAUSE: "pause",
+    pb.SteerRequest.ACTION_RESUME: "resume",
+    pb.SteerRequest.ACTION_ABORT: "abort",
+}
 _log = logging.getLogger(__name__)
+
+
+class NotThere(SidecarError):
+    """What was named is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the service works with."""
+
+    store: Store
+    publisher: Publisher
+    conductor: Conductor
+    withdrawer: Withdrawer
+    keeping: Keeping
+    catalogue: Catalogue
+    watching: Watching
+    counts: Counts
 
 
 class Admin(AdminServicer):
     """Serves people and pipelines."""
 
-    def __init__(
-        self,
-        publisher: Publisher,
-        withdrawer: Withdrawer,
-        catalogue: Catalogue,
-        log: RevocationLog,
-        fleet: Fleet,
-        counts: Counts,
-    ) -> None:
-        self._publisher = publisher
-        self._withdrawer = withdrawer
-        self._catalogue = catalogue
-        self._log = log
-        self._fleet = fleet
-        self._counts = counts
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def settle(self) -> None:
@@ -78,70 +80,229 @@ class Admin(AdminServicer):
         if self._under_way:
             await asyncio.wait(self._under_way)
 
+    # Publishing.
+
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
         """Publishes; see ApplyRequest."""
-        application = Application(
-            texts=list(request.documents),
-            namespaces=list(request.namespaces),
-            prune=request.prune,
-            dry_run=request.dry_run,
-            base_versions=dict(request.base_versions),
-            raise_floor=request.raise_floor,
-        )
-        try:
-            result = await self._to_the_end(self._publisher.apply(application))
-        except StoreFailed as error:
-            self._counts.applies["failed"] += 1
-            _log.error("%s", error)
-            await _abort(context, grpc.StatusCode.ABORTED, f"nothing was published: {error}")
-        self._counts.applies[result.outcome] += 1
-        return pb.ApplyResponse(
-            outcome=_OUTCOMES[result.outcome],
-            releases=[_release(release) for release in result.releases],
-            changes=[pb.Change(what=_WHATS[c.what], document=c.document) for c in result.changes],
-            problems=[convert.problem_to_wire(problem) for problem in result.problems],
-        )
+        async with _answering(context, "nothing was published", self._not_applied):
+            application = answers.application_of(request)
+            return await self._published(self._desk.publisher.apply(application, current()))
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Goes on when the caller hangs up: what is durable must also be announced."""
-        task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+    async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.ApplyResponse:
+        """Goes back; see RollbackRequest."""
+        async with _answering(context, "nothing was published"):
+            caller = current()
+            line = self._desk.catalogue.line(request.namespace)
+            under_way = line.rollout if line is not None else None
+            if under_way is not None and not request.dry_run:
+                caller.require("publish", [request.namespace])
+                reason = request.message or "rolled back by hand"
+                by = By(caller.name)
+                ended = await self._to_the_end(
+                    self._desk.conductor.steer(
+                        request.namespace, "abort", reason, under_way.version, by
+                    )
+                )
+                if request.to in (0, ended.stable):
+                    stable = self._desk.catalogue.releases()
+                    return pb.ApplyResponse(
+                        outcome=pb.OUTCOME_PUBLISHED,
+                        releases=[
+                            answers.release(each)
+                            for each in stable
+                            if each.namespace == request.namespace
+                        ],
+                        rollouts=[answers.rollout(ended)],
+                    )
+            application = Application(
+                (), dry_run=request.dry_run, message=request.message,
+                manifests=answers.signed_of(request.manifests),
+            )  # fmt: skip
+            return await self._published(
+                self._desk.publisher.rollback(request.namespace, request.to, application, caller)
+            )
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and task.exception() is None:
-            result = task.result()
-            if isinstance(result, Result):
-                self._counts.releases += len(result.releases) * (result.outcome == "published")
+    async def Review(self, request: pb.ReviewRequest, context: Any) -> pb.ApplyResponse:
+        """The second person's word; see ReviewRequest."""
+        async with _answering(context, "nothing was published"):
+            review = self._desk.publisher.review(
+                request.id, approve=request.approve, reason=request.reason, caller=current()
+            )
+            return await self._published(review)
+
+    async def Proposals(self, request: pb.ProposalsRequest, context: Any) -> pb.ProposalsResponse:
+        """What waits, newest first."""
+        async with _answering(context):
+            caller = current()
+            async with self._desk.store.transaction() as connection:
+                found = await read_proposals(connection, all_=request.all)
+            return pb.ProposalsResponse(
+                proposals=[
+                    answers.proposal(each)
+                    for each in found
+                    if (not request.namespace or request.namespace in each.namespaces)
+                    and all(caller.may("view", name) for name in each.namespaces)
+                ]
+            )
+
+    # Rollouts.
+
+    async def Rollouts(self, request: pb.RolloutsRequest, context: Any) -> pb.RolloutsResponse:
+        """Newest first."""
+        async with _answering(context):
+            caller, desk = current(), self._desk
+            if request.namespace:
+                caller.require("view", [request.namespace])
+            async with desk.store.transaction() as connection:
+                found = await read_rollouts(
+                    connection,
+                    namespaces=[request.namespace] if request.namespace else (),
+                    active=request.active,
+                    most=request.most or ROLLOUTS,
+                )
+            await desk.watching.refresh()
+            return pb.RolloutsResponse(
+                rollouts=[
+                    self._rollout(each) for each in found if caller.may("view", each.namespace)
+                ]
+            )
+
+    async def Steer(self, request: pb.SteerRequest, context: Any) -> pb.Rollout:
+        """Pauses, resumes or aborts; see SteerRequest."""
+        async with _answering(context, "nothing was changed"):
+            caller = current()
+            if not caller.may("approve", request.namespace):
+                caller.require("publish", [request.namespace])
+            steering = self._desk.conductor.steer(
+                request.namespace, _ACTIONS.get(request.action, ""), request.reason[:1024],
+                request.version, By(caller.name),
+            )  # fmt: skip
+            return self._rollout(await self._to_the_end(steering))
+
+    def _rollout(self, rollout: Rollout) -> pb.Rollout:
+        if not rollout.active:
+            return answers.rollout(rollout)
+        seen = self._desk.conductor.seen(rollout)
+        waiting = waits(rollout, seen, self._desk.store.clock())
+        return answers.rollout(rollout, seen, waiting if rollout.state == "running" else "")
+
+    # What is, and what was.
+
+    async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
+        """What is published now, or was."""
+        async with _answering(context):
+            caller, desk = current(), self._desk
+            releases = [
+                release
+                for release in desk.catalogue.releases()
+                if request.namespace in ("", release.namespace)
+                and caller.may("view", release.namespace)
+            ]
+            if request.version:
+                caller.require("view", [request.namespace])
+                found = await desk.store.release(request.namespace, request.version)
+                if found is None:
+                    raise NotThere(f"there is no {request.namespace}@{request.version}")
+                releases = [found]
+            return pb.GetResponse(
+                documents=[
+                    document.canonical
+                    for release in releases
+                    for document in release.documents
+                    if request.kind in ("", document.kind)
+                    and request.name in ("", document.name)
+                    and caller.may("view", document.namespace, document.kind)
+                ],
+                releases=[answers.release(release) for release in releases],
+            )
+
+    async def History(self, request: pb.HistoryRequest, context: Any) -> pb.HistoryResponse:
+        """Newest first."""
+        async with _answering(context):
+            current().require("view", [request.namespace])
+            return await past.history(self._desk.store, self._desk.catalogue, request)
+
+    async def Diff(self, request: pb.DiffRequest, context: Any) -> pb.DiffResponse:
+        """Between two releases."""
+        async with _answering(context):
+            current().require("view", [request.namespace])
+            desk, from_, to = self._desk, getattr(request, "from"), request.to
+            found = await past.difference(desk.store, desk.catalogue, request.namespace, from_, to)
+            if found is None:
+                raise NotThere(
+                    f"{request.namespace} has no release {from_}, or none {to or 'at all'}; see "
+                    "`sidecar history`"
+                )
+            return found
+
+    async def Audit(self, request: pb.AuditRequest, context: Any) -> pb.AuditResponse:
+        """What was done."""
+        async with _answering(context):
+            current().require_everywhere("administer")
+            async with self._desk.store.transaction() as connection:
+                head = await audit.head(connection)
+                found = await audit.read(
+                    connection, request.after, request.most, newest=request.newest
+                )
+            return pb.AuditResponse(
+                records=[
+                    pb.AuditRecord(number=each.number, content=each.content, hash=each.hash)
+                    for each in found
+                ],
+                head_number=head.number,
+                head_hash=head.hash,
+            )
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: Any) -> pb.WhoAmIResponse:
+        """Who the caller is taken for."""
+        async with _answering(context):
+            return answers.who(current())
+
+    # Sidecars.
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
+        """Which connected sidecar enforces what."""
+        async with _answering(context):
+            caller = current()
+            return await self._desk.watching.status(
+                request, lambda namespace: caller.may("view", namespace)
+            )
+
+    # The stub is written for the other form of a stream, too.
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> None:  # type: ignore[override]
+        """How far releases have come, at once and after every change."""
+        async with _answering(context):
+            current().require("view", [each.namespace for each in request.releases] or [""])
+            async for progress in self._desk.watching.progress(request):
+                await context.write(progress)
+
+    # Withdrawals.
 
     async def Revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeResponse:
         """Withdraws; see RevokeRequest."""
-        try:
+        counts, withdrawer = self._desk.counts.revokes, self._desk.withdrawer
+
+        def failed(outcome: str) -> None:
+            counts[outcome] += 1
+
+        async with _answering(context, "nothing was withdrawn", failed):
+            caller = current()
+            if not caller.may_everywhere("publish"):
+                caller.require_everywhere("administer")
             if not 0 < len(request.withdrawals) <= MOST:
                 raise NotWithdrawn(f"1 to {MOST} withdrawals are expected")
-            now = self._withdrawer.now()
-            wanted = [_withdrawal(each, now) for each in request.withdrawals]
-            number = await self._to_the_end(self._withdrawer.withdraw(wanted))
-        except TooManyWithdrawn as error:
-            self._counts.revokes["full"] += 1
-            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except NotWithdrawn as error:
-            self._counts.revokes["refused"] += 1
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except StoreFailed as error:
-            self._counts.revokes["failed"] += 1
-            _log.error("%s", error)
-            await _abort(context, grpc.StatusCode.ABORTED, f"nothing was withdrawn: {error}")
-        self._counts.revokes["withdrawn"] += 1
+            now = withdrawer.now()
+            wanted = [answers.withdrawal_of(each, now) for each in request.withdrawals]
+            by = By(caller.name, "revoke")
+            number = await self._to_the_end(withdrawer.withdraw(wanted, by=by))
+        counts["withdrawn"] += 1
         return pb.RevokeResponse(number=number, warnings=self._unknown(wanted))
 
     def _unknown(self, wanted: Sequence[Withdrawal]) -> list[str]:
         """Issuers that nothing published knows: what is withdrawn of them refuses nothing."""
         known = {
             document.spec.issuer
-            for release in self._catalogue.releases()
+            for release in self._desk.catalogue.releases()
             for document in release.documents
             if isinstance(document.spec, TokenIssuer)
         }
@@ -155,165 +316,101 @@ class Admin(AdminServicer):
         self, request: pb.ListRevocationsRequest, context: Any
     ) -> pb.ListRevocationsResponse:
         """What is withdrawn, newest first."""
-        found, total = self._withdrawer.listed(
-            request.issuer, request.value, request.most or LISTED
-        )
-        return pb.ListRevocationsResponse(
-            withdrawals=[_numbered(each) for each in found], total=total
-        )
+        async with _answering(context):
+            if not current().may_everywhere("publish"):
+                current().require_everywhere("administer")
+            found, total = self._desk.withdrawer.listed(
+                request.issuer, request.value, request.most or LISTED
+            )
+            return pb.ListRevocationsResponse(
+                withdrawals=[answers.numbered(each) for each in found], total=total
+            )
 
-    async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
-        """What is published now."""
-        releases = [
-            release
-            for release in self._catalogue.releases()
-            if request.namespace in ("", release.namespace)
-        ]
-        return pb.GetResponse(
-            documents=[
-                document.canonical
-                for release in releases
-                for document in release.documents
-                if request.kind in ("", document.kind) and request.name in ("", document.name)
-            ],
-            releases=[_release(release) for release in releases],
-        )
+    # Keys.
 
-    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
-        """Which connected sidecar enforces what."""
-        sessions = [
-            session
-            for session in self._fleet
-            if request.namespace in ("", session.namespace)
-            and request.sidecar_id in ("", session.sidecar_id)
-        ]
-        sessions.sort(key=lambda session: (session.namespace, session.sidecar_id))
-        return pb.StatusResponse(
-            sidecars=[self._status(session) for session in sessions],
-            releases=[
-                _release(release)
-                for release in self._catalogue.releases()
-                if request.namespace in ("", release.namespace)
-            ],
-        )
+    async def SigningKeys(
+        self, request: pb.SigningKeysRequest, context: Any
+    ) -> pb.SigningKeysResponse:
+        """Public halves."""
+        async with _answering(context):
+            return answers.keys(self._desk.keeping.keys)
 
-    # The stub is written for the other form of a stream, too.
-    async def Watch(self, request: pb.WatchRequest, context: Any) -> None:  # type: ignore[override]
-        """How far releases have come, at once and after every change."""
-        try:
-            with self._fleet.watching() as changed:
-                last = None
-                while True:
-                    changed.clear()
-                    progress = self._progress(request)
-                    if progress != last:
-                        await context.write(progress)
-                        last = progress
-                    await changed.wait()
-                    await asyncio.sleep(GATHER)
-        except FleetFull as error:
-            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+    async def RotateSigningKey(
+        self, request: pb.RotateSigningKeyRequest, context: Any
+    ) -> pb.SigningKeysResponse:
+        """A new one."""
+        async with _answering(context, "no key was made"):
+            caller = current()
+            caller.require_everywhere("administer")
+            await self._to_the_end(self._desk.keeping.rotate(By(caller.name, "rotate-key")))
+            return answers.keys(self._desk.keeping.keys)
 
-    def _progress(self, request: pb.WatchRequest) -> pb.Progress:
-        return pb.Progress(
-            reaches=[self._reach(item.namespace, item.version) for item in request.releases],
-            withdrawal=self._reach_of(request.withdrawal) if request.withdrawal else None,
-        )
+    async def DelegateSigning(
+        self, request: pb.DelegateSigningRequest, context: Any
+    ) -> pb.SigningKeysResponse:
+        """Somebody else's."""
+        async with _answering(context, "nobody may sign who might not before"):
+            caller = current()
+            caller.require_everywhere("administer")
+            by = By(caller.name, "delegate-signing")
+            await self._to_the_end(
+                self._desk.keeping.delegate(request.public_key, request.name, by)
+            )
+            return answers.keys(self._desk.keeping.keys)
 
-    def _reach_of(self, number: int) -> pb.Progress.Reach:
-        cursors = [(session.sidecar_id, session.revocations) for session in self._fleet]
-        refusing = [
-            f"{id_}: {cursor.last_error if cursor is not None else 'too old to know of it'}"
-            for id_, cursor in cursors
-            if cursor is None or cursor.refuses(number)
-        ]
-        return pb.Progress.Reach(
-            version=number,
-            sidecars=len(cursors),
-            live=sum(cursor is not None and cursor.holds(number) for _, cursor in cursors),
-            refused=len(refusing),
-            errors=refusing[:MAX_ERRORS],
-        )
+    # How it goes.
 
-    def _reach(self, namespace: str, version: int) -> pb.Progress.Reach:
-        sessions = list(self._fleet.concerned(namespace))
-        live = sum(session.enforces(namespace, version) for session in sessions)
-        refusing = [
-            session
-            for session in sessions
-            if session.refuses(namespace, version) and not session.enforces(namespace, version)
-        ]
-        return pb.Progress.Reach(
-            namespace=namespace,
-            version=version,
-            sidecars=len(sessions),
-            live=live,
-            refused=len(refusing),
-            errors=[f"{s.sidecar_id}: {s.last_error}" for s in refusing[:MAX_ERRORS]],
-        )
+    async def _published(self, publishing: Coroutine[Any, Any, Result]) -> pb.ApplyResponse:
+        result = await self._to_the_end(publishing)
+        self._desk.counts.applies[result.outcome] += 1
+        return answers.response(result)
 
-    def _status(self, session: Session) -> pb.SidecarStatus:
-        return pb.SidecarStatus(
-            sidecar_id=session.sidecar_id,
-            namespace=session.namespace,
-            labels=session.labels,
-            build=session.build,
-            address=session.address,
-            connected_since=int(session.since),
-            enforced=convert.versions_to_wire(session.enforced),
-            assigned=convert.versions_to_wire(session.assigned(self._catalogue)),
-            last_error=session.last_error,
-            current=session.current(self._catalogue),
-            revocations_current=session.revocations is not None
-            and session.revocations.holds(self._log.newest),
-        )
+    def _not_applied(self, outcome: str) -> None:
+        self._desk.counts.applies[outcome] += 1
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Goes on when the caller hangs up: what is durable must also be announced."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            result = task.result()
+            if isinstance(result, Result):
+                self._desk.counts.releases += len(result.releases) * (result.outcome == "published")
 
 
-def _release(release: Release) -> pb.Release:
-    return pb.Release(
-        namespace=release.namespace,
-        version=release.version,
-        floor=release.manifest.floor,
-        issued=release.manifest.issued,
-        documents=len(release.documents),
-    )
-
-
-_KINDS: Final[Mapping[pb.Withdrawal.Kind.ValueType, Kind]] = {
-    pb.Withdrawal.KIND_TOKEN: "token",
-    pb.Withdrawal.KIND_SESSION: "session",
-    pb.Withdrawal.KIND_SUBJECT: "subject",
-    pb.Withdrawal.KIND_KEY: "key",
-}
-_KINDS_TO_WIRE: Final = {kind: value for value, kind in _KINDS.items()}
-
-
-def _withdrawal(each: pb.Withdrawal, now: float) -> Withdrawal:
-    """Raises NotWithdrawn for a kind that this version does not know."""
-    kind = _KINDS.get(each.kind)
-    if kind is None:
-        raise NotWithdrawn(f"kind: one of {', '.join(_KINDS_TO_WIRE)} is expected")
-    before = each.before_ms / 1000 if each.HasField("before_ms") else None
-    if each.before_now:
-        before = now
-    return Withdrawal(
-        kind, each.issuer, each.value, before, float(each.expires), reason=each.reason
-    )
-
-
-def _numbered(each: Numbered) -> pb.Withdrawal:
-    about = each.withdrawal
-    return pb.Withdrawal(
-        kind=_KINDS_TO_WIRE[about.kind],
-        issuer=about.issuer,
-        value=about.value,
-        before_ms=None if about.before is None else ceil(about.before * 1000),
-        expires=ceil(about.expires),
-        reason=about.reason,
-        number=each.number,
-        created=each.created,
-        source=about.source,
-    )
+@asynccontextmanager
+async def _answering(
+    context: Any, consequence: str = "", failed: Callable[[str], None] | None = None
+) -> AsyncIterator[None]:
+    """Our errors as gRPC's. `failed` hears by which name one is counted."""
+    try:
+        yield
+    except Forbidden as error:
+        code, outcome, reason = grpc.StatusCode.PERMISSION_DENIED, "forbidden", str(error)
+    except Unauthenticated as error:
+        code, outcome, reason = grpc.StatusCode.UNAUTHENTICATED, "forbidden", str(error)
+    except (TooManyWithdrawn, FleetFull) as error:
+        code, outcome, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "full", str(error)
+    except (NotWithdrawn, Misuse) as error:
+        code, outcome, reason = grpc.StatusCode.INVALID_ARGUMENT, "refused", str(error)
+    except (NotSteered, NotReviewed) as error:
+        code, outcome, reason = grpc.StatusCode.FAILED_PRECONDITION, "refused", str(error)
+    except NotThere as error:
+        code, outcome, reason = grpc.StatusCode.NOT_FOUND, "refused", str(error)
+    except StoreFailed as error:
+        _log.error("%s", error)
+        code, outcome = grpc.StatusCode.ABORTED, "failed"
+        reason = f"{consequence}: {error}" if consequence else str(error)
+    else:
+        return
+    if failed is not None:
+        failed(outcome)
+    await _abort(context, code, reason)
 
 
 async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:

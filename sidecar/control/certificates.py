@@ -1,4 +1,4 @@
-"""The certificate that sidecars are shown, from files that are replaced where they are."""
+"""The certificate that clients are shown, from files that are replaced where they are."""
 
 from __future__ import annotations
 
@@ -18,14 +18,27 @@ class ServerCertificates:
     """`credentials` for a listener. New files count from the next connection on; files that cannot
     be read are said, and those before them stay in use."""
 
-    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
-        """With `client_ca` a certificate that these CAs vouch for is required of clients."""
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        client_ca: Path | None,
+        flags: str = "--tls-cert, --tls-key, --tls-client-ca",
+    ) -> None:
+        """With `client_ca` a certificate that these CAs vouch for is required of clients. `flags`
+        are the settings that name the files."""
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
+        self._flags = flags
         self._seen: _Stamp = ()
         self._error = ""
         self._ends = 0.0
+
+    @property
+    def asks(self) -> bool:
+        """Whether clients have to show one, too."""
+        return self._client_ca is not None
 
     def ends(self) -> float:
         """When the certificate that is shown ends, Unix time."""
@@ -37,7 +50,7 @@ class ServerCertificates:
             self._seen = self._stamp()
             first = self._configuration()
         except (OSError, ValueError) as error:
-            raise Misuse(f"--tls-cert, --tls-key, --tls-client-ca: {error}") from None
+            raise Misuse(f"{self._flags}: {error}") from None
         return grpc.dynamic_ssl_server_credentials(
             first,
             self._changed,  # type: ignore[arg-type]  # None is "as before"; the stubs forgot it

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from sidecar.control.events import EventRefused, Received, Signal, Transmitter, read
 from sidecar.control.revocations import NotWithdrawn, TooManyWithdrawn
-from sidecar.control.store import Event, Replayed
+from sidecar.control.store import By, Event, Replayed
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide.outcomes import NeedKeys
 from sidecar.decide.tokens import MAX_TOKEN
@@ -53,7 +53,8 @@ class Receiver:
         try:
             received = await self._read(request)
             event = Event(received.id, int(received.expires) + 1)
-            await self._withdrawer.withdraw(received.withdrawals, event)
+            by = By(received.issuer, "security-event", about={"event": received.id})
+            await self._withdrawer.withdraw(received.withdrawals, event, by)
         except EventRefused as error:
             return self._refused(error.code, str(error))
         except Replayed:

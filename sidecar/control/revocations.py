@@ -228,6 +228,11 @@ class Cursor:
         self.last_error = nack.error[:MAX_ERROR] or "refused without a reason"
         return True
 
+    @property
+    def number(self) -> int:
+        """Up to which its sidecar refuses all; -1: it has not been asked yet."""
+        return self._number if self._position is None else -1
+
     def holds(self, number: int) -> bool:
         """Whether the sidecar refuses all up to this one."""
         return self._position is None and self._number >= number

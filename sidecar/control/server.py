@@ -5,40 +5,47 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
-import grpc
 from aiohttp import web
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sidecar.control import database, http, metrics, strangers
-from sidecar.control.admin import Admin
+from sidecar.control.admin import Admin, Desk
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.certificates import ServerCertificates
+from sidecar.control.checking import Validate
+from sidecar.control.doors import Doorkeeper, DoorMetrics, Guard
 from sidecar.control.events import Transmitter
 from sidecar.control.fleet import Fleet
 from sidecar.control.identity import Identities
-from sidecar.control.publish import Publisher, Validate
+from sidecar.control.keeping import Keeping
+from sidecar.control.ports import listen_at, taken
+from sidecar.control.publish import Publisher
+from sidecar.control.publisher_listener import PublisherListener, check
+from sidecar.control.reach import Everyone
 from sidecar.control.receive import Receiver
 from sidecar.control.revocations import RevocationLog
+from sidecar.control.rollouts.conductor import Conductor
+from sidecar.control.rollouts.metrics import RolloutMetrics
+from sidecar.control.roster import Roster
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
 from sidecar.control.subjects.metrics import subject_metrics
 from sidecar.control.subjects.service import Subjects
+from sidecar.control.watching import Watching
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import lint
 from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
-from sidecar.facts.signing import is_loopback, public_key_pem
+from sidecar.facts.signing import is_loopback
 from sidecar.wire import admin_pb2, convert, discovery_pb2, subject_pb2
 from sidecar.wire.admin_pb2_grpc import add_AdminServicer_to_server
 from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
@@ -74,6 +81,7 @@ class Bound:
     grpc: str
     http: str
     fleet: str = ""
+    mtls: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,17 @@ class FleetListener:
     listen: str
     certificates: ServerCertificates
     identities: Identities
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What publishing takes: `approvals` are the namespaces (`*`: all) in which a second person has
+    to agree; with `delegated_only` the store's own key signs nothing. `trust_changed` hears the PEM
+    of the keys that sidecars may be told to trust, at the start and whenever it is another one."""
+
+    approvals: frozenset[str] = frozenset()
+    delegated_only: bool = False
+    trust_changed: Callable[[str], None] | None = None
 
 
 class ControlPlane:
@@ -104,9 +123,17 @@ class ControlPlane:
         self._open = AsyncExitStack()
         self._ready = False
         self._subjects: Subjects | None = None
-        self.trust_pem = b""
+        self._conductor: Conductor | None = None
+        self._keeping: Keeping | None = None
+        self._keeper = Doorkeeper(None)
+        self._insecure: dict[str, bool] = {}
+        self._publisher_certificate_ends: Callable[[], float] | None = None
+
+    @property
+    def trust_pem(self) -> bytes:
         """The public keys of its releases, as `--trust` reads them; after `start`. They are also
         in a file beside an SQLite store, `STORE.trust.pem`, to be handed to sidecars."""
+        return self._keeping.pem if self._keeping is not None else b""
 
     async def start(
         self,
@@ -119,27 +146,30 @@ class ControlPlane:
         fleet: FleetListener | None = None,
         insecure_page_cookies: bool = False,
         events: str = "",
+        publishers: PublisherListener | None = None,
+        terms: Terms | None = None,
     ) -> Bound:
         """Listens at HOST:PORT (port 0: any free one). Raises Misuse and StoreFailed.
 
-        Without authentication only loopback is admitted, unless the insecure setting says so.
+        `publishers` says who may publish. Without them anybody may, and only loopback is admitted,
+        unless the insecure setting says so.
         `transmitters` may push security events; without any there is no endpoint for them. `fleet`
         is where sidecars come that have to show whose they are. `insecure_page_cookies`: customers'
         pages are on plain HTTP, which is for development. `events` is where those of customers'
-        journeys go.
+        journeys go. `terms` says what publishing takes.
         """
-        if not is_loopback(listen):
-            if not insecure_unauthenticated:
-                raise Misuse(
-                    f"--listen {listen}: anybody who reaches it could publish policies, for there "
-                    "is no authentication yet; listen on 127.0.0.1, or accept it with "
-                    "--insecure-unauthenticated"
-                )
-            _log.warning("insecure_unauthenticated: anybody who reaches %s can publish", listen)
+        publishers = publishers or PublisherListener()
+        check(listen, publishers, insecure_unauthenticated=insecure_unauthenticated)
+        self._keeper = Doorkeeper(publishers.authority, self._clock)
+        self._insecure = {
+            "insecure_unauthenticated": publishers.authority is None and not is_loopback(listen),
+            "insecure_page_cookies": insecure_page_cookies,
+        }
         try:
             return await self._start(
-                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events
-            )
+                listen, http, store_url, transmitters or {}, fleet, insecure_page_cookies, events,
+                publishers, terms or Terms(),
+            )  # fmt: skip
         except BaseException:
             await self.stop()
             raise
@@ -158,15 +188,21 @@ class ControlPlane:
         fleet: FleetListener | None,
         insecure_page_cookies: bool,
         events: str,
+        publishers: PublisherListener,
+        terms: Terms,
     ) -> Bound:
         store = await Store.open(store_url, clock=self._clock)
         self._open.push_async_callback(store.close)
+        store.signs = not terms.delegated_only
         self._catalogue.endorsements = store.endorsements
-        self._catalogue.take(await store.newest())
-        self.trust_pem = b"".join(public_key_pem(key) for key in store.public_keys)
-        if store.path:
-            _hand_out(self.trust_pem, Path(f"{store.path}.trust.pem"))
-        publisher = Publisher(store, self._catalogue, self._validate, self._fleet.announce)
+        everyone = Everyone(self._catalogue, self._fleet, self._roster(store))
+        publisher = Publisher(
+            store, self._catalogue, self._validate, self._fleet.announce,
+            sidecars=everyone.ids, approvals=terms.approvals,
+        )  # fmt: skip
+        await publisher.refresh()
+        self._keeping = Keeping(store, publisher, terms.trust_changed)
+        self._keeping.hand_out()
         self._log.id = sha256(store.public_keys[0]).hexdigest()[:16]
         withdrawer = Withdrawer(store, self._log, self._fleet.announce_withdrawals, self._clock)
         await withdrawer.load()
@@ -179,20 +215,55 @@ class ControlPlane:
         )
         await self._subjects.start()
         self._open.push_async_callback(self._subjects.stop)
-        admin = Admin(publisher, withdrawer, self._catalogue, self._log, self._fleet, self._counts)
+        conductor = self._conductor = Conductor(
+            store, self._catalogue, self._fleet, everyone, publisher, self._fleet.announce
+        )
+        await conductor.history.load()
+        watching = Watching(self._catalogue, self._log, self._fleet, everyone, self._clock)
+        admin = Admin(
+            Desk(
+                store, publisher, conductor, withdrawer, self._keeping, self._catalogue, watching,
+                self._counts,
+            )
+        )  # fmt: skip
         self._open.push_async_callback(admin.settle)
-        grpc_bound = await self._serve_grpc(listen, admin)
+        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
-            await self._follow_others(store_url, publisher, withdrawer, self._subjects)
+            self._follow_others(store_url, publisher, withdrawer, self._subjects, self._keeping)
+        self._meanwhile(conductor.run())
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
         http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
         self._ready = True
-        return Bound(grpc_bound, http_bound, fleet_bound)
+        return Bound(grpc_bound, http_bound, fleet_bound, mtls_bound)
 
-    async def _follow_others(
-        self, store_url: str, publisher: Publisher, withdrawer: Withdrawer, subjects: Subjects
+    def _roster(self, store: Store) -> Roster | None:
+        """Of sidecars at all replicas, where there may be several."""
+        if store.path is not None:
+            return None
+        roster = Roster(store, self._fleet)
+        self._open.push_async_callback(roster.leave)
+        self._meanwhile(roster.run())
+        return roster
+
+    def _meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs until the control plane stops."""
+        task = asyncio.create_task(work)
+
+        async def ended() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._open.push_async_callback(ended)
+
+    def _follow_others(
+        self,
+        store_url: str,
+        publisher: Publisher,
+        withdrawer: Withdrawer,
+        subjects: Subjects,
+        keeping: Keeping,
     ) -> None:
         """What other replicas publish and withdraw reaches the sidecars of this one, too."""
         from sidecar.control.announcements import SUBJECTS, Announcements
@@ -201,35 +272,56 @@ class ControlPlane:
             if "" in about:
                 await withdrawer.take_over()
                 await publisher.take_over()
+                keeping.hand_out()
             if SUBJECTS in about:
                 await subjects.take_over()
 
         url, _ = database.address(store_url)
-        following = asyncio.create_task(Announcements(url, changed).run())
+        self._meanwhile(Announcements(url, changed).run())
 
-        async def ended() -> None:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-
-        self._open.push_async_callback(ended)
-
-    async def _serve_grpc(self, listen: str, admin: Admin) -> str:
-        server = aio.server(options=_OPTIONS)
-        add_DiscoveryServicer_to_server(self._discovery(None), server)
+    async def _serve_grpc(
+        self, listen: str, admin: Admin, publishers: PublisherListener
+    ) -> tuple[str, str]:
+        """Where it listens, and where with certificates of clients."""
+        authority, tls = publishers.authority, publishers.certificates
+        # Sidecars show nothing here: beyond loopback they have the fleet's listener for it.
+        places = [listen, *(publishers.mtls or ())[:1]]
+        discovery = authority is None or all(is_loopback(str(place)) for place in places)
+        if not discovery:
+            where = " and ".join(map(str, places))
+            _log.info("no sidecars are served at %s: they come to --fleet-listen", where)
+        options: tuple[tuple[str, int], ...] = _OPTIONS
+        if authority is not None:
+            await authority.start()
+            self._open.push_async_callback(authority.close)
+            # A certificate is looked at when a connection begins.
+            options = (*_OPTIONS, ("grpc.max_connection_age_ms", int(MAX_AGE * 1000)),
+                       ("grpc.max_connection_age_grace_ms", 60_000))  # fmt: skip
+        guard = Guard(self._keeper, discovery=discovery, clock=self._clock)
+        server = aio.server(options=options, interceptors=[guard])
+        services = [name for name in _SERVICES if discovery or not name.endswith("Discovery")]
+        if discovery:
+            add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         if self._subjects is not None:
             add_SubjectsServicer_to_server(self._subjects.admin(), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-        for service in ("", *_SERVICES):
+        for service in ("", *services):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        bound = _listen(server, "--listen", listen, None)
+        credentials = tls.credentials() if tls is not None else None
+        self._publisher_certificate_ends = tls.ends if tls is not None else None
+        bound, mtls_bound = listen_at(server, "--listen", listen, credentials), ""
+        if publishers.mtls is not None:
+            where, certificates = publishers.mtls
+            shown = certificates.credentials()
+            mtls_bound = listen_at(server, "--publisher-mtls-listen", where, shown)
         await server.start()
         self._open.push_async_callback(self._stop_grpc, server, healthy)
-        return bound
+        return bound, mtls_bound
 
     async def _serve_fleet(self, fleet: FleetListener) -> str:
         """Discovery and nothing else, for whoever shows whose sidecar it is: anew with each
@@ -243,7 +335,7 @@ class ControlPlane:
         self._open.push_async_callback(fleet.identities.close)
         self._counts.certificate_ends = fleet.certificates.ends
         add_DiscoveryServicer_to_server(self._discovery(fleet.identities), server)
-        bound = _listen(server, "--fleet-listen", fleet.listen, fleet.certificates.credentials())
+        bound = listen_at(server, "--fleet-listen", fleet.listen, fleet.certificates.credentials())
         await server.start()
         self._open.push_async_callback(self._stop_grpc, server, None)
         return bound
@@ -257,6 +349,7 @@ class ControlPlane:
             self._clock,
             identities,
             self._subjects.hub if self._subjects is not None else None,
+            self._conductor.reported if self._conductor is not None else None,
         )
 
     async def _stop_grpc(self, server: Any, healthy: Any) -> None:
@@ -281,6 +374,11 @@ class ControlPlane:
         self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
     ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
+        registry.register(
+            DoorMetrics(self._keeper, self._insecure, self._publisher_certificate_ends)
+        )
+        if self._conductor is not None:
+            registry.register(RolloutMetrics(self._conductor, self._catalogue))
         if self._subjects is not None:
             registry.register(subject_metrics(self._subjects))
         runner = http.runner(
@@ -300,47 +398,6 @@ class ControlPlane:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise Misuse(f"--http {listen}: {error.strerror}") from None
-            raise _taken(listen, "--http") from None
+            raise taken(listen, "--http") from None
         bound = runner.addresses[0]
         return f"{host}:{bound[1]}"
-
-
-def _listen(server: Any, flag: str, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    """HOST:PORT of a port that was added. Raises Misuse."""
-    host, _, wanted = listen.rpartition(":")
-    _check_free(host, int(wanted), listen, flag)
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(listen)
-        else:
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
-        raise Misuse(f"{flag} {listen}: {error}") from None
-    return f"{host}:{port}"
-
-
-def _hand_out(trust_pem: bytes, path: Path) -> None:
-    try:
-        path.write_bytes(trust_pem)
-    except OSError as error:  # the store is what counts; the file is for convenience
-        _log.warning("cannot write %s: %s", path, error.strerror)
-
-
-def _check_free(host: str, port: int, listen: str, flag: str) -> None:
-    """gRPC says neither why it could not listen, nor that it could not for one of two families."""
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _taken(listen, flag) from None
-        raise Misuse(f"{flag} {listen}: {error.strerror}") from None
-
-
-def _taken(address: str, flag: str) -> Misuse:
-    return Misuse(f"{address}: address already in use; choose another with {flag}")

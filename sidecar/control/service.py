@@ -21,12 +21,13 @@ from sidecar.control.session import Session
 from sidecar.control.strangers import Crowded, Strangers
 from sidecar.control.subjects.hub import Hub
 from sidecar.errors import ClusterUnreachable, IdentityRefused
-from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Hello, Report
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer
 
 _log: Final = logging.getLogger(__name__)
 HELLO_WITHIN: Final = 10.0  # seconds
 
+Reported = Callable[[Session, Report], None]
 Requests = AsyncIterator[FromSidecar]
 Context = aio.ServicerContext[FromSidecar, FromControl]
 
@@ -43,9 +44,10 @@ class Discovery(DiscoveryServicer):
         clock: Callable[[], float],
         identities: Identities | None = None,
         hub: Hub | None = None,
+        reported: Reported | None = None,
     ) -> None:
         """Without `hub` nobody is told of customers. With `identities` nobody is served who has not
-        shown whose sidecar it is."""
+        shown whose sidecar it is. `reported` hears how sidecars fare."""
         self._catalogue = catalogue
         self._log = log
         self._fleet = fleet
@@ -54,6 +56,7 @@ class Discovery(DiscoveryServicer):
         self._identities = identities
         self._strangers = Strangers()
         self._hub = hub
+        self._reported = reported
 
     # The coroutine form rather than a generator: when the stream breaks, its end runs at once.
     # The stub is written for the other form of a stream, too.
@@ -91,7 +94,8 @@ class Discovery(DiscoveryServicer):
                     first = await anext(requests)
                 if first.HasField("hello"):
                     await self._identify(first.hello, workload)
-                    session = Session(first.hello, address=address, since=self._clock())
+                    now = self._clock()
+                    session = Session(first.hello, address=address, since=now, clock=self._clock)
                     session.account = workload.account if workload is not None else ""
                     self._fleet.join(session)
                     self._counts.streams += 1
@@ -157,6 +161,10 @@ class Discovery(DiscoveryServicer):
                 elif message.HasField("hello"):
                     reason = "a second Hello"
                     break
+                elif message.HasField("report"):
+                    if self._reported is not None:
+                        self._reported(session, message.report)
+                    continue
                 elif self._hub is not None:
                     self._hub.receive(session, message)
                     continue

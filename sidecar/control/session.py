@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
 from sidecar.control.revocations import Cursor, RevocationLog
 from sidecar.control.subjects.following import Following
 from sidecar.wire import convert
-from sidecar.wire.discovery_pb2 import Ack, FromControl, Hello, Idle, Nack, Push
+from sidecar.wire.discovery_pb2 import (
+    Ack,
+    FromControl,
+    Hello,
+    Idle,
+    Nack,
+    Push,
+    Reporting,
+)
 
 MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 MAX_LABELS: Final = 64
@@ -28,16 +37,26 @@ _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 class Session:
     """The state of one stream, from its Hello on. `wake` is set whenever `next` may have more."""
 
-    def __init__(self, hello: Hello, *, address: str, since: float) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        *,
+        address: str,
+        since: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Raises ValueError, with what is wrong, for a Hello that makes no sense."""
         _check(hello)
         self.sidecar_id = hello.sidecar_id
         self.namespace = hello.namespace
         self.labels: Mapping[str, str] = dict(hello.labels)
         self.build = hello.build[:253]
+        self.started = hello.started if 0 < hello.started < 1 << 40 else 0
+        """Unix time at which its process began; 0: it did not say."""
         self.address = address
         self.account = ""  # whose places in the fleet it takes one of; empty: of everybody's
         self.since = since
+        self._clock = clock
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
         """What it says it enforces, for people to read."""
         self.last_error = ""
@@ -62,10 +81,16 @@ class Session:
         self._confirmed: Mapping[str, int] = {}
         self._pushes = 0
         self._greeted = False
+        self._behind: float | None = None  # since when it waits for an Ack of what is newer
+        self._interval = 0  # milliseconds between its reports, as it was told
+        self._say_interval: int | None = None
 
     def next(self, catalogue: Catalogue, log: RevocationLog) -> FromControl | None:
         """The message to send now, if there is one. What was withdrawn goes first."""
         message = self.revocations.next(log) if self.revocations is not None else None
+        if message is None and self._say_interval is not None:
+            message = FromControl(reporting=Reporting(every_ms=self._say_interval))
+            self._say_interval = None
         if message is None and self.following is not None:
             message = self.following.next()
         return message if message is not None else self._next_release(catalogue)
@@ -73,7 +98,7 @@ class Session:
     def _next_release(self, catalogue: Catalogue) -> FromControl | None:
         if self._sent is not None:
             return None  # whatever changed meanwhile goes with the next push, as one
-        target = catalogue.target(self.namespace, self.labels)
+        target = catalogue.target(self.namespace, self.labels, self.sidecar_id)
         if target is not None and not self._greeted:
             self._confirmed = _in_common(self._known, target)
         if target is not None and not self._has_refused(target):
@@ -83,6 +108,8 @@ class Session:
                 self._pushes += 1
                 nonce = str(self._pushes)
                 self._sent = nonce, target
+                if self._behind is None:
+                    self._behind = self._clock()
                 return FromControl(
                     push=Push(
                         type=convert.RELEASE,
@@ -114,7 +141,7 @@ class Session:
             return False
         self._known = self._sent[1].held
         self._confirmed = self._sent[1].versions
-        self._sent = self._refused = None
+        self._sent = self._refused = self._behind = None
         self.enforced = convert.enforced_from_wire(ack.enforced)
         self.last_error = ack.warning[:MAX_ERROR]
         self.wake.set()
@@ -136,6 +163,12 @@ class Session:
         self.wake.set()
         return True
 
+    def report_every(self, milliseconds: int) -> None:
+        """Has it report so often, unless it does."""
+        if milliseconds != self._interval:
+            self._interval = self._say_interval = milliseconds
+            self.wake.set()
+
     def end(self, reason: str) -> None:
         """The stream is to end; the first reason stays."""
         self.ended = self.ended or reason
@@ -143,20 +176,28 @@ class Session:
 
     def assigned(self, catalogue: Catalogue) -> Mapping[str, int]:
         """The versions that it should enforce; empty while its namespace has no release."""
-        target = catalogue.target(self.namespace, self.labels)
+        target = catalogue.target(self.namespace, self.labels, self.sidecar_id)
         return target.versions if target else {}
 
     def current(self, catalogue: Catalogue) -> bool:
         """Whether it enforces all that it should."""
         return bool(self._confirmed) and self._confirmed == self.assigned(catalogue)
 
-    def enforces(self, namespace: str, version: int) -> bool:
-        """Whether it enforces this version of a namespace, or a later one."""
-        return self._confirmed.get(namespace, -1) >= version
+    @property
+    def confirmed(self) -> Mapping[str, int]:
+        """What it enforces of our releases, as it has confirmed on this stream."""
+        return self._confirmed
 
-    def refuses(self, namespace: str, version: int) -> bool:
-        """Whether its last word on this version, or a later one, was a Nack."""
-        return self._refused is not None and self._refused.versions.get(namespace, -1) >= version
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """The releases that its last word on them was a Nack of, empty after an Ack."""
+        return {} if self._refused is None else self._refused.versions
+
+    @property
+    def behind(self) -> float | None:
+        """Since when (seconds since the epoch) it owes an Ack of something newer; None: of
+        nothing."""
+        return self._behind
 
 
 def _in_common(known: Held, target: Target) -> Mapping[str, int]:

@@ -13,42 +13,48 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
 
 from alembic.util import CommandError
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sidecar.control import database
-from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
-from sidecar.control.schema import (
-    contents,
-    entries,
-    events,
-    releases,
-    signatures,
-    signing_keys,
+from sidecar.control import audit, database, keys
+from sidecar.control.keys import Keys
+from sidecar.control.releases import By as By
+from sidecar.control.releases import Draft as Draft
+from sidecar.control.releases import Release as Release
+from sidecar.control.releases import (
+    insert_release,
+    insert_signatures,
+    manifest_for,
+    newest_versions,
+    parents,
+    read,
 )
+from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
+from sidecar.control.rollouts.plan import Rollout
+from sidecar.control.rollouts.rows import change_rollout, insert_rollout, read_rollouts
+from sidecar.control.schema import events, rollouts
+from sidecar.control.schema import releases as releases_table
 from sidecar.control.schema import withdrawals as table
-from sidecar.decide.documents import PLATFORM, Document
-from sidecar.decide.parse import from_canonical
-from sidecar.errors import DocumentsInvalid, StoreFailed
-from sidecar.facts.releases import Manifest, SignedManifest, cosign, manifest_of, sign
-from sidecar.facts.signing import Endorsement, Signature, endorse, raw_public_key
+from sidecar.decide.documents import PLATFORM
+from sidecar.errors import StoreFailed
+from sidecar.facts.releases import cosign
+from sidecar.facts.signing import Endorsement, raw_public_key
 
-_CHUNK: Final = 500  # parameters of one IN (...)
+Also = Callable[[AsyncConnection], Awaitable[None]]
+"""What else belongs to a transaction."""
 
 
 class Conflict(StoreFailed):
     """Somebody else published first. `newest` holds the versions found, by namespace."""
 
-    def __init__(self, newest: Mapping[str, int | None]) -> None:
+    def __init__(self, newest: dict[str, int | None]) -> None:
         self.newest = newest
         super().__init__(f"published in between: {', '.join(sorted(newest))}")
 
@@ -66,32 +72,17 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A release to be. `base` is the newest version that its author saw; None: there was none."""
+class Published:
+    """What a namespace's sidecars are to enforce: `stable`, and `candidate` while `rollout` is
+    under way. `newest` is the highest version there ever was, `steered` counts changes of its
+    rollouts, `parents` says what each release builds on."""
 
-    namespace: str
-    base: int | None
-    documents: tuple[Document, ...]
-    raise_floor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A release as it is stored."""
-
-    manifest: Manifest
-    signed: SignedManifest
-    documents: tuple[Document, ...]
-
-    @property
-    def namespace(self) -> str:
-        """The namespace it is a release of."""
-        return self.manifest.namespace
-
-    @property
-    def version(self) -> int:
-        """Counts from 1 within the namespace; 0 is the empty release of a new `platform`."""
-        return self.manifest.version
+    stable: Release
+    candidate: Release | None = None
+    rollout: Rollout | None = None
+    newest: int = 0
+    steered: int = 0
+    parents: Mapping[int, int | None] = field(default_factory=dict)
 
 
 class Store:
@@ -102,11 +93,13 @@ class Store:
     ) -> None:
         self.path = path
         """The SQLite file; None for a database elsewhere."""
+        self.clock = clock
+        self.keys = Keys()
+        """As they were when last looked at."""
+        self.signs = True
+        """Whether it signs releases; otherwise delegated signers have to."""
         self._engine = engine
-        self._clock = clock
         self._lock = lock
-        self._keys: list[Ed25519PrivateKey] = []
-        self.endorsements: tuple[Endorsement, ...] = ()
 
     @classmethod
     async def open(cls, url: str, *, clock: Callable[[], float] = time.time) -> Store:
@@ -138,58 +131,165 @@ class Store:
 
     @property
     def public_keys(self) -> tuple[bytes, ...]:
-        """Raw public keys, oldest first."""
-        return tuple(raw_public_key(key) for key in self._keys)
+        """The store's own raw public keys, oldest first."""
+        return self.keys.public
+
+    @property
+    def endorsements(self) -> tuple[Endorsement, ...]:
+        """Who vouches for which key."""
+        return self.keys.everybody
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Committed at its end. Raises StoreFailed; errors of constraints as they are."""
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise StoreFailed(f"the store failed: {reason}") from error
+
+    # Reading.
 
     async def newest(self, namespaces: Iterable[str] | None = None) -> list[Release]:
         """The newest release of each namespace (or of those named), documents included."""
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             return [
-                await self._read(connection, namespace, version)
-                for namespace, version in await self._versions(connection, namespaces)
+                await _sure(connection, namespace, version)
+                for namespace, version in await newest_versions(connection, namespaces)
             ]
 
-    async def publish(self, drafts: Sequence[Draft]) -> list[Release]:
-        """Stores all drafts as releases, or none. Durable on return. Raises Conflict."""
+    async def published(self, namespaces: Iterable[str] | None = None) -> list[Published]:
+        """What is to be enforced in each namespace (or in those named)."""
+        async with self.transaction() as connection:
+            return [
+                await self._published(connection, namespace, version)
+                for namespace, version in await newest_versions(connection, namespaces)
+            ]
+
+    async def release(self, namespace: str, version: int) -> Release | None:
+        """One of them, documents included."""
+        async with self.transaction() as connection:
+            return await read(connection, namespace, version)
+
+    async def revisions(self) -> dict[str, tuple[int, int]]:
+        """The newest version of each namespace, and how often rollouts in it were changed; with it
+        the keys as they are now."""
+        async with self.transaction() as connection:
+            self.keys = await keys.load(connection)
+            steered = await _steered(connection)
+            return {
+                namespace: (version, steered.get(namespace, 0))
+                for namespace, version in await newest_versions(connection, None)
+            }
+
+    # Writing.
+
+    async def publish(
+        self, drafts: Sequence[Draft], by: By | None = None, also: Also | None = None
+    ) -> list[Release]:
+        """Stores all drafts as releases, or none, with the record of it. Durable on return.
+
+        Raises Conflict.
+        """
+        by = by or By()
+        now = self.clock()
         try:
-            async with self._transaction() as connection:
+            async with self.transaction() as connection:
+                await database.alone(connection)
                 await self._check_bases(connection, drafts)
-                made = [await self._insert(connection, draft) for draft in drafts]
+                key = self.keys.private[-1] if self.signs else None
+                made = []
+                for draft in drafts:
+                    release = await insert_release(connection, draft, by, now, key)
+                    if draft.rollout is not None:
+                        await insert_rollout(connection, draft.rollout)
+                    made.append(release)
+                if also is not None:
+                    await also(connection)
+                await self._record(connection, now, by, drafts, made)
                 await database.announce(connection)
                 return made
         except IntegrityError:
             raise Conflict({draft.namespace: None for draft in drafts}) from None
 
-    async def rotate_key(self) -> bytes:
-        """A new signing key, endorsed by the one before; the newest releases are signed by both.
+    async def manifests(self, drafts: Sequence[Draft]) -> list[bytes]:
+        """What would be signed, one for each draft."""
+        async with self.transaction() as connection:
+            now = int(self.clock())
+            return [(await manifest_for(connection, each, now)).to_bytes() for each in drafts]
+
+    async def record(self, by: By, also: Also) -> None:
+        """Does something else that belongs into the audit trail, together with its record."""
+        async with self.transaction() as connection:
+            await database.alone(connection)
+            await also(connection)
+            await audit.append(connection, self.clock(), by.who, by.action, by.about)
+
+    async def steer(self, rollout: Rollout, by: By) -> Rollout | None:
+        """Stores how a rollout goes on; None: somebody else has changed it meanwhile."""
+        async with self.transaction() as connection:
+            await database.alone(connection)
+            changed = await change_rollout(connection, rollout)
+            if changed is not None:
+                about = {
+                    "release": rollout.name, "state": rollout.state, "reason": rollout.reason,
+                    "stage": str(rollout.plan.stages[rollout.stage]), **by.about,
+                }  # fmt: skip
+                now = self.clock()
+                await audit.append(connection, now, by.who, by.action, about)
+                await database.announce(connection)
+            return changed
+
+    async def rotate_key(self, by: By | None = None) -> bytes:
+        """A new signing key, endorsed by the one before; what is enforced is signed by both.
 
         Returns the new public key. Sidecars that pinned an older key go on without a break.
         """
-        key = Ed25519PrivateKey.generate()
-        async with self._transaction() as connection:
+        by = by or By(action="rotate-key")
+        async with self.transaction() as connection:
             await database.alone(connection)
-            await self._load_keys(connection)
-            endorsement = endorse(raw_public_key(key), self._keys[-1])
-            await self._insert_key(connection, key, endorsement)
-            for namespace, version in await self._versions(connection, None):
-                release = await self._read(connection, namespace, version)
-                both = cosign(release.signed, key)
-                last = len(both.signatures) - 1
-                await self._insert_signatures(connection, release.manifest, both, last)
+            now = self.clock()
+            key = await keys.add(connection, await keys.load(connection), int(now))
+            for namespace, version in await newest_versions(connection, None):
+                found = await self._published(connection, namespace, version)
+                for release in filter(None, (found.stable, found.candidate)):
+                    both = cosign(release.signed, key)
+                    last = len(both.signatures) - 1
+                    await insert_signatures(connection, release.manifest, both, last)
+            new = raw_public_key(key)
+            about = {"publicKey": new.hex(), "endorsedBy": self.keys.public[-1].hex()}
+            await audit.append(connection, now, by.who, by.action, about)
             await database.announce(connection)
-        self._keys.append(key)
-        self.endorsements = (*self.endorsements, endorsement)
-        return raw_public_key(key)
+            self.keys = await keys.load(connection)
+        return new
+
+    async def delegate(self, public_key: bytes, name: str, by: By) -> None:
+        """Somebody else's key may sign releases from now on. Raises StoreFailed if it may."""
+        async with self.transaction() as connection:
+            await database.alone(connection)
+            now = self.clock()
+            await keys.delegate(connection, await keys.load(connection), public_key, name, int(now))
+            about = {"publicKey": public_key.hex(), "name": name}
+            await audit.append(connection, now, by.who, by.action, about)
+            await database.announce(connection)
+            self.keys = await keys.load(connection)
 
     async def withdraw(
-        self, withdrawals: Sequence[Withdrawal], event: Event | None = None
+        self,
+        withdrawals: Sequence[Withdrawal],
+        event: Event | None = None,
+        by: By | None = None,
     ) -> list[Numbered]:
         """Stores all of them, or none, with the event that they come from. Durable on return.
 
         Raises Replayed if that event was stored before.
         """
-        now = int(self._clock())
-        async with self._transaction() as connection:
+        by = by or By(action="revoke")
+        now = int(self.clock())
+        async with self.transaction() as connection:
             await database.alone(connection)
             if event is not None:
                 await connection.execute(delete(events).where(events.c.expires <= now))
@@ -207,29 +307,25 @@ class Store:
             ]
             if numbered:
                 await connection.execute(insert(table), [row(each) for each in numbered])
+                # Not what: who was withdrawn is personal, and forgotten when it expires.
+                numbers = [numbered[0].number, numbered[-1].number]
+                about = {"numbers": numbers, "kinds": sorted({w.kind for w in withdrawals})}
+                await audit.append(connection, now, by.who, by.action, {**about, **by.about})
                 await database.announce(connection)
             return numbered
 
     async def withdrawn(self, after: int = 0) -> list[Numbered]:
         """All that was withdrawn with numbers above `after` and not forgotten, in order; the newest
         in any case."""
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             wanted = select(table).where(table.c.number > after).order_by(table.c.number)
             return [of_row(each) for each in await connection.execute(wanted)]
-
-    async def versions(self) -> dict[str, int]:
-        """The newest version of each namespace, and with it the keys as they are now."""
-        async with self._transaction() as connection:
-            await self._load_keys(connection)
-            return dict(await self._versions(connection, None))
 
     async def _newest_number(self, connection: AsyncConnection) -> int:
         return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
 
-    # Opening.
-
     async def _prepare(self) -> None:
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             await database.alone(connection)
             try:
                 await connection.run_sync(database.upgrade)
@@ -237,99 +333,41 @@ class Store:
                 raise StoreFailed(
                     f"the store is of a newer version of this program, or none of its own: {error}"
                 ) from None
-            await self._load_keys(connection)
-            if not await self._versions(connection, [PLATFORM]):
+            self.keys = await keys.load(connection)
+            if not self.keys.private:
+                await keys.add(connection, self.keys, int(self.clock()))
+                self.keys = await keys.load(connection)
+            if not await newest_versions(connection, [PLATFORM]):
                 # So that a sidecar can always ask for a signed release of `platform`, and nobody
                 # on the way can pretend that there is none.
-                await self._insert(connection, Draft(PLATFORM, -1, ()))
+                first = Draft(PLATFORM, -1, ())
+                await insert_release(connection, first, By(), self.clock(), self.keys.private[-1])
 
-    async def _load_keys(self, connection: AsyncConnection) -> None:
-        rows = (await connection.execute(select(signing_keys).order_by("place"))).all()
-        self._keys = [Ed25519PrivateKey.from_private_bytes(row.private_key) for row in rows]
-        self.endorsements = tuple(
-            Endorsement(row.public_key, row.endorsed_by, row.endorsement)
-            for row in rows
-            if row.endorsed_by is not None
-        )
-        if not rows:
-            key = Ed25519PrivateKey.generate()
-            await self._insert_key(connection, key, None)
-            self._keys = [key]
-
-    async def _insert_key(
-        self, connection: AsyncConnection, key: Ed25519PrivateKey, endorsement: Endorsement | None
-    ) -> None:
-        await connection.execute(
-            insert(signing_keys).values(
-                place=len(self._keys),
-                public_key=raw_public_key(key),
-                private_key=key.private_bytes_raw(),
-                created=int(self._clock()),
-                endorsed_by=endorsement.by if endorsement else None,
-                endorsement=endorsement.signature if endorsement else None,
-            )
-        )
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StoreFailed(f"the store failed: {reason}") from error
-
-    # Reading.
-
-    async def _versions(
-        self, connection: AsyncConnection, namespaces: Iterable[str] | None
-    ) -> list[tuple[str, int]]:
-        query = select(releases.c.namespace, func.max(releases.c.version)).group_by(
-            releases.c.namespace
-        )
-        if namespaces is not None:
-            query = query.where(releases.c.namespace.in_(list(namespaces)))
-        rows = (await connection.execute(query.order_by(releases.c.namespace))).all()
-        return [(namespace, version) for namespace, version in rows]
-
-    async def _read(self, connection: AsyncConnection, namespace: str, version: int) -> Release:
-        def of(table: Any) -> Any:
-            return (table.c.namespace == namespace) & (table.c.version == version)
-
-        manifest = (
-            await connection.execute(select(releases.c.manifest).where(of(releases)))
-        ).scalar_one()
-        signed = (
+    async def _published(
+        self, connection: AsyncConnection, namespace: str, newest: int
+    ) -> Published:
+        unfinished = (rollouts.c.namespace == namespace) & (rollouts.c.state != "completed")
+        stable = (
             await connection.execute(
-                select(signatures.c.public_key, signatures.c.signature)
-                .where(of(signatures))
-                .order_by(signatures.c.place)
+                select(func.max(releases_table.c.version)).where(
+                    (releases_table.c.namespace == namespace)
+                    & releases_table.c.version.not_in(select(rollouts.c.version).where(unfinished))
+                )
             )
-        ).all()
-        texts = await connection.execute(
-            select(contents.c.canonical)
-            .join(entries, entries.c.sha256 == contents.c.sha256)
-            .where(of(entries))
-            .order_by(entries.c.kind, entries.c.name)
+        ).scalar_one()
+        active = await read_rollouts(connection, namespaces=[namespace], active=True, most=1)
+        rollout = active[0] if active else None
+        return Published(
+            await _sure(connection, namespace, stable),
+            await _sure(connection, namespace, rollout.version) if rollout is not None else None,
+            rollout,
+            newest,
+            (await _steered(connection, namespace)).get(namespace, 0),
+            await parents(connection, namespace),
         )
-        try:
-            documents = tuple(from_canonical(text) for text in texts.scalars())
-        except DocumentsInvalid as error:
-            raise StoreFailed(
-                f"{namespace}@{version} holds a document that this version does not read: {error}"
-            ) from None
-        return Release(
-            Manifest.from_bytes(manifest),
-            SignedManifest(manifest, tuple(Signature(key, value) for key, value in signed)),
-            documents,
-        )
-
-    # Writing.
 
     async def _check_bases(self, connection: AsyncConnection, drafts: Sequence[Draft]) -> None:
-        newest = dict(await self._versions(connection, [draft.namespace for draft in drafts]))
+        newest = dict(await newest_versions(connection, [draft.namespace for draft in drafts]))
         moved = {
             draft.namespace: newest.get(draft.namespace)
             for draft in drafts
@@ -338,76 +376,39 @@ class Store:
         if moved:
             raise Conflict(moved)
 
-    async def _insert(self, connection: AsyncConnection, draft: Draft) -> Release:
-        version = (0 if draft.base is None else draft.base) + 1
-        manifest = manifest_of(
-            draft.documents,
-            namespace=draft.namespace,
-            version=version,
-            floor=version if draft.raise_floor else await self._floor(connection, draft),
-            issued=int(self._clock()),
-        )
-        signed = sign(manifest, self._keys[-1])
-        await self._insert_contents(connection, draft.documents)
-        await connection.execute(
-            insert(releases).values(
-                namespace=draft.namespace,
-                version=version,
-                floor=manifest.floor,
-                issued=manifest.issued,
-                manifest=signed.manifest,
-            )
-        )
-        rows = [
-            {
-                "namespace": draft.namespace,
-                "version": version,
-                "kind": document.kind,
-                "name": document.name,
-                "sha256": document.digest,
-            }
-            for document in draft.documents
-        ]
-        if rows:
-            await connection.execute(insert(entries), rows)
-        await self._insert_signatures(connection, manifest, signed, 0)
-        return Release(manifest, signed, draft.documents)
-
-    async def _floor(self, connection: AsyncConnection, draft: Draft) -> int:
-        floor = await connection.execute(
-            select(func.max(releases.c.floor)).where(releases.c.namespace == draft.namespace)
-        )
-        return floor.scalar_one() or 0
-
-    async def _insert_contents(
-        self, connection: AsyncConnection, documents: Sequence[Document]
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        now: float,
+        by: By,
+        drafts: Sequence[Draft],
+        made: Sequence[Release],
     ) -> None:
-        wanted = {document.digest: document.canonical for document in documents}
-        digests = list(wanted)
-        for start in range(0, len(digests), _CHUNK):
-            found = await connection.execute(
-                select(contents.c.sha256).where(
-                    contents.c.sha256.in_(digests[start : start + _CHUNK])
-                )
-            )
-            for digest in found.scalars():
-                del wanted[digest]
-        rows = [{"sha256": digest, "canonical": text} for digest, text in wanted.items()]
-        if rows:
-            await connection.execute(insert(contents), rows)
+        about = {
+            "message": by.message,
+            "releases": {f"{r.namespace}@{r.version}": r.signed.digest for r in made},
+            "rollouts": {
+                draft.namespace: [str(stage) for stage in draft.rollout.plan.stages]
+                for draft in drafts
+                if draft.rollout is not None
+            },
+            **({"approver": by.approver} if by.approver else {}),
+            **by.about,
+        }
+        await audit.append(connection, now, by.who, by.action, about)
 
-    async def _insert_signatures(
-        self, connection: AsyncConnection, manifest: Manifest, signed: SignedManifest, first: int
-    ) -> None:
-        rows = [
-            {
-                "namespace": manifest.namespace,
-                "version": manifest.version,
-                "place": place,
-                "public_key": signature.public_key,
-                "signature": signature.signature,
-            }
-            for place, signature in enumerate(signed.signatures)
-            if place >= first
-        ]
-        await connection.execute(insert(signatures), rows)
+
+async def _sure(connection: AsyncConnection, namespace: str, version: int) -> Release:
+    found = await read(connection, namespace, version)
+    if found is None:
+        raise StoreFailed(f"{namespace}@{version} is not in the store, and should be")
+    return found
+
+
+async def _steered(connection: AsyncConnection, namespace: str = "") -> dict[str, int]:
+    """How often rollouts were changed, by namespace; each counts once when it begins."""
+    query = select(rollouts.c.namespace, func.sum(rollouts.c.revision + 1))
+    if namespace:
+        query = query.where(rollouts.c.namespace == namespace)
+    found = await connection.execute(query.group_by(rollouts.c.namespace))
+    return {name: int(count) for name, count in found}

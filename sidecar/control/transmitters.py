@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from typing import Annotated, Final
 
 import msgspec
-import orjson
 import yaml
 
 from sidecar.control.events import TYPE, Transmitter
+from sidecar.control.issuers import issuer_keys
 from sidecar.control.revocations import FURTHEST
 from sidecar.decide.documents import ALGORITHMS, Algorithm, Duration, JwksSource, Text, seconds
-from sidecar.decide.keys import KeySet, parse_jwks, private_members
 from sidecar.decide.nodes import bound_depth
 from sidecar.decide.tokens import Issuer
 from sidecar.errors import Misuse
 
 SKEW: Final = 30.0
-_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class SecretFile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -71,7 +68,7 @@ def load(path: Path) -> dict[str, Transmitter]:
 
 
 def _transmitter(entry: _Entry, folder: Path) -> Transmitter:
-    keys, uri = _keys(entry, folder)
+    keys, uri = issuer_keys(entry.issuer, entry.jwks, folder)
     remember = seconds(entry.remember)
     if not 0 < remember <= FURTHEST:
         raise ValueError("remember: up to 400d are possible")
@@ -101,35 +98,3 @@ def _secret(path: Path) -> str:
     if not secret:
         raise ValueError(f"authorization: {path} is empty, and nothing would be asked for")
     return secret
-
-
-def _keys(entry: _Entry, folder: Path) -> tuple[KeySet | None, str | None]:
-    """The keys, or where to fetch them; neither: by discovery at the issuer."""
-    source = entry.jwks
-    if source is None:
-        _check_address("issuer (for discovery; or give jwks)", entry.issuer)
-        return None, None
-    given = [each for each in (source.uri, source.file, source.inline) if each is not None]
-    if len(given) != 1:
-        raise ValueError("jwks: exactly one of uri, file and inline is expected")
-    if source.uri is not None:
-        _check_address("jwks.uri", source.uri)
-        return None, source.uri
-    jwks: Any = source.inline
-    if source.file is not None:
-        try:
-            jwks = orjson.loads((folder / source.file).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"jwks.file: {source.file} is no JWK Set: {error}") from None
-    private = private_members(jwks)
-    if private:
-        raise ValueError(f"jwks: holds private key material ({private}); name public keys only")
-    return parse_jwks(jwks), None
-
-
-def _check_address(name: str, address: str) -> None:
-    parts = urlsplit(address)
-    if not parts.hostname or parts.username is not None or parts.fragment:
-        raise ValueError(f"{name}: {address!r} is not an https address")
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise ValueError(f"{name}: an https address is expected; http is admitted on loopback only")

@@ -14,7 +14,7 @@ from sidecar.control.revocations import (
     Withdrawal,
     check,
 )
-from sidecar.control.store import Event, Store
+from sidecar.control.store import By, Event, Store
 
 
 class Withdrawer:
@@ -55,7 +55,12 @@ class Withdrawer:
         self._log.forget(self._clock())
         return self._log.found(issuer, value, most), len(self._log)
 
-    async def withdraw(self, withdrawals: Sequence[Withdrawal], event: Event | None = None) -> int:
+    async def withdraw(
+        self,
+        withdrawals: Sequence[Withdrawal],
+        event: Event | None = None,
+        by: By | None = None,
+    ) -> int:
         """The number of the last one, once all are durable and on their way. All or nothing.
 
         Raises NotWithdrawn with what to change, StoreFailed, and Replayed for an event received
@@ -71,7 +76,7 @@ class Withdrawer:
                         f"{len(self._log)} are withdrawn, and at most {most} can be. Withdraw "
                         "subjects rather than their tokens, and let them be forgotten sooner"
                     )
-            numbered = await self._store.withdraw(withdrawals, event)
+            numbered = await self._store.withdraw(withdrawals, event, by)
             if numbered and numbered[0].number != self._log.newest + 1:
                 # Another replica's came before; with ours in the log nobody would ask for them.
                 numbered = await self._store.withdrawn(self._log.newest)

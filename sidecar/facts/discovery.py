@@ -23,6 +23,7 @@ from sidecar.decide.documents import Document
 from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, ReleaseRefused, SidecarError, StateUnusable
 from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
+from sidecar.facts.reporting import Reporter
 from sidecar.facts.revocations import RevocationList
 from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
 from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
@@ -78,7 +79,8 @@ class DiscoveryClient:
 
     `credentials` (none: without TLS) and `token` (that of the pod) are asked for at each
     connection, since their files change; they raise SidecarError. `registration` is what the
-    webhook signed.
+    webhook signed. `reporter` tells how decisions fare; `started` is when the process began, Unix
+    time.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class DiscoveryClient:
         state: StateDirectory | None,
         revocations: RevocationList | None = None,
         subjects: SubjectStream | None = None,
+        reporter: Reporter | None = None,
         build: str = "",
+        started: float = 0.0,
         credentials: Callable[[], grpc.ChannelCredentials] | None = None,
         token: Callable[[], str] | None = None,
         registration: str = "",
@@ -117,8 +121,10 @@ class DiscoveryClient:
         self._adopt = adopt
         self.revocations = revocations
         self.subjects = subjects
+        self._reporter = reporter
         self._state = state
         self._build = build
+        self._started = started
         self._credentials = credentials
         self._token = token
         self._registration = registration
@@ -237,7 +243,10 @@ class DiscoveryClient:
                 metadata=await self._metadata()
             )
             await stream.write(FromSidecar(hello=self._hello()))
-            saying = asyncio.create_task(self._say(stream))
+            speaking = [asyncio.create_task(self._say(stream))]
+            if self._reporter is not None:
+                reporting = self._reporter.run(self._versions, self._to_be_said)
+                speaking.append(asyncio.create_task(reporting))
             try:
                 while True:
                     message = await stream.read()
@@ -258,9 +267,13 @@ class DiscoveryClient:
                     self._adopting.cancel()
                 raise
             finally:
-                saying.cancel()
-                await asyncio.gather(saying, return_exceptions=True)
+                for each in speaking:
+                    each.cancel()
+                await asyncio.gather(*speaking, return_exceptions=True)
                 await self._adopted()
+
+    def _versions(self) -> Mapping[str, int]:
+        return self.assignment.versions if self.assignment is not None else {}
 
     def _to_be_said(self, message: FromSidecar) -> None:
         """Sent soon, in order. Beyond the bound it is lost, as if the stream had ended: who waits
@@ -277,9 +290,7 @@ class DiscoveryClient:
 
     def _hello(self) -> Hello:
         held: list[Held] = []
-        versions: Mapping[str, int] = {}
         if self.assignment:
-            versions = self.assignment.versions
             held = [
                 Held(name=convert.manifest_name(namespace), version=signed.digest)
                 for namespace, signed in self.assignment.manifests.items()
@@ -298,8 +309,9 @@ class DiscoveryClient:
                 *([self.revocations.subscription()] if self.revocations is not None else []),
                 *([self.subjects.subscription()] if self.subjects is not None else []),
             ],
-            enforced=convert.enforced_to_wire(versions),
+            enforced=convert.enforced_to_wire(self._versions()),
             registration=self._registration,
+            started=int(self._started),
         )
 
     async def _receive(self, stream: Stream, message: FromControl) -> None:
@@ -312,6 +324,9 @@ class DiscoveryClient:
             # never a second one, but from a control plane that breaks the rules.
             await self._adopted()
             self._adopting = asyncio.create_task(self._adopt_push(stream, message.push))
+        elif message.HasField("reporting"):
+            if self._reporter is not None:
+                self._reporter.every(message.reporting.every_ms)
         elif self.subjects is not None and self._about_subjects(message):
             if message.HasField("push"):
                 push = message.push
@@ -367,6 +382,8 @@ class DiscoveryClient:
         except Exception as error:  # noqa: BLE001 - no push may end the loop that receives the next
             _log.exception("adopting a release failed")
             return self._refused(push, f"internal error: {type(error).__name__}: {error}")
+        if self._reporter is not None:
+            await self._reporter.flush(self._versions(), self._to_be_said)
         self._hold(assignment)
         warning = await self._save(assignment)
         self.acks += 1

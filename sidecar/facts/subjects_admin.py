@@ -10,6 +10,7 @@ from grpc import aio
 
 from sidecar.errors import ControlPlaneUnreachable, Misuse
 from sidecar.facts.control_client import ControlPlaneClient
+from sidecar.facts.server import TIMEOUT, Server
 from sidecar.wire import subject_pb2 as pb
 from sidecar.wire.subject_pb2_grpc import SubjectsStub
 
@@ -21,7 +22,7 @@ class SubjectsClient(ControlPlaneClient):
     """Every call raises ControlPlaneUnreachable without an answer, and Misuse for what it says
     cannot be."""
 
-    def __init__(self, server: str, *, timeout: float) -> None:
+    def __init__(self, server: Server | str, *, timeout: float = TIMEOUT) -> None:
         super().__init__(server, timeout=timeout)
         self._stub = SubjectsStub(self.channel)
 
@@ -49,6 +50,9 @@ class SubjectsClient(ControlPlaneClient):
             return await call(request, timeout=self.timeout)
         except aio.AioRpcError as error:
             said = error.details() or error.code().name
+            denied = self.denied(error)
+            if denied is not None:
+                raise denied from None
             if error.code() in _OURS:
                 raise Misuse(said) from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -24,6 +24,7 @@ from sidecar.telemetry.metrics import counter, gauge
 
 if TYPE_CHECKING:
     from sidecar.facts.discovery import DiscoveryClient
+    from sidecar.facts.reporting import Totals
     from sidecar.facts.subject_stream import Hearer, SubjectStream
 
 Adopt = Callable[[Sequence[Document], str], Awaitable[None]]
@@ -44,9 +45,10 @@ class PolicySource:
         held: Revocations,
         withdraw: Withdraw,
         subjects: SubjectStream | None = None,
+        totals: Totals | None = None,
     ) -> None:
         """`held` is where `withdraw` puts what it is given. `subjects` is what customers are asked
-        about through."""
+        about through, `totals` how decisions have fared."""
         self.policies: FilePolicies | None = None
         self.discovery: DiscoveryClient | None = None
         self._settings = settings
@@ -54,6 +56,8 @@ class PolicySource:
         self._held = held
         self._withdraw = withdraw
         self._subjects = subjects
+        self._totals = totals
+        self._started = time.time()
         self._read = False  # the files, for the first time
         self._state: StateDirectory | None = None
         self._tasks = Tasks()
@@ -152,6 +156,7 @@ class PolicySource:
         settings = self._settings
         from sidecar.facts.control_channel import channel_credentials, pem, pod_token
         from sidecar.facts.discovery import DiscoveryClient  # gRPC: 13 MiB that files do not need
+        from sidecar.facts.reporting import Reporter
         from sidecar.facts.revocations import RevocationList
 
         trusted = pem(settings.trust) if settings.trust is not None else None
@@ -169,7 +174,9 @@ class PolicySource:
             state=self._state,
             revocations=RevocationList(self._held, self._withdraw, self._state),
             subjects=self._subjects,
+            reporter=Reporter(self._totals) if self._totals is not None else None,
             build=__version__,
+            started=self._started,
             credentials=None if ca is None else channel_credentials(
                 ca, settings.control_plane_cert, settings.control_plane_key
             ),

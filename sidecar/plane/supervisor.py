@@ -34,7 +34,7 @@ from sidecar.plane.shared import Shared, nonce_key
 from sidecar.plane.slot import Release
 from sidecar.plane.source import PolicySource, asks_about_customers, subject_stream
 from sidecar.plane.tasks import Tasks
-from sidecar.telemetry import metrics
+from sidecar.telemetry import fared, metrics
 from sidecar.telemetry.decision_log import DecisionLog
 from sidecar.telemetry.merged import Merged
 
@@ -71,6 +71,7 @@ class Supervisor:
             self._withdrawn,
             self._withdraw,
             None if customers is None else subject_stream(customers, settings.namespace),
+            self._totals,
         )
         self.keys.changed = self.crew.keys_changed
         self._settings_sent = messages.settings_to_bytes(settings)
@@ -173,6 +174,9 @@ class Supervisor:
         await self.crew.withdraw(pack(revocations))
 
     # What others see.
+
+    async def _totals(self) -> fared.Fared:
+        return fared.of_families((await self.crew.count()).families)
 
     def _ready(self) -> str:
         if self._draining:

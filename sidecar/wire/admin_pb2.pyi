@@ -156,9 +156,9 @@ class RolloutPlan(_message.Message):
     MIN_REQUESTS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     bake: _builtins.int
-    """Seconds that each stage is watched at least; 0: the server's default."""
+    """Seconds that each stage is watched at least. Absent: the server's default, 60."""
     min_requests: _builtins.int
-    """Requests that the new release must have decided in a stage; 0: none are needed."""
+    """Requests that the new release must have decided in a stage. Absent: 20."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     @_builtins.property
@@ -169,15 +169,22 @@ class RolloutPlan(_message.Message):
         self,
         *,
         stages: _abc.Iterable[Global___Stage] | None = ...,
-        bake: _builtins.int = ...,
-        min_requests: _builtins.int = ...,
+        bake: _builtins.int | None = ...,
+        min_requests: _builtins.int | None = ...,
         limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake", b"_bake", "_min_requests", b"_min_requests", "bake", b"bake", "limits", b"limits", "min_requests", b"min_requests"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "limits", b"limits", "min_requests", b"min_requests", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake", b"_bake", "_min_requests", b"_min_requests", "bake", b"bake", "limits", b"limits", "min_requests", b"min_requests", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bake: _TypeAlias = _typing.Literal["bake"]  # noqa: Y015
+    _WhichOneofArgType__bake: _TypeAlias = _typing.Literal["_bake", b"_bake"]  # noqa: Y015
+    _WhichOneofReturnType__min_requests: _TypeAlias = _typing.Literal["min_requests"]  # noqa: Y015
+    _WhichOneofArgType__min_requests: _TypeAlias = _typing.Literal["_min_requests", b"_min_requests"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bake) -> _WhichOneofReturnType__bake | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_requests) -> _WhichOneofReturnType__min_requests | None: ...
 
 Global___RolloutPlan: _TypeAlias = RolloutPlan  # noqa: Y015
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.control import publish
+from sidecar.control import applications
+from sidecar.control.applications import Application, Result
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.publish import Application, Publisher, Result
+from sidecar.control.publish import Publisher
 from sidecar.control.store import Draft, Store
 from sidecar.decide.documents import Document
 from sidecar.errors import Problem, StoreFailed
@@ -179,7 +180,7 @@ async def test_a_raised_floor_is_a_release_of_its_own(desk: Desk) -> None:
 async def test_too_large_a_namespace_is_refused_before_it_is_checked(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "MAX_NAMESPACE", len(policy("a").canonical))
+    monkeypatch.setattr(applications, "MAX_NAMESPACE", len(policy("a").canonical))
     assert (await desk.apply(policy("a"))).outcome == "published"
     desk.checked.clear()
     result = await desk.apply(policy("b"))
@@ -191,7 +192,7 @@ async def test_too_large_a_namespace_is_refused_before_it_is_checked(
 async def test_a_store_that_fails_publishes_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_drafts: Sequence[Draft]) -> None:
+    async def fail(*_args: Any) -> None:
         raise StoreFailed("disk full")
 
     monkeypatch.setattr(desk.store, "publish", fail)
@@ -207,7 +208,7 @@ async def test_a_document_that_cannot_be_read_for_a_bug_of_ours_is_named(
     def fails(data: bytes) -> Document:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(publish, "from_canonical", fails)
+    monkeypatch.setattr(applications, "from_canonical", fails)
     result = await desk.apply(policy("a"))
     assert result.outcome == "refused"
     assert [(p.document, p.message) for p in result.problems] == [
@@ -225,7 +226,7 @@ async def test_a_document_that_cannot_be_validated_for_a_bug_of_ours_is_named(
             raise RuntimeError("a bug")
         return []
 
-    monkeypatch.setattr(desk.publisher, "_validate", fails)
+    monkeypatch.setattr(desk.publisher._checking, "_validate", fails)
     result = await desk.apply(policy("good"), policy("bad"))
     assert result.outcome == "refused"
     assert [problem.document for problem in result.problems] == ["AccessPolicy/default/bad"]

@@ -140,12 +140,12 @@ async def test_what_another_withdrew_before_is_not_passed_over(url: str) -> None
 async def test_a_rotated_key_is_every_replicas(url: str) -> None:
     stores = [await Store.open(url) for _ in range(2)]
     new = await stores[0].rotate_key()
-    await stores[1].versions()
+    await stores[1].revisions()
     assert stores[1].public_keys == stores[0].public_keys
     assert stores[1].public_keys[-1] == new
     assert stores[1].endorsements == stores[0].endorsements
     newer = await stores[1].rotate_key()
-    await stores[0].versions()
+    await stores[0].revisions()
     assert stores[0].public_keys[-2:] == (new, newer)
     for store in stores:
         await store.close()

@@ -204,7 +204,7 @@ async def test_a_number_is_never_given_twice_although_rows_are_forgotten(tmp_pat
     assert await made.withdraw([soon, soon, soon]) == 3
     later = await Store.open(f"sqlite:///{tmp_path / 'other.db'}", clock=lambda: NOW)
     await later.close()
-    store._clock = lambda: NOW + 10
+    store.clock = lambda: NOW + 10
     assert [each.number for each in await store.withdraw([ALICE])] == [4]
     assert [each.number for each in await store.withdrawn()] == [3, 4]
     await store.close()
@@ -225,7 +225,7 @@ async def test_an_event_counts_once_and_with_all_that_it_withdraws(tmp_path: Pat
     store, made = await withdrawer(tmp_path, RevocationLog("log"), told)
     with pytest.raises(Replayed):
         await made.withdraw([ALICE], event)
-    store._clock = lambda: NOW + 101
+    store.clock = lambda: NOW + 101
     assert await made.withdraw([ALICE], event) == 2
     await store.close()
 

@@ -294,7 +294,7 @@ async def test_get_filters_and_answers_in_order(tmp_path: Path) -> None:
         await apply(bound.grpc, *documents)
         async with AdminClient(bound.grpc, timeout=WITHIN) as client:
 
-            async def got(**fields: str) -> list[bytes]:
+            async def got(**fields: Any) -> list[bytes]:
                 return list((await client.get(pb.GetRequest(**fields))).documents)
 
             b, a, c, z = (document.canonical for document in documents)

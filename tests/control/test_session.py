@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.releases import Release
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.session import Session
-from sidecar.control.store import Release
 from sidecar.decide.documents import Document
 from sidecar.facts.releases import Manifest
 from sidecar.wire import convert
@@ -120,8 +120,8 @@ def test_after_a_nack_deltas_count_from_the_last_accepted_set(catalogue: Catalog
     second = push(session, catalogue)
     assert session.nack(Nack(type=convert.RELEASE, nonce=second.nonce, error="no"), LOG)
     assert session.last_error == "no"
-    assert session.enforces("default", 1)
-    assert session.refuses("default", 2)
+    assert session.confirmed == {"default": 1, "platform": 0}
+    assert session.refused == {"default": 2, "platform": 0}
     assert session.next(catalogue, LOG) is None  # the same again would be refused again
     catalogue.take([made(namespace="other", version=1)])
     assert session.next(catalogue, LOG) is None
@@ -131,7 +131,7 @@ def test_after_a_nack_deltas_count_from_the_last_accepted_set(catalogue: Catalog
     assert not third.removed
     ack(session, third, default=3, platform=0)
     assert session.last_error == ""
-    assert not session.refuses("default", 2)
+    assert not session.refused
 
 
 def test_a_refused_set_is_not_sent_again_when_only_its_target_was_forgotten(

@@ -98,7 +98,7 @@ class Hub:
         following = session.following
         if following is None or following.looking:
             return
-        target = self._catalogue.target(session.namespace, session.labels)
+        target = self._catalogue.target(session.namespace, session.labels, session.sidecar_id)
         if target is not None and target is not following.target:
             following.looking = True
             self._spawn(self._see(session, following, target))

@@ -33,7 +33,7 @@ class Published:
         return {
             ref_of(document): document.spec
             for each in dict.fromkeys((PLATFORM, namespace))
-            for document in self.catalogue.documents(each)
+            for document in self.catalogue.known(each)
             if isinstance(document.spec, ConsentPurpose)
         }
 
@@ -42,7 +42,7 @@ class Published:
         return {
             ref_of(document): document.spec
             for each in dict.fromkeys((PLATFORM, namespace))
-            for document in self.catalogue.documents(each)
+            for document in self.catalogue.known(each)
             if isinstance(document.spec, ProfileAttribute)
         }
 
@@ -52,7 +52,7 @@ class Published:
 
     def identity(self, pool: str) -> IdentityPolicy | None:
         """The document whose pool it is."""
-        for document in self.catalogue.documents(of(pool)):
+        for document in self.catalogue.known(of(pool)):
             spec = document.spec
             if isinstance(spec, IdentityPolicy) and f"{document.namespace}/{document.name}" == pool:
                 return spec

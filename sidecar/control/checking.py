@@ -1,0 +1,70 @@
+"""Checking documents as the sidecars of each namespace will see them: together with `platform`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sidecar.control.applications import internal
+from sidecar.control.catalogue import Catalogue
+from sidecar.control.releases import Draft
+from sidecar.decide.documents import PLATFORM, Document
+from sidecar.errors import Problem
+
+Validate = Callable[[Sequence[Document]], list[Problem]]
+_log = logging.getLogger(__name__)
+
+
+class Checking:
+    """`validate` says what is wrong with documents that one sidecar has."""
+
+    def __init__(self, catalogue: Catalogue, validate: Validate) -> None:
+        self._catalogue = catalogue
+        self._validate = validate
+
+    async def problems(self, drafts: Sequence[Draft]) -> list[Problem]:
+        """Of every namespace that would change, `platform` changing all of them. While something is
+        rolled out, each with the one and with the other release."""
+        drafted = {draft.namespace: (draft.documents,) for draft in drafts}
+        namespaces = set(drafted)
+        if PLATFORM in drafted:
+            namespaces |= {release.namespace for release in self._catalogue.releases()}
+        platforms = drafted.get(PLATFORM) or self._variants(PLATFORM)
+        problems: dict[tuple[str, str, str], Problem] = {}
+        for namespace in sorted(namespaces):
+            owns = drafted.get(namespace) or self._variants(namespace)
+            together = [(*platform, *own) for platform in platforms for own in owns]
+            for documents in platforms if namespace == PLATFORM else together:
+                # Off the loop: compiling many expressions takes seconds, and streams must go on.
+                for found in await asyncio.to_thread(self._problems, documents):
+                    problem = replace(found, file="", line=0, column=0)
+                    key = problem.document, problem.pointer, problem.message
+                    problems.setdefault(key, problem)
+        return list(problems.values())
+
+    def _variants(self, namespace: str) -> tuple[tuple[Document, ...], ...]:
+        line = self._catalogue.line(namespace)
+        if line is None:
+            return ((),)
+        if line.candidate is None:
+            return (line.stable.documents,)
+        return line.stable.documents, line.candidate.documents
+
+    def _problems(self, documents: Sequence[Document]) -> list[Problem]:
+        """What is wrong with documents; if reading them fails, which ones it fails for."""
+        try:
+            return self._validate(documents)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: refused, with its document
+            _log.exception("validating documents failed")
+            failed = error
+        blamed = [document.ref for document in documents if self._fails(document)]
+        return [internal(failed, ref) for ref in blamed] or [internal(failed, "")]
+
+    def _fails(self, document: Document) -> bool:
+        try:
+            self._validate([document])
+        except Exception:  # noqa: BLE001 - it has been logged, for all of them
+            return True
+        return False

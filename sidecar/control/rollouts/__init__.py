@@ -1,0 +1,1 @@
+"""How a release spreads that is not given to everybody at once."""
