@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def control(disk: SmallDisk) -> Iterator[Plane]:
     with plane(f"sqlite:///{disk.inside / 'store.db'}", disk.prefix) as made:
         yield made
+
+
+PAGE = os.sysconf("SC_PAGESIZE")  # what a file system in memory is made of
 
 
 def large(path: str) -> list[Document]:
@@ -166,6 +170,29 @@ async def test_a_sidecar_whose_disk_is_full_enforces_what_it_cannot_save(disk: S
             assert one.life.client.saved
             await one.end()
             assert one.saved() == [5, 2]
+
+
+async def test_a_disk_that_fills_between_the_release_and_the_memory_keeps_the_higher_floor(
+    disk: SmallDisk,
+) -> None:
+    releases = [recorded(1, policy("p")), recorded(2, policy("q"), floor=2)]
+    ledger = Ledger({v: contents(each.documents) for v, each in enumerate(releases, 1)})
+    async with lying() as (address, liar):
+        one = Follower("one", address, disk.path / "state", TRUST, ledger)
+        async with following(one):
+            peer = await liar.stream("one")
+            assert not await peer.push(releases[0])
+            disk.fill(PAGE)
+            assert not await peer.push(releases[1])
+            assert not one.life.client.saved
+            assert "memory" in one.life.client.last_error
+            await one.end()
+            assert one.saved() == [2]
+            one.begin()
+            one.run()
+            peer = await liar.stream("one")
+            assert one.enforced == 2
+            assert "below the floor, 2" in await peer.push(releases[0])
 
 
 @pytest.mark.parametrize("left", [0, 1, 1000, 5000, 20_000, 60_000])

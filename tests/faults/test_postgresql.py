@@ -249,7 +249,7 @@ async def test_nothing_is_enforced_that_a_killed_postgresql_did_not_keep(
         publishers = [Publisher("p", one), Publisher("q", other)]
         near.start()
         try:
-            for _ in range(3):
+            for _ in range(2):
                 async with publishing(*publishers):
                     for publisher in publishers:
                         await publisher.more(3)
