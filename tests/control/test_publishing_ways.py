@@ -85,13 +85,13 @@ def approvals() -> frozenset[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def desk(
-    request: pytest.FixtureRequest, tmp_path: Path, approvals: frozenset[str]
-) -> AsyncIterator[Desk]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}" if request.param == "sqlite" else new_database()
+
+
+@pytest.fixture
+async def desk(url: str, approvals: frozenset[str]) -> AsyncIterator[Desk]:
     clock = Clock()
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    if request.param == "postgresql":
-        url = new_database()
     store = await Store.open(url, clock=clock)
     made = Desk(store, clock, approvals)
     await made.publisher.refresh()
@@ -242,8 +242,8 @@ async def test_no_is_no_and_anybody_with_the_role_may_say_it(desk: Desk) -> None
     result = await desk.apply(policy("a"))
     with pytest.raises(Forbidden, match="approver"):
         await desk.publisher.review(result.proposal, approve=False, reason="", caller=who("bob"))
+    limited = who("bob", "approver", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        limited = who("bob", "approver", namespaces=frozenset(["other"]))
         await desk.publisher.review(result.proposal, approve=True, reason="", caller=limited)
     await desk.review(result.proposal, "bob", approve=False)
     with pytest.raises(NotReviewed, match="rejected already"):
@@ -344,8 +344,8 @@ async def test_pruning_takes_the_right_to_what_goes(desk: Desk) -> None:
     kinds = who("eve", kinds=frozenset(["Segment"]))
     with pytest.raises(Forbidden, match="AccessPolicy"):
         await desk.apply(namespaces=["default"], prune=True, caller=kinds)
+    other = who("eve", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        other = who("eve", namespaces=frozenset(["other"]))
         await desk.apply(policy("x", "other"), namespaces=["default"], prune=True, caller=other)
     assert desk.names() == ["a"]
 
@@ -367,8 +367,8 @@ async def test_who_may_look_may_try_without_publishing(desk: Desk) -> None:
     await desk.apply(policy("a"))
     result = await desk.apply(policy("b"), caller=who("eve", "viewer"), dry_run=True)
     assert result.outcome == "would_publish"
+    other = who("eve", "viewer", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        other = who("eve", "viewer", namespaces=frozenset(["other"]))
         await desk.apply(policy("b"), caller=other, dry_run=True)
     assert desk.names() == ["a"]
 
