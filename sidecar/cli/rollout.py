@@ -32,7 +32,7 @@ def register(subparsers: Any) -> None:
         "at once if it runs (resume), or give everybody the old release again (abort).",
         epilog="example: sidecar rollout status payments",
     )
-    parser.add_argument("action", choices=("status", *_ACTIONS))
+    parser.add_argument("action", nargs="?", choices=("status", *_ACTIONS), default="status")
     parser.add_argument(
         "namespace", nargs="?", default="", metavar="NAMESPACE[@VERSION]",
         help="whose; for `status` all if left out",

@@ -65,10 +65,12 @@ METHODS: Final[Mapping[str, tuple[Need, str]]] = {
         (_somewhere("view"), "any role"),
     ),
     "Review": (_somewhere("approve"), "role approver or admin"),
-    "ListRevocations": (_everywhere("view"), "a role for every namespace and kind"),
-    "Revoke": (
-        _everywhere("publish", "administer"),
-        "role publisher or admin for every namespace and kind",
+    **dict.fromkeys(
+        ("Revoke", "ListRevocations"),
+        (
+            _everywhere("publish", "administer"),
+            "role publisher or admin for every namespace and kind",
+        ),
     ),
 }  # fmt: skip
 """Of Admin: what a caller has to have, and that in words."""

@@ -7,32 +7,15 @@ import html
 import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs
 
 import aiohttp
 
+from sidecar.demo.canary import Canary
 from sidecar.demo.services import SOCIAL
+from sidecar.demo.step import ENFORCED, Step
 from sidecar.demo.world import World
-
-ENFORCED: Final = 10.0  # seconds that a push may take, at the very most
-
-
-@dataclass(slots=True)
-class Step:
-    """One line of the table. `milliseconds` is what the step says it measured."""
-
-    title: str
-    expected: str
-    found: str = ""
-    milliseconds: float = 0.0
-    note: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        return self.found == self.expected
 
 
 class Journey:
@@ -88,6 +71,8 @@ class Journey:
         yield await self._push("a policy is pushed: no transfers tonight", "403 denied",
                                ("maintenance.yaml",), ())  # fmt: skip
         yield await self._push("and taken back", "201", ("bank.yaml",), ("maintenance.yaml",))
+        async for step in Canary(self._world, self._session, self._reader).steps():
+            yield step
         await self._world.kill_control_plane()
         yield await self._request("control plane killed: still admits", "200", *account,
                                   token=self._reader)  # fmt: skip

@@ -36,6 +36,7 @@ class World:
         self.control_port, self.http_port, self.port, self.health_port, self.admin_port = (
             free_ports(5)
         )
+        self._others: list[asyncio.subprocess.Process] = []
         self._control: asyncio.subprocess.Process | None = None
         self._sidecar: asyncio.subprocess.Process | None = None
         self._runners: list[aiohttp.web.AppRunner] = []
@@ -69,6 +70,7 @@ class World:
         await self.start_sidecar()
 
     async def close(self) -> None:
+        await self.end_others()
         await self._end(self._sidecar, signal.SIGTERM)
         await self._end(self._control, signal.SIGTERM)
         for runner in self._runners:
@@ -99,14 +101,36 @@ class World:
         )  # fmt: skip
         await self._ready(self._sidecar, "run", f"{self.health}/readyz")
 
+    async def start_another(self) -> str:
+        """One more sidecar beside the bank; where callers reach it."""
+        port, health, admin = free_ports(3)
+        name = f"other-{len(self._others)}"
+        process = await self._spawn(
+            "run", "--upstream", self._bank, "--control-plane", self.control_plane,
+            "--label", "app=bank", "--state", str(self.folder / name),
+            "--listen", f"127.0.0.1:{port}", "--health", f"127.0.0.1:{health}",
+            "--admin", f"127.0.0.1:{admin}", log=name,
+        )  # fmt: skip
+        self._others.append(process)
+        await self._ready(process, name, f"http://127.0.0.1:{health}/readyz")
+        return f"http://127.0.0.1:{port}"
+
+    async def end_others(self) -> None:
+        for process in self._others:
+            await self._end(process, signal.SIGTERM)
+        self._others = []
+
     async def restart_sidecar(self) -> None:
         await self._end(self._sidecar, signal.SIGTERM)
         await self.start_sidecar()
 
-    async def apply(self, *names: str, remove: Sequence[str] = ()) -> str:
+    async def apply(
+        self, *names: str, remove: Sequence[str] = (), rollout: pb.RolloutPlan | None = None
+    ) -> str:
         """Publish the demo's documents of these files; returns the release, `default@2`.
 
-        `remove` names files whose documents go away. Raises SidecarError if it was refused.
+        `remove` names files whose documents go away. With `rollout` not everybody gets it at once.
+        Raises SidecarError if it was refused.
         """
         texts = [
             Source(
@@ -125,6 +149,7 @@ class World:
             documents=[document.canonical for document in documents],
             namespaces=["default"],
             prune=bool(remove),
+            rollout=rollout,
         )
         async with aio.insecure_channel(self.control_plane) as channel:
             try:
@@ -135,11 +160,20 @@ class World:
             raise SidecarError(f"not published: {answer.problems}")
         return " ".join(f"{r.namespace}@{r.version}" for r in answer.releases)
 
-    async def _spawn(self, *arguments: str) -> asyncio.subprocess.Process:
-        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
+    async def rollout(self) -> pb.Rollout:
+        """The newest one."""
+        async with aio.insecure_channel(self.control_plane) as channel:
+            try:
+                answer = await AdminStub(channel).Rollouts(pb.RolloutsRequest(), timeout=10)
+            except grpc.RpcError as error:
+                raise ControlPlaneUnreachable(str(error)) from None
+        return answer.rollouts[0]
+
+    async def _spawn(self, *arguments: str, log: str = "") -> asyncio.subprocess.Process:
+        with (self.folder / f"{log or arguments[0]}.log").open("ab") as said:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "sidecar", *arguments,
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 

@@ -110,7 +110,7 @@ def test_an_unknown_flag_is_told_with_the_usage_of_its_command(
     needed = {
         "check": ["x"], "test": ["x"], "why": ["x"], "explain": ["--case", "x"],
         "replay": ["x", "--policies", "."], "apply": ["-f", "x"], "revoke": ["--list"],
-            "subject": ["show", "x"],
+            "subject": ["show", "x"], "rollback": ["x"],
             "journey": ["preview", "--policies", ".", "--request", "GET /"],
     }  # fmt: skip
     with pytest.raises(SystemExit) as misuse:

@@ -207,6 +207,26 @@ async def test_two_credentials_in_one_call_are_none(tmp_path: Path) -> None:
             assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_limits_hold_behind_the_door_too(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with here.client("publisher") as client:
+            found = await client.who_am_i()
+            assert (found.name, found.permissions[0].role) == (f"{IDP}#publisher", "publisher")
+            assert list(found.permissions[0].namespaces) == ["default"]
+            assert (await client.apply(DOCUMENT)).outcome == pb.OUTCOME_PUBLISHED
+        elsewhere = pb.ApplyRequest(documents=[policy(namespace="shop").canonical])
+        assert "role publisher for AccessPolicy in namespace shop" in await denied(
+            here.client("publisher"), elsewhere
+        )
+        both = pb.ApplyRequest(
+            documents=[policy(when="false").canonical, policy(namespace="platform").canonical]
+        )
+        assert "in namespace platform" in await denied(here.client("publisher"), both)
+        async with here.client("viewer") as client:
+            [left] = (await client.get(pb.GetRequest())).documents
+            assert b"true" in left, "all or nothing"
+
+
 @asynccontextmanager
 async def channel(here: Place, *, plain: bool = False) -> AsyncIterator[aio.Channel]:
     port = here.bound.grpc.rpartition(":")[2]
@@ -473,7 +493,7 @@ VERBS = {
     "WhoAmI": {"viewer", "publisher", "approver", "admin"},
     "SigningKeys": {"viewer", "publisher", "approver", "admin"},
     "Review": {"approver", "admin"},
-    "ListRevocations": {"viewer", "publisher", "approver", "admin"},
+    "ListRevocations": {"publisher", "admin"},
     "Revoke": {"publisher", "admin"},
     "Audit": {"admin"},
     "RotateSigningKey": {"admin"},

@@ -17,7 +17,7 @@ def test_once() -> None:
     done = sidecar("demo", "--once")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert len(lines) == 31
+    assert len(lines) == 34
     assert "--  " not in done.stdout
     assert all(re.search(r"\d+\.\d ms", line) for line in lines)
 
