@@ -157,7 +157,7 @@ class Publisher:
 
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             proposal = await read_proposal(connection, id_)
         if proposal is None:
             raise NotReviewed(f"there is no proposal {id_}; see `sidecar approve`")

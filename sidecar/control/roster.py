@@ -58,7 +58,7 @@ class Member:
 
 
 class Roster:
-    """`run` writes, `refresh` reads."""
+    """`write` is to be done again and again, WRITE seconds apart; `refresh` reads."""
 
     def __init__(self, store: Store, fleet: Fleet) -> None:
         self.replica = os.urandom(8).hex()
@@ -90,15 +90,6 @@ class Roster:
     def reported(self, rollout: str) -> list[tuple[Tally, Tally, Tally]]:
         """What other replicas' sidecars reported in a rollout."""
         return [from_plain(found[rollout]) for found in self._reported.values() if rollout in found]
-
-    async def run(self) -> None:
-        """Writes until cancelled."""
-        while True:
-            try:
-                await self.write()
-            except StoreFailed as error:
-                _log.warning("other replicas are not told of sidecars here: %s", error)
-            await asyncio.sleep(WRITE)
 
     async def write(self) -> None:
         """What changed since the last time. Raises StoreFailed."""
@@ -183,6 +174,8 @@ class Roster:
 
     async def leave(self) -> None:
         """The control plane stops: its sidecars go elsewhere."""
+        if self._refreshing is not None:
+            await asyncio.wait({self._refreshing})
         try:
             async with self._store.transaction() as connection:
                 await _remove(connection, self.replica)

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -32,10 +32,11 @@ from sidecar.control.publish import Publisher
 from sidecar.control.publisher_listener import PublisherListener, check
 from sidecar.control.reach import Everyone
 from sidecar.control.receive import Receiver
+from sidecar.control.repeating import Repeating
 from sidecar.control.revocations import RevocationLog
-from sidecar.control.rollouts.conductor import Conductor
+from sidecar.control.rollouts.conductor import LOOK, Conductor
 from sidecar.control.rollouts.metrics import RolloutMetrics
-from sidecar.control.roster import Roster
+from sidecar.control.roster import WRITE, Roster
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
 from sidecar.control.subjects.metrics import subject_metrics
@@ -231,7 +232,7 @@ class ControlPlane:
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
             self._follow_others(store_url, publisher, withdrawer, self._subjects, self._keeping)
-        self._meanwhile(conductor.run())
+        self._again("rollouts", conductor.look, LOOK)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
         http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
@@ -244,8 +245,13 @@ class ControlPlane:
             return None
         roster = Roster(store, self._fleet)
         self._open.push_async_callback(roster.leave)
-        self._meanwhile(roster.run())
+        self._again("what other replicas hear of sidecars", roster.write, WRITE)
         return roster
+
+    def _again(self, what: str, work: Callable[[], Awaitable[None]], pause: float) -> None:
+        repeating = Repeating(what, work, pause)
+        repeating.start()
+        self._open.push_async_callback(repeating.stop)
 
     def _meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs until the control plane stops."""

@@ -16,6 +16,7 @@ from typing import Final
 from sidecar.control.catalogue import Catalogue, Held, Target
 from sidecar.control.revocations import Cursor, RevocationLog
 from sidecar.control.subjects.following import Following
+from sidecar.decide.rates import Rate
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
@@ -27,6 +28,9 @@ from sidecar.wire.discovery_pb2 import (
     Reporting,
 )
 
+PACE: Final = Rate.filling(0.25, 4)
+"""Of pushes of releases to a sidecar: what is published meanwhile is one, and the few changes of
+every day wait for nothing."""
 MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 MAX_LABELS: Final = 64
 MAX_HELD: Final = 200_000
@@ -44,6 +48,7 @@ class Session:
         address: str,
         since: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ValueError, with what is wrong, for a Hello that makes no sense."""
         _check(hello)
@@ -57,6 +62,7 @@ class Session:
         self.account = ""  # whose places in the fleet it takes one of; empty: of everybody's
         self.since = since
         self._clock = clock
+        self._monotonic = monotonic
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
         """What it says it enforces, for people to read."""
         self.last_error = ""
@@ -80,6 +86,8 @@ class Session:
         # from another store may hold other contents under the same number.
         self._confirmed: Mapping[str, int] = {}
         self._pushes = 0
+        self._paced = 0.0  # as `PACE` goes, by `monotonic`
+        self._held_back = False
         self._greeted = False
         self._behind: float | None = None  # since when it waits for an Ack of what is newer
         self._interval = 0  # milliseconds between its reports, as it was told
@@ -96,6 +104,7 @@ class Session:
         return message if message is not None else self._next_release(catalogue)
 
     def _next_release(self, catalogue: Catalogue) -> FromControl | None:
+        self._held_back = False
         if self._sent is not None:
             return None  # whatever changed meanwhile goes with the next push, as one
         target = catalogue.target(self.namespace, self.labels, self.sidecar_id)
@@ -103,9 +112,13 @@ class Session:
             self._confirmed = _in_common(self._known, target)
         if target is not None and not self._has_refused(target):
             changed, removed = target.delta(self._known)
+            if (changed or removed) and self.hold() > 0:
+                self._held_back = True
+                return None
             if changed or removed:
                 self._greeted = True
                 self._pushes += 1
+                self._paced = PACE.after(self._paced, self._monotonic())
                 nonce = str(self._pushes)
                 self._sent = nonce, target
                 if self._behind is None:
@@ -124,6 +137,15 @@ class Session:
         self._greeted = True
         detail = "" if target else f"namespace {self.namespace!r} has no release yet"
         return FromControl(idle=Idle(type=convert.RELEASE, detail=detail))
+
+    def hold(self) -> float:
+        """Seconds for which no push of releases may follow on the last ones."""
+        return PACE.wait(self._paced, self._monotonic())
+
+    @property
+    def held_back(self) -> float | None:
+        """Seconds until a release that waits for it may go; None: none waits."""
+        return max(0.0, self.hold()) if self._held_back else None
 
     def _has_refused(self, target: Target) -> bool:
         refused = self._refused

@@ -26,7 +26,7 @@ from sidecar.control.rollouts.tallies import Tallies, added, to_plain
 from sidecar.control.session import Session
 from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
-from sidecar.errors import SidecarError, StoreFailed
+from sidecar.errors import SidecarError
 from sidecar.wire.discovery_pb2 import Report
 
 LOOK: Final = 0.5  # seconds
@@ -43,7 +43,7 @@ class NotSteered(SidecarError):
 
 
 class Conductor:
-    """`run` looks again and again; `look` is one look."""
+    """`look` is one look; it is to be done again and again, LOOK seconds apart."""
 
     def __init__(
         self,
@@ -70,17 +70,6 @@ class Conductor:
         """How a sidecar fares, as it says. It speaks for its own namespaces alone."""
         if all(each.namespace in (PLATFORM, session.namespace) for each in report.enforced):
             self.tallies.take(report, self._catalogue.rollouts())
-
-    async def run(self) -> None:
-        """Until cancelled, whatever goes wrong in one look."""
-        while True:
-            try:
-                await self.look()
-            except StoreFailed as error:
-                _log.warning("rollouts stand still: %s", error)
-            except Exception:  # noqa: BLE001 - a mistake must not leave a bad release in force
-                _log.exception("a look at rollouts failed; the next one follows")
-            await asyncio.sleep(LOOK)
 
     async def look(self) -> None:
         """Raises StoreFailed."""
@@ -173,7 +162,7 @@ class Conductor:
         return changed
 
     async def _take_back(self) -> None:
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             found = await expiries.due(connection, self._store.clock())
         for namespace, version in found:
             outcome = await self._publisher.take_back(namespace, version)

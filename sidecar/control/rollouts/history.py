@@ -75,7 +75,7 @@ class History:
 
     async def load(self) -> None:
         """What had not settled when the control plane ended. Raises StoreFailed."""
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             for rollout in await read_rollouts(connection, unsettled=True):
                 self.note(rollout)
             query = select(releases.c.namespace, releases.c.version).where(
@@ -128,7 +128,7 @@ class History:
         self._stale = True
 
     async def _figures(self) -> Figures:
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             query = select(
                 releases.c.namespace, releases.c.version, releases.c.parent, releases.c.restores,
                 releases.c.asked, releases.c.created, releases.c.settled,
