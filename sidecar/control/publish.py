@@ -295,10 +295,11 @@ class Publisher:
         if application.dry_run:
             manifests = await self._store.manifests(planned.drafts)
             return replace(result, outcome="would_publish", manifests=manifests)
+        # What was signed elsewhere is compared with what would be signed here.
+        expected = await self._store.manifests(planned.drafts) if application.manifests else ()
         drafts, found = signed_drafts(
-            planned.drafts, application.manifests, await self._store.manifests(planned.drafts),
-            self._store, asked,
-        )  # fmt: skip
+            planned.drafts, application.manifests, expected, self._store, asked
+        )
         if found:
             return replace(result, problems=[*problems, *found])
         if not asked and not restores and self._needs_approval(drafts):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
+from sidecar.control.pacing import Pace
 from sidecar.control.revocations import Cursor, RevocationLog
 from sidecar.control.subjects.following import Following
-from sidecar.decide.rates import Rate
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
@@ -28,9 +28,6 @@ from sidecar.wire.discovery_pb2 import (
     Reporting,
 )
 
-PACE: Final = Rate.filling(0.25, 4)
-"""Of pushes of releases to a sidecar: what is published meanwhile is one, and the few changes of
-every day wait for nothing."""
 MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 MAX_LABELS: Final = 64
 MAX_HELD: Final = 200_000
@@ -86,7 +83,8 @@ class Session:
         # from another store may hold other contents under the same number.
         self._confirmed: Mapping[str, int] = {}
         self._pushes = 0
-        self._paced = 0.0  # as `PACE` goes, by `monotonic`
+        self._pace = Pace()
+        self._brought: Mapping[str, int] = {}  # the versions of the last push
         self._held_back = False
         self._greeted = False
         self._behind: float | None = None  # since when it waits for an Ack of what is newer
@@ -118,7 +116,7 @@ class Session:
             if changed or removed:
                 self._greeted = True
                 self._pushes += 1
-                self._paced = PACE.after(self._paced, self._monotonic())
+                self._pace.sent(self._monotonic(), self._steps(target))
                 nonce = str(self._pushes)
                 self._sent = nonce, target
                 if self._behind is None:
@@ -140,12 +138,20 @@ class Session:
 
     def hold(self) -> float:
         """Seconds for which no push of releases may follow on the last ones."""
-        return PACE.wait(self._paced, self._monotonic())
+        return self._pace.wait(self._monotonic())
 
     @property
     def held_back(self) -> float | None:
         """Seconds until a release that waits for it may go; None: none waits."""
         return max(0.0, self.hold()) if self._held_back else None
+
+    def _steps(self, target: Target) -> int:
+        """By how many releases a push brings it on, at most of one namespace."""
+        before, self._brought = self._brought, target.versions
+        return max(
+            (version - before.get(name, version) for name, version in target.versions.items()),
+            default=0,
+        )
 
     def _has_refused(self, target: Target) -> bool:
         refused = self._refused
