@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,13 @@ async def head(shell: Shell) -> str:
     return (await shell("audit", "verify")).out.split()[-1]
 
 
-def altered(shell: Shell, *statements: str) -> None:
-    """As somebody does who has the database, and got rid of what stands in the way."""
+async def altered(shell: Shell, *statements: str) -> None:
+    """As somebody does who has the database, and got rid of what stands in the way: in a thread,
+    since what the control plane writes has to come to its end meanwhile."""
+    await asyncio.to_thread(_alter, shell, statements)
+
+
+def _alter(shell: Shell, statements: Sequence[str]) -> None:
     with sqlite3.connect(shell.folder.parent / "store.db") as store:
         query = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit'"
         triggers = store.execute(query).fetchall()
@@ -71,7 +78,7 @@ async def test_a_whole_one(shell: Shell, head: str) -> None:
 async def test_what_was_altered_in_the_store(
     shell: Shell, head: str, statement: str, says: str
 ) -> None:
-    altered(shell, statement)
+    await altered(shell, statement)
     said = await shell("audit", "verify", "--head", head)
     assert said.code == FOUND_PROBLEMS
     assert says in said.err
@@ -85,7 +92,7 @@ async def test_one_put_in_between(shell: Shell, head: str) -> None:
         (previous,) = store.execute("SELECT hash FROM audit WHERE number = 2").fetchone()
         content = content_of(3, 1.0, "mallory", "apply", {}, previous)
     store.close()
-    altered(
+    await altered(
         shell,
         "UPDATE audit SET number = -number WHERE number >= 3",
         "UPDATE audit SET number = 1 - number WHERE number < 0",
@@ -99,7 +106,7 @@ async def test_one_put_in_between(shell: Shell, head: str) -> None:
 
 async def test_what_was_cut_off_shows_by_a_head_that_was_noted(shell: Shell, head: str) -> None:
     number = int(head.partition(":")[0])
-    altered(shell, f"DELETE FROM audit WHERE number >= {number - 1}")
+    await altered(shell, f"DELETE FROM audit WHERE number >= {number - 1}")
     assert (await shell("audit", "verify")).code == FINE  # nobody can tell, from what is left
     said = await shell("audit", "verify", "--head", head)
     assert said.code == FOUND_PROBLEMS
@@ -156,7 +163,7 @@ async def test_names_and_reasons_in_it_move_no_cursor(shell: Shell) -> None:
 
 
 async def test_a_record_that_says_nothing_is_shown_as_it_is(shell: Shell, head: str) -> None:
-    altered(shell, "UPDATE audit SET content = X'1B5B324AFF' WHERE number = 3")
+    await altered(shell, "UPDATE audit SET content = X'1B5B324AFF' WHERE number = 3")
     altered_ = await shell("audit")
     assert altered_.code == FINE
     assert any("not a record" in line and line.isprintable() for line in altered_.lines)
