@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -127,8 +128,13 @@ def test_one_that_refuses_too_much_takes_itself_back(house: House) -> None:
     with house.callers("/index.html"):
         code, said = house.apply(HOME_ALONE, "--canary", "50%", *AT_ONCE)
     assert code == 1, said
-    assert "rolled back: it refuses 100% of" in said
-    assert "the old release 0% of" in said
+    # What is decided while one is being adopted may be counted to the other.
+    shares = re.search(
+        r"rolled back: it refuses ([\d.]+)% of \d+ \w+, the old release ([\d.]+)%", said
+    )
+    assert shares is not None, said
+    assert float(shares[1]) > 50
+    assert float(shares[2]) < 5
     until(lambda: house.answers("/index.html") == [200] * 3, "everybody admits it again")
     newest = house.json("history")[0]
     assert newest["inForce"] is False
