@@ -285,9 +285,8 @@ def _double(value: Any) -> float:
 
 
 def _whole(value: Any, low: int, high: int) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)
-    elif isinstance(value, float) and value.is_integer() and abs(value) <= SAFE:
+    digits = isinstance(value, str) and _DIGITS.fullmatch(value)
+    if digits or (isinstance(value, float) and value.is_integer() and abs(value) <= SAFE):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"a whole number from {low} to {high} is expected")
