@@ -113,7 +113,7 @@ def _require_shallow(value: Any) -> None:
             elif isinstance(each, list):
                 inner += [part for part in each if isinstance(part, dict | list)]
         layer, depth = inner, depth + 1
-        if depth > MAX_DEPTH + 1:
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
 
 

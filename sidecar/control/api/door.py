@@ -64,7 +64,7 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         """For an application."""
-        return [web.route("*", routes.ROOT + "{rest:.*}", self.handle)]
+        return [web.route("*", routes.ROOT + r"{rest:[\s\S]*}", self.handle)]
 
     def close(self) -> None:
         """Streams would go on for as long as somebody listens."""

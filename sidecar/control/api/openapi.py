@@ -80,11 +80,17 @@ def content() -> Schema:
 
 def _operation(route: Route, schemas: _Schemas) -> Schema:
     last = route.path.rpartition("/")[2]
+    responses = _problems(_statuses(route))
+    for status, answer in _answers(route, schemas).items():
+        problem = responses.get(status, {"description": "", "content": {}})
+        description = f"{answer['description']} {problem['description']}".strip()
+        content = {**answer["content"], **problem["content"]}
+        responses[status] = {"description": description, "content": content}
     found: Schema = {
         "operationId": route.rpc if not route.fixed else f"{route.rpc}_{last}",
         "summary": route.summary,
         "parameters": [*_in_path(route), *_in_query(route)],
-        "responses": {**_answers(route, schemas), **_problems(_statuses(route))},
+        "responses": dict(sorted(responses.items())),
     }
     if route.verb == "POST":
         schema = schemas.request(route.method.input_type, [*route.named, *route.fixed])
@@ -109,6 +115,7 @@ def _answers(route: Route, schemas: _Schemas) -> Schema:
     if route.method.output_type.name == "ApplyResponse":
         found["200"] = _json("`published`, `unchanged` or, of a dry run, `would_publish`.", schema)
         found["202"] = _json("`awaits_approval`: `proposal` waits for a second person.", schema)
+        found["409"] = _json("`conflict`: `releases` names the newest; nothing was stored.", schema)
         found["422"] = _json("`refused`: `problems` say why; nothing was stored.", schema)
     return found
 

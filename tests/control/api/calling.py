@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -65,7 +66,8 @@ class Caller:
         async with self.session.request(
             verb, f"{self.url}{path}", data=data, headers=given, allow_redirects=False
         ) as answer:
-            return Answer(answer.status, dict(answer.headers), await answer.text())
+            found = {name.lower(): text for name, text in answer.headers.items()}
+            return Answer(answer.status, found, await answer.text())
 
     async def get(self, path: str, **headers: str) -> Answer:
         return await self("GET", path, **headers)
@@ -78,6 +80,18 @@ class Caller:
         return Caller(
             self.session, self.url, {"authorization": f"Bearer {signed(subject, **claims)}"}
         )
+
+
+@asynccontextmanager
+async def connected(call: Caller, sent: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """What answers to bytes of ours."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(call.url.rpartition(":")[2]))
+    try:
+        writer.write(sent)
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.control.api import messages
@@ -98,14 +99,14 @@ def without_what_is_empty(value: Any) -> Any:
     return value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(KINDS).flatmap(filled))
 def test_what_is_written_is_read_as_it_was(message: Message) -> None:
     text = messages.json_of(message)
     assert read(type(message), without_what_is_empty(json.loads(text))) == message
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(KINDS).flatmap(filled))
 def test_protobufs_own_json_differs_only_where_it_is_said(message: Message) -> None:
     own = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
@@ -114,7 +115,6 @@ def test_protobufs_own_json_differs_only_where_it_is_said(message: Message) -> N
 
 def translated(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
     """Protobuf's JSON with our exceptions, done on the JSON alone."""
-    import base64
 
     def one(field: FieldDescriptor, value: Any) -> Any:
         if field.message_type is not None:

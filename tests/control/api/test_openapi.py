@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,12 @@ async def test_what_is_answered_is_what_it_says(tmp_path: Path) -> None:
             for action in ("pause", "resume", "abort"):
                 path = f"rollout/{action}"
                 await checked("POST", namespace + path, 200, ours + path, {"reason": "x"})
-            withdrawal = {"kind": "token", "issuer": "https://i", "value": "j", "expires": 2**31}
+            withdrawal = {
+                "kind": "token",
+                "issuer": "https://i",
+                "value": "j",
+                "expires": int(time.time()) + 3600,
+            }
             await checked("POST", "/v1/revocations", 200, body={"withdrawals": [withdrawal]})
             await checked("POST", namespace + "rollback", 422, ours + "rollback", {"to": 7})
             await checked("POST", "/v1/signing-keys/rotate", 200, body={})
