@@ -69,8 +69,7 @@ class Lines:
 class Streams:
     """Those of a listener."""
 
-    def __init__(self, beat: float = BEAT) -> None:
-        self._beat = beat
+    def __init__(self) -> None:
         self._open: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
@@ -87,7 +86,7 @@ class Streams:
         self._open.add(task)
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=self._beat)
+                await asyncio.wait({task}, timeout=BEAT)
                 if not task.done():
                     await lines.beat()
             refused = None if task.cancelled() else task.result()

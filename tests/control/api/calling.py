@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -110,12 +111,13 @@ async def open_api(folder: Path) -> AsyncIterator[Place]:
 
 @asynccontextmanager
 async def guarded_api(
-    folder: Path, publishers: str = PUBLISHERS, **terms: Any
+    folder: Path, publishers: str = PUBLISHERS, *, ahead: float = 0.0, **terms: Any
 ) -> AsyncIterator[Place]:
-    """On loopback, in plain text, for tokens of those in `publishers`."""
+    """On loopback, in plain text, for tokens of those in `publishers`. It is `ahead` seconds later
+    for the control plane than for who checks tokens."""
     file = folder / "publishers.yaml"
     file.write_text(publishers)
-    control = ControlPlane()
+    control = ControlPlane(clock=lambda: time.time() + ahead)
     bound = await control.start(
         "127.0.0.1:0", "127.0.0.1:0", f"sqlite:///{folder / 'store.db'}",
         publishers=PublisherListener(Authority(file)), **terms,

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -23,7 +23,7 @@ from sidecar.control.api.messages import json_of, plain, read
 from sidecar.control.authority import Forbidden, Unauthenticated
 from sidecar.control.server import Terms
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire.admin_pb2_grpc import AdminServicer, AdminStub
+from sidecar.wire.admin_pb2_grpc import AdminStub
 from tests.control.api.calling import Caller, Place, connected, document, guarded_api, open_api
 from tests.control.api.test_messages import without_what_is_empty
 from tests.control.test_doors import IDP, PUBLISHERS, signed
@@ -334,7 +334,7 @@ async def test_beyond_loopback_http_has_no_api(tmp_path: Path) -> None:
 # What the service says, in HTTP's words.
 
 
-class Saying(AdminServicer):
+class Saying:
     """Ends each call with what a test wants."""
 
     def __init__(self) -> None:
@@ -362,7 +362,7 @@ async def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = door.Api
 
     def api(_admin: Any, *args: Any, **settings: Any) -> door.Api:
-        return made(service, *args, **settings)
+        return made(cast(Any, service), *args, **settings)
 
     monkeypatch.setattr(server, "Api", api)
     async with open_api(tmp_path) as here:

@@ -130,7 +130,7 @@ def translated(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
             return int(value)
         return value
 
-    found = {}
+    found: dict[str, Any] = {}
     for field in kind.fields:
         if field.json_name not in own:
             continue

@@ -137,7 +137,7 @@ async def test_problems_are_what_it_says(
     tmp_path: Path, verb: str, path: str, target: str, status: int
 ) -> None:
     async with open_api(tmp_path) as here:
-        body = {} if verb == "POST" else None
+        body: Any = {} if verb == "POST" else None
         answer = await here.call("PUT" if status == 405 else verb, target, body)
         assert answer.status == status, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
