@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
@@ -22,7 +23,7 @@ _INSIDE = {
 
 def comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
     """Full names, and what stands before them."""
-    tops = {
+    tops: dict[int, tuple[Any, str]] = {
         SERVICE: (file.service, "service"),
         MESSAGE: (file.message_type, "message"),
         ENUM: (file.enum_type, "enum"),
