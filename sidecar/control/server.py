@@ -39,6 +39,7 @@ from sidecar.control.rollouts.metrics import RolloutMetrics
 from sidecar.control.roster import WRITE, Roster
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.admin import Noted
 from sidecar.control.subjects.metrics import subject_metrics
 from sidecar.control.subjects.service import Subjects
 from sidecar.control.watching import Watching
@@ -228,7 +229,7 @@ class ControlPlane:
             )
         )  # fmt: skip
         self._open.push_async_callback(admin.settle)
-        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers)
+        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers, store.note)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
             self._follow_others(store_url, publisher, withdrawer, self._subjects, self._keeping)
@@ -286,7 +287,7 @@ class ControlPlane:
         self._meanwhile(Announcements(url, changed).run())
 
     async def _serve_grpc(
-        self, listen: str, admin: Admin, publishers: PublisherListener
+        self, listen: str, admin: Admin, publishers: PublisherListener, noted: Noted
     ) -> tuple[str, str]:
         """Where it listens, and where with certificates of clients."""
         authority, tls = publishers.authority, publishers.certificates
@@ -310,7 +311,7 @@ class ControlPlane:
             add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         if self._subjects is not None:
-            add_SubjectsServicer_to_server(self._subjects.admin(), server)
+            add_SubjectsServicer_to_server(self._subjects.admin(noted), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", *services):

@@ -256,11 +256,16 @@ class Store:
             now = int(self.clock())
             return [(await manifest_for(connection, each, now)).to_bytes() for each in drafts]
 
-    async def record(self, by: By, also: Also) -> None:
+    async def note(self, by: By) -> None:
+        """Puts something into the audit trail that is about to be done elsewhere."""
+        await self.record(by, None)
+
+    async def record(self, by: By, also: Also | None) -> None:
         """Does something else that belongs into the audit trail, together with its record."""
         async with self.transaction() as connection:
             await database.alone(connection)
-            await also(connection)
+            if also is not None:
+                await also(connection)
             await audit.append(connection, self.clock(), by.who, by.action, by.about)
 
     async def steer(self, rollout: Rollout, by: By) -> Rollout | None:
