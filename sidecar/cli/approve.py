@@ -46,7 +46,10 @@ async def run(args: argparse.Namespace) -> int:
             pb.ReviewRequest(id=args.id, approve=not args.reject, reason=args.message)
         )
         if args.reject:
-            print(f"rejected {args.id}; nothing was published")
+            if args.output == "json":
+                print(json.dumps({"outcome": "rejected", "proposal": args.id}, indent=2))
+            else:
+                print(printable(f"rejected {args.id}; nothing was published"))
             return FINE
         problems = [convert.problem_from_wire(each) for each in response.problems]
         if args.output == "text":

@@ -16,7 +16,7 @@ from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable, printable_lines
 from sidecar.cli.rollouts import described, ended, plain_rollout
 from sidecar.cli.server import live
-from sidecar.errors import ControlPlaneUnreachable, Problem
+from sidecar.errors import ControlPlaneRefused, ControlPlaneUnreachable, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
 
@@ -68,7 +68,7 @@ def print_response(response: pb.ApplyResponse, name: str) -> None:
         print_changes(response.changes, response.effects)
     counts = Counter(MARKS[change.what][1] for change in response.changes)
     summary = ", ".join(f"{count} {what}" for what, count in counts.items()) or "no documents"
-    versions = " ".join(f"{r.namespace}@{r.version}" for r in response.releases)
+    versions = printable(" ".join(f"{r.namespace}@{r.version}" for r in response.releases))
     match response.outcome:
         case pb.OUTCOME_PUBLISHED:
             print(f"published {versions}: {summary}")
@@ -81,7 +81,7 @@ def print_response(response: pb.ApplyResponse, name: str) -> None:
         case pb.OUTCOME_AWAITS_APPROVAL:
             print(
                 f"nothing published yet: {summary}; somebody else has to agree, with "
-                f"`sidecar approve {response.proposal}`"
+                f"`sidecar approve {printable(response.proposal)}`"
             )
         case pb.OUTCOME_CONFLICT:
             print(
@@ -155,7 +155,8 @@ async def follow(
             if done or all(each.live + each.refused >= each.sidecars for each in reaches):
                 break
     except ControlPlaneUnreachable as error:
-        print(f"sidecar {args.command}: published, but who enforces it is unknown: {error}",
+        print(f"sidecar {args.command}: published, but who enforces it is unknown: "
+              f"{printable_lines(error)}",
               file=sys.stderr)  # fmt: skip
     if args.output == "text":
         for reach in reaches:
@@ -168,14 +169,24 @@ async def follow(
 async def _follow_rollouts(
     client: AdminClient, rollouts: Sequence[pb.Rollout], args: argparse.Namespace
 ) -> list[pb.Rollout]:
-    """Until each has ended, or the time is up."""
+    """Until each has ended, or the time is up; a control plane that is gone meanwhile is asked
+    again, since the rollout goes on where it was once it is back."""
     found = list(rollouts)
     said: dict[str, str] = {}
+    unanswered: set[str] = set()
     try:
         async with asyncio.timeout(args.timeout):
             while not all(ended(each) for each in found):
                 await asyncio.sleep(LOOK)
-                found = [await _latest(client, each) for each in found]
+                try:
+                    found = [await _latest(client, each) for each in found]
+                except ControlPlaneRefused:
+                    raise
+                except ControlPlaneUnreachable as error:
+                    if str(error) not in unanswered:
+                        unanswered.add(str(error))
+                        print(f"sidecar {args.command}: published; asked again: "
+                              f"{printable_lines(error)}", file=sys.stderr)  # fmt: skip
                 for each in found:
                     text = described(each)
                     if args.output == "text" and said.get(each.namespace) != text:
@@ -187,6 +198,9 @@ async def _follow_rollouts(
             f"{args.timeout:g}s; see `sidecar rollout status`",
             file=sys.stderr,
         )
+    except ControlPlaneRefused as error:
+        print(f"sidecar {args.command}: published, but what becomes of it is unknown: "
+              f"{printable_lines(error)}", file=sys.stderr)  # fmt: skip
     return found
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.cli import publishing
+from sidecar.cli.releases import version
 from sidecar.cli.server import add_flags, admin_client
-from sidecar.errors import Misuse
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
 
@@ -24,7 +24,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("namespace", metavar="NAMESPACE")
     parser.add_argument(
-        "--to", metavar="VERSION", type=int, default=0,
+        "--to", metavar="VERSION", type=version, default=0,
         help="which (see `sidecar history`); if left out the one before",
     )  # fmt: skip
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why")
@@ -37,8 +37,6 @@ def register(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """0: published; 1: refused, not reached, or with --wait not enforced."""
-    if args.to < 0:
-        raise Misuse("--to: a version is expected, as `sidecar history` shows them")
     request = pb.RollbackRequest(
         namespace=args.namespace, to=args.to, dry_run=args.dry_run, message=args.message
     )
