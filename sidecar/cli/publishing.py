@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from sidecar.cli.server import live
 from sidecar.errors import ControlPlaneRefused, ControlPlaneUnreachable, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
+from sidecar.wire import convert
 
 BRIEFLY: Final = 2.0  # seconds that one without --wait waits to see who enforces it
 LOOK: Final = 0.5  # seconds between two looks at a rollout
@@ -48,6 +50,12 @@ def print_problems(problems: Iterable[Problem]) -> None:
     out = console(errors=True)
     for problem in problems:
         out.print(printable_lines(problem), style="yellow" if problem.warning else "red")
+
+
+def problems_of(response: pb.ApplyResponse) -> list[Problem]:
+    """What is wrong with all of it is said of the documents."""
+    found = [convert.problem_from_wire(each) for each in response.problems]
+    return [replace(each, document=each.document or "documents") for each in found]
 
 
 def print_changes(changes: Iterable[pb.Change], effects: Iterable[pb.Effect]) -> None:
@@ -138,16 +146,25 @@ def changes_json(
 
 
 async def follow(
-    client: AdminClient, response: pb.ApplyResponse, args: argparse.Namespace
+    client: AdminClient,
+    response: pb.ApplyResponse,
+    args: argparse.Namespace,
+    taken_back: Sequence[pb.Rollout] = (),
 ) -> tuple[Sequence[pb.Progress.Reach], list[pb.Rollout]]:
     """Who enforces it, once as many do as `--wait` asks for, or the time is up; of rollouts how
-    they have ended. It is published whatever happens here."""
+    they have ended. It is published whatever happens here. `taken_back` are releases that build on
+    it: who still enforces one of them does not count."""
     if response.rollouts and args.wait is not None:
         return (), await _follow_rollouts(client, response.rollouts, args)
     reaches: Sequence[pb.Progress.Reach] = ()
     within = args.timeout if args.wait is not None else min(BRIEFLY, args.timeout)
     try:
-        async for reaches in client.watch(response.releases, within=within):
+        back = [pb.Release(namespace=r.namespace, version=r.version) for r in taken_back]
+        async for found in client.watch([*response.releases, *back], within=within):
+            reaches = found[: len(response.releases)]
+            for each in found[len(reaches) :]:
+                for reach in reaches:
+                    reach.live -= min(reach.live, each.live)
             if response.rollouts:  # whom it reaches in the end is not for this moment
                 done = all(each.live + each.refused >= each.assigned for each in reaches)
             else:

@@ -10,7 +10,6 @@ from sidecar.cli import publishing
 from sidecar.cli.releases import version
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire import convert
 
 
 def register(subparsers: Any) -> None:
@@ -42,15 +41,16 @@ async def run(args: argparse.Namespace) -> int:
     )
     async with admin_client(args) as client:
         response = await client.rollback(request)
-        problems = [convert.problem_from_wire(each) for each in response.problems]
+        problems = publishing.problems_of(response)
         if args.output == "text":
             publishing.print_problems(problems)
             publishing.print_response(response, "rollback")
         reaches: Sequence[pb.Progress.Reach] = ()
         rollouts: list[pb.Rollout] = []
         if response.outcome == pb.OUTCOME_PUBLISHED:
-            response.ClearField("rollouts")  # the one that was ended is not waited for
-            reaches, rollouts = await publishing.follow(client, response, args)
+            ended = list(response.rollouts)
+            response.ClearField("rollouts")
+            reaches, rollouts = await publishing.follow(client, response, args, ended)
     if args.output == "json":
         publishing.print_json(response, problems, reaches)
     return publishing.exit_code(response, reaches, rollouts, args.wait)

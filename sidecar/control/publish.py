@@ -137,7 +137,7 @@ class Publisher:
                 found = await self._store.release(namespace, wanted)
             if found is None:
                 caller.require(verb, [namespace])
-                what = f"{namespace}@{to}" if to else f"a release before {line.stable.version}"
+                what = f"{namespace}@{to}" if to else f"release before {line.stable.version}"
                 return _refused(f"there is no {what}", "see `sidecar history`")
             documents = {document.ref: document for document in found.documents}
             planned = drafted({namespace: documents}, self._catalogue)

@@ -185,7 +185,7 @@ async def test_back_is_a_new_release_with_the_documents_of_before(desk: Desk) ->
 async def test_where_there_is_nothing_to_go_back_to_it_says_so(desk: Desk) -> None:
     assert "has no release" in (await desk.back("nowhere")).problems[0].message
     await desk.apply(policy("a"))
-    assert "no a release before" in (await desk.back()).problems[0].message
+    assert "no release before" in (await desk.back()).problems[0].message
     assert "there is no default@9" in (await desk.back(to=9)).problems[0].message
     assert (await desk.back(to=1)).outcome == "unchanged"
     dry = await desk.apply(policy("b"), dry_run=True)
