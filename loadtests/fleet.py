@@ -41,9 +41,8 @@ from sidecar.wire.admin_pb2_grpc import AdminStub
 
 BUDGET: Final = 0.500  # seconds, p99 of publish
 MEMORY: Final = 2 * 1024**3  # bytes, of the idle fleet
-FEW: Final = 100  # snapshots of a burst that reach a sidecar; 1,000 would be each
+FEW: Final = 0.05  # snapshots that reach a sidecar for each release of a burst
 LOST: Final = 180.0  # seconds after which something did not happen
-BURST: Final = (1000, 10.0)  # applies, and the seconds in which they come
 REFUSALS: Final = (
     "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNAUTHENTICATED", "DEADLINE_EXCEEDED",
 )  # fmt: skip
@@ -294,8 +293,7 @@ async def publish(bench: Bench, stub: AdminStub, rounds: int, streams: int) -> b
     return cuts[98] <= BUDGET
 
 
-async def burst(bench: Bench, stub: AdminStub, streams: int) -> bool:
-    count, seconds = BURST
+async def burst(bench: Bench, stub: AdminStub, streams: int, count: int, seconds: float) -> bool:
     before, cpu, began = await bench.state(), bench.cpu, time.monotonic()
     answered: list[float] = []
 
@@ -314,7 +312,7 @@ async def burst(bench: Bench, stub: AdminStub, streams: int) -> bool:
         f"of {streams:,} streams; {bench.cpu - cpu:.1f} s of CPU; all current "
         f"{time.monotonic() - began - took:.2f} s after the last"
     )
-    return bool(each <= FEW)
+    return bool(each <= FEW * count)
 
 
 async def storm(bench: Bench, streams: int, real: Real) -> bool:
@@ -348,11 +346,11 @@ async def storm(bench: Bench, streams: int, real: Real) -> bool:
     return not refused and set(asked) == {200}
 
 
-async def idle(bench: Bench, count: int, processes: int) -> bool:
+async def idle(bench: Bench, count: int, processes: int, seconds: float) -> bool:
     empty = bench.memory
     took = await bench.open(count, processes, spread=count / 1000)
     cpu, began = bench.cpu, time.monotonic()
-    await asyncio.sleep(20.0)
+    await asyncio.sleep(seconds)
     used = (bench.cpu - cpu) / (time.monotonic() - began)
     memory = bench.memory
     print(
@@ -375,7 +373,9 @@ async def run(options: argparse.Namespace) -> int:
                 took = await bench.open(options.streams, options.processes, spread=1.0)
                 print(f"{options.streams:,} streams opened in {took:.1f} s")
                 fine.append(await publish(bench, stub, options.rounds, options.streams))
-                fine.append(await burst(bench, stub, options.streams))
+                fine.append(
+                    await burst(bench, stub, options.streams, options.applies, options.seconds)
+                )
             await real.start()
             fine.append(await storm(bench, options.streams, real))
             await real.close()
@@ -383,7 +383,7 @@ async def run(options: argparse.Namespace) -> int:
             if options.idle:
                 await bench.stop()
                 await bench.start()
-                fine.append(await idle(bench, options.idle, options.processes * 2))
+                fine.append(await idle(bench, options.idle, options.processes * 2, options.watch))
                 await real.start()
                 fine.append(await storm(bench, options.idle, real))
                 await real.close()
@@ -398,6 +398,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--idle", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--applies", type=int, default=1000, help="of the burst")
+    parser.add_argument("--seconds", type=float, default=10.0, help="in which they come")
+    parser.add_argument("--watch", type=float, default=20.0, help="seconds of the idle fleet")
     parser.add_argument("--processes", type=int, default=2, help="that have the streams")
     parser.add_argument(
         "--replicas", type=int, default=1, help="more than one, on one core, with PostgreSQL"
