@@ -85,7 +85,7 @@ async def _pages(client: AdminClient) -> AsyncIterator[list[Record]]:
 
 async def _verified(client: AdminClient, heads: Sequence[Head]) -> tuple[Head, str]:
     head, problem = START, ""
-    missing = {each.number: each for each in heads}
+    missing = {each.number: each for each in heads if each.number}
     async for records in _pages(client):
         head, problem = _followed(records, head, missing)
         if problem:
@@ -105,7 +105,7 @@ async def _ends(client: AdminClient, head: Head) -> str:
 
 def _verified_file(path: Path, heads: Sequence[Head]) -> tuple[Head, str]:
     head = START
-    missing = {each.number: each for each in heads}
+    missing = {each.number: each for each in heads if each.number}
     try:
         with path.open(encoding="utf-8") as file:
             for place, line in enumerate(file, 1):
@@ -198,7 +198,10 @@ def _record(line: str) -> Record | None:
 def _head(text: str) -> Head:
     number, _, digest = text.partition(":")
     try:
-        return Head(version(number), bytes.fromhex(digest))
+        found = Head(version(number), bytes.fromhex(digest))
+        if len(found.hash) != (32 if found.number else 0):
+            raise ValueError
+        return found
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not NUMBER:HASH, as `sidecar audit verify` prints it"
