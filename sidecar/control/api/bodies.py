@@ -1,6 +1,6 @@
 """The body of a request: bytes of a stranger, bounded in size, time and depth, to one JSON object.
 
-What is large is read by few at a time: a body of many small values takes ten times its size.
+Of large ones there are few at a time: a body of many small values takes ten times its size.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -23,7 +23,9 @@ from sidecar.wire.convert import MAX_MESSAGE
 
 CONTENT_TYPE: Final = "application/json"
 WITHIN: Final = 30.0  # seconds for a body
-LARGE: Final = 1024 * 1024  # bytes
+LARGE: Final = 1024 * 1024  # bytes; also what does not say how large it is
+BRIEF: Final = 64 * 1024  # bytes that are read on the loop, since a thread would take longer
+M = TypeVar("M")
 LARGE_AT_ONCE: Final = 2
 MOST_VALUES: Final = 4_000_000  # what 50,000 documents have
 MAX_DEPTH: Final = nodes.MAX_DEPTH + 2  # of a document in the list of a request
@@ -31,36 +33,42 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Bodies:
-    """Reads them."""
+    """Reads them. `place`, then `read`."""
 
     def __init__(self) -> None:
         self._large = 0
 
-    async def read(self, request: web.Request) -> dict[str, Any]:
-        """Raises Refused."""
+    @contextmanager
+    def place(self, request: web.Request) -> Iterator[None]:
+        """For as long as what is in the body is held. Raises Refused."""
+        large = request.body_exists and not 0 <= _length(request) <= LARGE
+        if large and self._large >= LARGE_AT_ONCE:
+            raise Refused(503, "unavailable", "other large requests are under way", retry=1)
+        self._large += large
+        try:
+            yield
+        finally:
+            self._large -= large
+
+    async def read(self, request: web.Request, into: Callable[[dict[str, Any]], M]) -> M:
+        """What is made of the object in it. Raises Refused, and what `into` raises."""
         if request.content_type != CONTENT_TYPE or request.charset not in (None, "utf-8", "UTF-8"):
             # Browsers send no other site's page this type without asking first.
             raise Refused(415, "media_type", f"content-type: {CONTENT_TYPE} is expected")
         if "content-encoding" in request.headers:
             raise Refused(415, "media_type", "content-encoding: none is possible")
-        length = request.content_length
-        if length is not None and length > MAX_MESSAGE:
+        length = _length(request)
+        if length > MAX_MESSAGE:
             raise _too_large()
-        if length is not None and length <= LARGE:
-            return object_of(await _bytes(request, length))
-        with self._place():
-            data = await _bytes(request, MAX_MESSAGE)
-            return await asyncio.to_thread(object_of, data)
+        data = await _bytes(request, MAX_MESSAGE if length < 0 else length)
+        if len(data) <= BRIEF:
+            return into(object_of(data))
+        return await asyncio.to_thread(lambda: into(object_of(data)))
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if self._large >= LARGE_AT_ONCE:
-            raise Refused(503, "unavailable", "other large requests are being read", retry=1)
-        self._large += 1
-        try:
-            yield
-        finally:
-            self._large -= 1
+
+def _length(request: web.Request) -> int:
+    """In bytes; -1: it is not said."""
+    return -1 if request.content_length is None else request.content_length
 
 
 async def _bytes(request: web.Request, most: int) -> bytes:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -71,7 +72,7 @@ class Api:
         self._streams.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answers, whatever it is; never raises."""
+        """Answers, whatever it is."""
         try:
             return await self._handled(request)
         except Refused as refused:
@@ -92,7 +93,7 @@ class Api:
         _require_verb(request, allowed)
         route = verbs["GET" if request.method == "HEAD" else request.method]
         caller = await self._admit(request, ADMIN + route.rpc)
-        with self._place(route):
+        with self._place(route), self._bodies.place(request):
             message = await self._message(request, route, values)
             if route.streams:
                 return await self._stream(request, route, message, caller)
@@ -125,11 +126,12 @@ class Api:
     ) -> Message:
         try:
             found = routes.of_query(route, request.rel_url.raw_query_string)
+            make = partial(routes.message, route, values)
             if route.verb == "POST":
-                found = await self._bodies.read(request)
-            elif request.body_exists:
+                return await self._bodies.read(request, make)
+            if request.body_exists:
                 raise Refused(400, "invalid_request", "no body is expected")
-            return routes.message(route, values, found)
+            return make(found)
         except messages.Unreadable as error:
             raise Refused(400, "invalid_request", str(error)) from None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
 import orjson
@@ -17,6 +19,11 @@ from sidecar.decide.documents import KINDS
 from sidecar.decide.parse import API_VERSION, NAME
 
 Schema = dict[str, Any]
+_COMMENTS: Final[Mapping[str, str]] = orjson.loads(
+    files("sidecar.wire").joinpath("comments.json").read_bytes()
+)
+_VALUE: Final = re.compile(r"\b[A-Z]+_([A-Z_]+)\b")
+_FIELD: Final = re.compile(r"\b([a-z]+)_([a-z])")
 _TEXTS: Final = {
     400: "The request cannot be understood; `detail` says where.",
     401: "Nobody can tell who calls.",
@@ -87,6 +94,7 @@ def _operation(route: Route, schemas: _Schemas) -> Schema:
         content = {**answer["content"], **problem["content"]}
         responses[status] = {"description": description, "content": content}
     found: Schema = {
+        "description": _said(route.method.full_name),
         "operationId": route.rpc if not route.fixed else f"{route.rpc}_{last}",
         "summary": route.summary,
         "parameters": [*_in_path(route), *_in_query(route)],
@@ -148,7 +156,8 @@ def _in_query(route: Route) -> list[Schema]:
         schema = _scalar(field) if field.message_type is None else _VERSION
         if field.is_repeated:
             schema = {"type": "array", "items": schema}
-        found.append({"name": field.json_name, "in": "query", "schema": schema})
+        about = _said(field.full_name) if field.message_type is None else ""
+        found.append({"name": field.json_name, "in": "query", "schema": schema, **_about(about)})
     return found
 
 
@@ -174,9 +183,10 @@ class _Schemas:
         name = _name(kind)
         name += "Answer" if answer and name in _BOTH else ""
         if name not in self.found:
-            schema = self.found[name] = {"type": "object"}
+            schema = self.found[name] = {"type": "object", **_about(_said(kind.full_name))}
             schema["properties"] = {
-                each.json_name: self._field(each, answer=answer) for each in kind.fields
+                each.json_name: {**self._field(each, answer=answer), **_about(_of(each))}
+                for each in kind.fields
             }
             if answer:
                 always = [each.json_name for each in kind.fields if not each.has_presence]
@@ -197,6 +207,22 @@ class _Schemas:
             if field.enum_type is not None and answer:
                 schema = {"type": "string", "enum": [*messages.words(field.enum_type)]}
         return {"type": "array", "items": schema} if field.is_repeated else schema
+
+
+def _said(name: str) -> str:
+    """What the proto file says, with names as JSON has them."""
+    text = _COMMENTS.get(name, "")
+    text = _VALUE.sub(lambda found: f"`{found[1].lower()}`", text)
+    return _FIELD.sub(lambda found: found[1] + found[2].upper(), text)
+
+
+def _of(field: FieldDescriptor) -> str:
+    """Of documents it speaks of bytes, and `Document` says what they are here."""
+    return "" if field.full_name in messages.OBJECTS else _said(field.full_name)
+
+
+def _about(text: str) -> Schema:
+    return {"description": text} if text else {}
 
 
 def _scalar(field: FieldDescriptor) -> Schema:

@@ -71,9 +71,11 @@ class Streams:
 
     def __init__(self) -> None:
         self._open: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def close(self) -> None:
-        """Ends them."""
+        """Ends them, and begins no more."""
+        self._closed = True
         for each in self._open:
             each.cancel()
 
@@ -82,6 +84,9 @@ class Streams:
     ) -> web.StreamResponse:
         """Answers with what `work` writes, for at most `left` seconds of the caller's credential.
         Raises Refused where nothing was written."""
+        if self._closed:
+            work.close()
+            raise _stops()
         task = asyncio.create_task(_within(work, left))
         self._open.add(task)
         try:
@@ -91,7 +96,7 @@ class Streams:
                     await lines.beat()
             refused = None if task.cancelled() else task.result()
             if not lines.begun:
-                raise refused or Refused(503, "unavailable", "the control plane stops", retry=1)
+                raise refused or _stops()
             await lines.end(refused)
         except Gone:
             pass
@@ -100,6 +105,10 @@ class Streams:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         return lines.response
+
+
+def _stops() -> Refused:
+    return Refused(503, "unavailable", "the control plane stops", retry=1)
 
 
 async def _within(work: Coroutine[Any, Any, Refused | None], left: float) -> Refused | None:

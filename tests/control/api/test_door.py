@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlencode
 
 import grpc
 import pytest
@@ -21,13 +22,14 @@ from hypothesis import strategies as st
 from sidecar.control.api import door, routes
 from sidecar.control.api.messages import json_of, plain, read
 from sidecar.control.authority import Forbidden, Unauthenticated
-from sidecar.control.server import Terms
+from sidecar.control.server import ControlPlane, Terms
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire.admin_pb2_grpc import AdminStub
 from tests.control.api.calling import Caller, Place, connected, document, guarded_api, open_api
 from tests.control.api.test_messages import without_what_is_empty
 from tests.control.test_doors import IDP, PUBLISHERS, signed
-from tests.publishing import plane, reached, running, sidecar
+from tests.postgresql import new_database
+from tests.publishing import reached, running, sidecar
 
 # What it answers is what gRPC answers.
 
@@ -316,8 +318,6 @@ async def test_what_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_beyond_loopback_http_has_no_api(tmp_path: Path) -> None:
-    from sidecar.control.server import ControlPlane
-
     control = ControlPlane()
     bound = await control.start("127.0.0.1:0", "0.0.0.0:0", f"sqlite:///{tmp_path / 'store.db'}")
     try:
@@ -482,20 +482,27 @@ def bodies(route: routes.Route) -> st.SearchStrategy[bytes]:
     return (members | JSON).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=20)
 
 
-@pytest.fixture(scope="module")
-def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Caller]]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def living(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, Caller]]:
     """One control plane for all examples, on a loop of its own."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('living') / 'store.db'}"
+    if request.param == "postgresql":
+        url = new_database()
     loop = asyncio.new_event_loop()
     ending = asyncio.Event()
     begun: asyncio.Future[Caller] = loop.create_future()
 
     async def live() -> None:
-        folder = tmp_path_factory.mktemp("living")
-        async with plane(folder) as (_, bound), ClientSession() as session:
+        control = ControlPlane()
+        bound = await control.start("127.0.0.1:0", "127.0.0.1:0", url)
+        async with ClientSession() as session:
             call = Caller(session, f"http://{bound.http}")
             await call.post("/v1/apply", {"documents": [document()]})
             begun.set_result(call)
             await ending.wait()
+        await control.stop()
 
     living = loop.create_task(live())
     call = loop.run_until_complete(begun)
@@ -520,16 +527,13 @@ def test_no_body_makes_an_error_of_ours(living: tuple[Any, Caller], data: st.Dat
     route = data.draw(st.sampled_from(POSTS))
     path = route.path.format(namespace="default", id="abc")
     answer = loop.run_until_complete(call("POST", path, data.draw(bodies(route))))
-    assert answer.status != 500, answer.text
-    assert answer.status < 500 or answer.status == 503
+    assert answer.status < 500, answer.text
     json.loads(answer.text)
 
 
 @FUZZ
 @given(st.data())
 def test_no_query_makes_an_error_of_ours(living: tuple[Any, Caller], data: st.DataObject) -> None:
-    from urllib.parse import quote, urlencode
-
     loop, call = living
     route = data.draw(st.sampled_from(GETS))
     namespace = data.draw(st.just("default") | st.text(min_size=1, max_size=5))

@@ -144,3 +144,15 @@ async def test_problems_are_what_it_says(
         validator(schema_of(verb, path, status, "application/problem+json")).validate(answer.body)
         assert answer.body["status"] == status
         assert answer.body["code"] == CODES[status]
+
+
+def test_it_says_what_the_proto_files_say() -> None:
+    fields = DOCUMENT["components"]["schemas"]["ApplyRequest"]["properties"]
+    assert fields["baseVersions"]["description"].startswith("Refuse with `conflict` unless")
+    assert "description" not in fields["documents"], "that speaks of bytes"
+    before_now = DOCUMENT["components"]["schemas"]["Withdrawal"]["properties"]["beforeNow"]
+    assert "`beforeMs`" in before_now["description"]
+    for path in DOCUMENT["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            assert operation["operationId"] == "openapi" or operation["description"]

@@ -129,3 +129,12 @@ async def test_watchers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         full = await here.call.get(PATH)
         assert (full.status, full.body["code"]) == (429, "too_many")
         assert "retry-after" in full.headers
+
+
+async def test_none_begins_while_the_control_plane_stops(tmp_path: Path) -> None:
+    async with open_api(tmp_path) as here:
+        for api in here.control._apis:
+            api.close()
+        answer = await here.call.get(PATH)
+        assert (answer.status, answer.body["code"]) == (503, "unavailable")
+        assert (await here.call.get("/v1/whoami")).status == 200

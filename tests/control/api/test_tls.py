@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientConnectorError, ClientError, ClientSession, TCPConnector
 
+from sidecar.app import _publishers
+from sidecar.config_publishers import PublisherSettings
+from sidecar.config_setting import Address
 from sidecar.control import http
 from sidecar.control.certificates import ServerCertificates
 from sidecar.control.credentials import Authority
@@ -239,3 +242,17 @@ async def test_files_of_no_use_and_taken_ports_are_said(tmp_path: Path) -> None:
     async with tls_api(tmp_path / "x") as (here, _):
         with pytest.raises(Misuse, match="address already in use; choose another with --api"):
             await begin(here.bound.api, *pair)
+
+
+def test_the_settings_say_what_it_shows(tmp_path: Path) -> None:
+    file = tmp_path / "publishers.yaml"
+    file.write_text(PUBLISHERS)
+    pair, ca = (tmp_path / "c", tmp_path / "k"), tmp_path / "ca"
+    where = Address("0.0.0.0", 7446)
+    for mtls in (None, Address("0.0.0.0", 7445)):
+        found = _publishers(PublisherSettings(file, pair, ca, mtls, where)).api
+        assert found is not None
+        address, shown = found
+        assert (address, shown and shown.files) == ("0.0.0.0:7446", (*pair, ca))
+    plain = _publishers(PublisherSettings(api=Address("127.0.0.1", 7446))).api
+    assert plain == ("127.0.0.1:7446", None)
