@@ -11,13 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.cli import FOUND_PROBLEMS, publishing, rollouts
 from sidecar.cli.server import add_flags, admin_client
-from sidecar.cli.signing import add_key_flag, signed, signing_key
+from sidecar.cli.signing import add_key_flag, check_manifests, signed, signing_key
 from sidecar.decide.documents import Document, seconds
 from sidecar.decide.problems import problem_at
 from sidecar.errors import Misuse, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.files import load
-from sidecar.facts.releases import Manifest
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
 
@@ -112,28 +111,16 @@ async def _sign(
     documents: Sequence[Document],
     key: Ed25519PrivateKey,
 ) -> None:
-    """Asks what would be published, looks whether that is exactly what is being applied, and signs
-    it: nobody signs what they have not got. Raises Misuse where it is something else."""
+    """Asks what would be published, and signs it if it is exactly what is being applied. Raises
+    Misuse where it is something else."""
     dry = pb.ApplyRequest()
     dry.CopyFrom(request)
     dry.dry_run = True
     response = await client.apply(dry)
-    named: dict[tuple[str, str, str], str] = {}
-    for each in response.manifests:
-        manifest = Manifest.from_bytes(each)
-        for entry in manifest.entries:
-            named[entry.kind, manifest.namespace, entry.name] = entry.sha256
-    for document in documents:
-        found = named.get((document.kind, document.namespace, document.name), document.digest)
-        if found != document.digest:
-            raise Misuse(f"the control plane would publish another {document.ref}: not signed")
-    given = {(each.kind, each.namespace, each.name) for each in documents}
-    if named.keys() - given:
-        more = ", ".join("/".join(name) for name in sorted(named.keys() - given)[:5])
-        raise Misuse(
-            f"the control plane would publish more than what is applied, {more}, and it is not for "
-            "--signing-key to vouch for that: apply all documents of the namespace, with --prune"
-        )
+    check_manifests(
+        response.manifests, documents, raise_floor=request.raise_floor,
+        namespaces=request.namespaces if request.prune else (),
+    )  # fmt: skip
     request.manifests.extend(signed(response.manifests, key))
 
 

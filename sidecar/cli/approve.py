@@ -12,7 +12,6 @@ from sidecar.cli import FINE, publishing
 from sidecar.cli.printable import printable
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire import convert
 
 
 def register(subparsers: Any) -> None:
@@ -46,9 +45,12 @@ async def run(args: argparse.Namespace) -> int:
             pb.ReviewRequest(id=args.id, approve=not args.reject, reason=args.message)
         )
         if args.reject:
-            print(f"rejected {args.id}; nothing was published")
+            if args.output == "json":
+                print(json.dumps({"outcome": "rejected", "proposal": args.id}, indent=2))
+            else:
+                print(printable(f"rejected {args.id}; nothing was published"))
             return FINE
-        problems = [convert.problem_from_wire(each) for each in response.problems]
+        problems = publishing.problems_of(response)
         if args.output == "text":
             publishing.print_problems(problems)
             publishing.print_response(response, "propose it")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
+from sidecar.cli.releases import most, version
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
 from sidecar.facts.admin import AdminClient
@@ -34,7 +35,7 @@ def register(subparsers: Any) -> None:
         epilog="example: sidecar audit verify --head 41:9f2c…",
     )
     parser.add_argument("action", nargs="?", choices=("list", "verify", "export"), default="list")
-    parser.add_argument("--most", type=int, default=50, metavar="NUMBER", help="with list")
+    parser.add_argument("--most", type=most, default=50, metavar="NUMBER", help="with list")
     parser.add_argument(
         "--head", metavar="NUMBER:HASH", action="append", default=[], type=_head,
         help="with verify: a head that was noted before; may be repeated",
@@ -63,7 +64,7 @@ async def run(args: argparse.Namespace) -> int:
                 for record in records:
                     print(_line(record))
             return FINE
-        answer = await client.audit(pb.AuditRequest(newest=True, most=max(1, args.most)))
+        answer = await client.audit(pb.AuditRequest(newest=True, most=args.most))
     _list(answer.records, args)
     return FINE
 
@@ -84,7 +85,7 @@ async def _pages(client: AdminClient) -> AsyncIterator[list[Record]]:
 
 async def _verified(client: AdminClient, heads: Sequence[Head]) -> tuple[Head, str]:
     head, problem = START, ""
-    missing = {each.number: each for each in heads}
+    missing = {each.number: each for each in heads if each.number}
     async for records in _pages(client):
         head, problem = _followed(records, head, missing)
         if problem:
@@ -104,7 +105,7 @@ async def _ends(client: AdminClient, head: Head) -> str:
 
 def _verified_file(path: Path, heads: Sequence[Head]) -> tuple[Head, str]:
     head = START
-    missing = {each.number: each for each in heads}
+    missing = {each.number: each for each in heads if each.number}
     try:
         with path.open(encoding="utf-8") as file:
             for place, line in enumerate(file, 1):
@@ -149,15 +150,29 @@ def _said(head: Head, problem: str, args: argparse.Namespace) -> int:
 
 
 def _list(records: Iterable[pb.AuditRecord], args: argparse.Namespace) -> None:
-    bodies = [json.loads(each.content) for each in records]
+    bodies = [_body(each.content) for each in records]
     if args.output == "json":
         print(json.dumps(bodies, indent=2))
         return
     for body in bodies:
+        print(printable(_text(body)))
+
+
+def _body(content: bytes) -> Any:
+    """What a record says; one that says nothing may be seen, too."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode(errors="backslashreplace")
+
+
+def _text(body: Any) -> str:
+    try:
         made = datetime.fromtimestamp(body["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         about = json.dumps(body["about"], sort_keys=True)
-        line = f"{body['number']}  {made}  {body['action']}  by {body['by']}  {about}"
-        print(printable(line))
+        return f"{body['number']}  {made}  {body['action']}  by {body['by']}  {about}"
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return f"not a record: {body!r}"
 
 
 def _line(record: Record) -> str:
@@ -183,8 +198,11 @@ def _record(line: str) -> Record | None:
 def _head(text: str) -> Head:
     number, _, digest = text.partition(":")
     try:
-        return Head(int(number), bytes.fromhex(digest))
-    except ValueError:
+        found = Head(version(number), bytes.fromhex(digest))
+        if len(found.hash) != (32 if found.number else 0):
+            raise ValueError
+        return found
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not NUMBER:HASH, as `sidecar audit verify` prints it"
         ) from None

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from sidecar.cli import FINE, FOUND_PROBLEMS, publishing
+from sidecar.cli import FINE, FOUND_PROBLEMS, publishing, releases
 from sidecar.cli.get import readable
 from sidecar.cli.printable import printable
 from sidecar.cli.server import add_flags, admin_client
-from sidecar.errors import Misuse
+from sidecar.errors import DocumentsInvalid, Misuse
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.files import load
 from sidecar.wire import admin_pb2 as pb
@@ -32,7 +32,7 @@ def register(subparsers: Any) -> None:
         epilog="example: sidecar diff -f policies/",
     )
     parser.add_argument(
-        "releases", nargs="*", metavar="NAMESPACE@VERSION",
+        "releases", nargs="*", metavar="NAMESPACE@VERSION", type=releases.named,
         help="one release with the newest, or two with each other",
     )  # fmt: skip
     parser.add_argument(
@@ -62,22 +62,18 @@ async def run(args: argparse.Namespace) -> int:
     return FOUND_PROBLEMS if found.changes else FINE
 
 
-def _request(releases: list[str]) -> pb.DiffRequest:
-    named = [text.partition("@") for text in releases]
-    if any(not at or not name or not version.isdigit() for name, at, version in named):
-        raise Misuse("a release is NAMESPACE@VERSION, such as payments@7")
-    if len({name for name, _, _ in named}) > 1:
+def _request(named: list[tuple[str, int]]) -> pb.DiffRequest:
+    if len({name for name, _ in named}) > 1:
         raise Misuse("two releases of one namespace can be compared")
-    name, _, version = named[0]
-    to = int(named[1][2]) if len(named) > 1 else 0
-    return pb.DiffRequest(namespace=name, to=to, **{"from": int(version)})
+    name, version = named[0]
+    to = named[1][1] if len(named) > 1 else 0
+    return pb.DiffRequest(namespace=name, to=to, **{"from": version})
 
 
 async def _files(client: AdminClient, args: argparse.Namespace) -> int:
     documents, problems = load(args.paths)
     if any(not problem.warning for problem in problems):
-        publishing.print_problems(problems)
-        return FOUND_PROBLEMS
+        raise DocumentsInvalid(problems)
     request = pb.ApplyRequest(
         documents=[document.canonical for document in documents], namespaces=args.namespaces,
         prune=args.prune, dry_run=True,

@@ -10,6 +10,7 @@ from typing import Any
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
 from sidecar.cli.publishing import console
+from sidecar.cli.releases import most, version
 from sidecar.cli.rollouts import STATES, plain_rollout
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.wire import admin_pb2 as pb
@@ -25,9 +26,9 @@ def register(subparsers: Any) -> None:
         epilog="example: sidecar history payments",
     )
     parser.add_argument("namespace", nargs="?", default="default", metavar="NAMESPACE")
-    parser.add_argument("--most", type=int, default=50, metavar="NUMBER", help="at most so many")
+    parser.add_argument("--most", type=most, default=50, metavar="NUMBER", help="at most so many")
     parser.add_argument(
-        "--before", type=int, default=0, metavar="VERSION", help="only those before this one"
+        "--before", type=version, default=0, metavar="VERSION", help="only those before this one"
     )
     parser.add_argument("--output", choices=("text", "json"), default="text")
     add_flags(parser)
@@ -36,9 +37,7 @@ def register(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """0: shown; 1: the namespace has no release."""
-    request = pb.HistoryRequest(
-        namespace=args.namespace, most=max(1, args.most), before=max(0, args.before)
-    )
+    request = pb.HistoryRequest(namespace=args.namespace, most=args.most, before=args.before)
     async with admin_client(args) as client:
         answer = await client.history(request)
     if args.output == "json":
@@ -48,7 +47,7 @@ async def run(args: argparse.Namespace) -> int:
         for entry in answer.entries:
             out.print(_line(entry), style=None if entry.in_force else "dim")
     if not answer.entries and args.output == "text":
-        print(f"namespace {args.namespace} has no release")
+        print(printable(f"namespace {args.namespace} has no release"))
     return FINE if answer.entries else FOUND_PROBLEMS
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.cli import FINE
-from sidecar.cli.printable import printable
+from sidecar.cli.printable import printable, printable_lines
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
 from sidecar.wire import admin_pb2 as pb
@@ -51,7 +51,7 @@ async def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         print(json.dumps([_plain(key) for key in found.keys], indent=2))
     elif args.output == "pem":
-        print("".join(key.pem for key in found.keys), end="")
+        print(printable_lines("".join(key.pem for key in found.keys)), end="")
     else:
         for key in found.keys:
             print(_line(key))

@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Console
@@ -16,9 +17,10 @@ from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable, printable_lines
 from sidecar.cli.rollouts import described, ended, plain_rollout
 from sidecar.cli.server import live
-from sidecar.errors import ControlPlaneUnreachable, Problem
+from sidecar.errors import ControlPlaneRefused, ControlPlaneUnreachable, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
+from sidecar.wire import convert
 
 BRIEFLY: Final = 2.0  # seconds that one without --wait waits to see who enforces it
 LOOK: Final = 0.5  # seconds between two looks at a rollout
@@ -50,6 +52,12 @@ def print_problems(problems: Iterable[Problem]) -> None:
         out.print(printable_lines(problem), style="yellow" if problem.warning else "red")
 
 
+def problems_of(response: pb.ApplyResponse) -> list[Problem]:
+    """What is wrong with all of it is said of the documents."""
+    found = [convert.problem_from_wire(each) for each in response.problems]
+    return [replace(each, document=each.document or "documents") for each in found]
+
+
 def print_changes(changes: Iterable[pb.Change], effects: Iterable[pb.Effect]) -> None:
     """Which documents differ, and what that means."""
     out = console()
@@ -68,7 +76,7 @@ def print_response(response: pb.ApplyResponse, name: str) -> None:
         print_changes(response.changes, response.effects)
     counts = Counter(MARKS[change.what][1] for change in response.changes)
     summary = ", ".join(f"{count} {what}" for what, count in counts.items()) or "no documents"
-    versions = " ".join(f"{r.namespace}@{r.version}" for r in response.releases)
+    versions = printable(" ".join(f"{r.namespace}@{r.version}" for r in response.releases))
     match response.outcome:
         case pb.OUTCOME_PUBLISHED:
             print(f"published {versions}: {summary}")
@@ -81,7 +89,7 @@ def print_response(response: pb.ApplyResponse, name: str) -> None:
         case pb.OUTCOME_AWAITS_APPROVAL:
             print(
                 f"nothing published yet: {summary}; somebody else has to agree, with "
-                f"`sidecar approve {response.proposal}`"
+                f"`sidecar approve {printable(response.proposal)}`"
             )
         case pb.OUTCOME_CONFLICT:
             print(
@@ -138,16 +146,25 @@ def changes_json(
 
 
 async def follow(
-    client: AdminClient, response: pb.ApplyResponse, args: argparse.Namespace
+    client: AdminClient,
+    response: pb.ApplyResponse,
+    args: argparse.Namespace,
+    taken_back: Sequence[pb.Rollout] = (),
 ) -> tuple[Sequence[pb.Progress.Reach], list[pb.Rollout]]:
     """Who enforces it, once as many do as `--wait` asks for, or the time is up; of rollouts how
-    they have ended. It is published whatever happens here."""
+    they have ended. It is published whatever happens here. `taken_back` are releases that build on
+    it: who still enforces one of them does not count."""
     if response.rollouts and args.wait is not None:
         return (), await _follow_rollouts(client, response.rollouts, args)
     reaches: Sequence[pb.Progress.Reach] = ()
     within = args.timeout if args.wait is not None else min(BRIEFLY, args.timeout)
     try:
-        async for reaches in client.watch(response.releases, within=within):
+        back = [pb.Release(namespace=r.namespace, version=r.version) for r in taken_back]
+        async for found in client.watch([*response.releases, *back], within=within):
+            reaches = found[: len(response.releases)]
+            for each in found[len(reaches) :]:
+                for reach in reaches:
+                    reach.live -= min(reach.live, each.live)
             if response.rollouts:  # whom it reaches in the end is not for this moment
                 done = all(each.live + each.refused >= each.assigned for each in reaches)
             else:
@@ -155,7 +172,8 @@ async def follow(
             if done or all(each.live + each.refused >= each.sidecars for each in reaches):
                 break
     except ControlPlaneUnreachable as error:
-        print(f"sidecar {args.command}: published, but who enforces it is unknown: {error}",
+        print(f"sidecar {args.command}: published, but who enforces it is unknown: "
+              f"{printable_lines(error)}",
               file=sys.stderr)  # fmt: skip
     if args.output == "text":
         for reach in reaches:
@@ -168,14 +186,24 @@ async def follow(
 async def _follow_rollouts(
     client: AdminClient, rollouts: Sequence[pb.Rollout], args: argparse.Namespace
 ) -> list[pb.Rollout]:
-    """Until each has ended, or the time is up."""
+    """Until each has ended, or the time is up; a control plane that is gone meanwhile is asked
+    again, since the rollout goes on where it was once it is back."""
     found = list(rollouts)
     said: dict[str, str] = {}
+    unanswered: set[str] = set()
     try:
         async with asyncio.timeout(args.timeout):
             while not all(ended(each) for each in found):
                 await asyncio.sleep(LOOK)
-                found = [await _latest(client, each) for each in found]
+                try:
+                    found = [await _latest(client, each) for each in found]
+                except ControlPlaneRefused:
+                    raise
+                except ControlPlaneUnreachable as error:
+                    if str(error) not in unanswered:
+                        unanswered.add(str(error))
+                        print(f"sidecar {args.command}: published; asked again: "
+                              f"{printable_lines(error)}", file=sys.stderr)  # fmt: skip
                 for each in found:
                     text = described(each)
                     if args.output == "text" and said.get(each.namespace) != text:
@@ -187,6 +215,9 @@ async def _follow_rollouts(
             f"{args.timeout:g}s; see `sidecar rollout status`",
             file=sys.stderr,
         )
+    except ControlPlaneRefused as error:
+        print(f"sidecar {args.command}: published, but what becomes of it is unknown: "
+              f"{printable_lines(error)}", file=sys.stderr)  # fmt: skip
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
-from sidecar.cli.printable import printable_lines
+from sidecar.cli.printable import printable, printable_lines
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.decide.documents import seconds
 from sidecar.decide.strict import base64url, json_object
@@ -85,7 +85,7 @@ async def run(args: argparse.Namespace) -> int:
         withdrawal = _withdrawal(args, time.time())
         response = await client.revoke(pb.RevokeRequest(withdrawals=[withdrawal]))
         for warning in response.warnings:
-            print(f"sidecar revoke: warning: {warning}", file=sys.stderr)
+            print(f"sidecar revoke: warning: {printable_lines(warning)}", file=sys.stderr)
         reach = None if args.no_wait else await _reach(client, response.number, args.timeout)
     if args.output == "json":
         print(json.dumps(_json(withdrawal, response.number, reach), indent=2))
@@ -221,10 +221,11 @@ def _print_list(response: pb.ListRevocationsResponse, output: str) -> None:
     for each in response.withdrawals:
         made = datetime.fromtimestamp(each.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         reason = f" ({each.reason!r})" if each.reason else ""
-        console.print(
+        line = (
             f"{each.number}  {made}  {_NAMES.get(each.kind, 'unknown')} {each.value!r} of "
             f"{each.issuer}, by {each.source}{reason}"
         )
+        console.print(printable(line))
     shown = len(response.withdrawals)
     print(f"{response.total} withdrawn" + (f", {shown} shown" if shown < response.total else ""))
 

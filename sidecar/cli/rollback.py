@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.cli import publishing
+from sidecar.cli.releases import version
 from sidecar.cli.server import add_flags, admin_client
-from sidecar.errors import Misuse
 from sidecar.wire import admin_pb2 as pb
-from sidecar.wire import convert
 
 
 def register(subparsers: Any) -> None:
@@ -24,7 +23,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("namespace", metavar="NAMESPACE")
     parser.add_argument(
-        "--to", metavar="VERSION", type=int, default=0,
+        "--to", metavar="VERSION", type=version, default=0,
         help="which (see `sidecar history`); if left out the one before",
     )  # fmt: skip
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why")
@@ -37,22 +36,21 @@ def register(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """0: published; 1: refused, not reached, or with --wait not enforced."""
-    if args.to < 0:
-        raise Misuse("--to: a version is expected, as `sidecar history` shows them")
     request = pb.RollbackRequest(
         namespace=args.namespace, to=args.to, dry_run=args.dry_run, message=args.message
     )
     async with admin_client(args) as client:
         response = await client.rollback(request)
-        problems = [convert.problem_from_wire(each) for each in response.problems]
+        problems = publishing.problems_of(response)
         if args.output == "text":
             publishing.print_problems(problems)
             publishing.print_response(response, "rollback")
         reaches: Sequence[pb.Progress.Reach] = ()
         rollouts: list[pb.Rollout] = []
         if response.outcome == pb.OUTCOME_PUBLISHED:
-            response.ClearField("rollouts")  # the one that was ended is not waited for
-            reaches, rollouts = await publishing.follow(client, response, args)
+            ended = list(response.rollouts)
+            response.ClearField("rollouts")
+            reaches, rollouts = await publishing.follow(client, response, args, ended)
     if args.output == "json":
         publishing.print_json(response, problems, reaches)
     return publishing.exit_code(response, reaches, rollouts, args.wait)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
+from sidecar.cli.releases import named
 from sidecar.cli.rollouts import described, ended, plain_rollout, stage_text
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
@@ -34,7 +35,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("action", nargs="?", choices=("status", *_ACTIONS), default="status")
     parser.add_argument(
-        "namespace", nargs="?", default="", metavar="NAMESPACE[@VERSION]",
+        "namespace", nargs="?", default=("", 0), metavar="NAMESPACE[@VERSION]", type=_which,
         help="whose; for `status` all if left out",
     )  # fmt: skip
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why")
@@ -51,18 +52,16 @@ def register(subparsers: Any) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """0: shown or done; 1: there is none, or it ended otherwise than well."""
-    namespace, _, version = args.namespace.partition("@")
-    if version and not version.isdigit():
-        raise Misuse(f"{args.namespace!r} is not NAMESPACE@VERSION, such as payments@7")
+    namespace, version = args.namespace
     if args.action == "status":
-        return await _status(args, namespace, int(version or 0))
+        return await _status(args, namespace, version)
     if not namespace:
         raise Misuse(f"whose rollout? sidecar rollout {args.action} NAMESPACE")
     async with admin_client(args) as client:
         rollout = await client.steer(
             pb.SteerRequest(
                 namespace=namespace, action=_ACTIONS[args.action], reason=args.message,
-                version=int(version or 0),
+                version=version,
             )
         )  # fmt: skip
     _show([rollout], args)
@@ -92,6 +91,9 @@ async def _status(args: argparse.Namespace, namespace: str, version: int) -> int
                 break
             await asyncio.sleep(LOOK)
     if not found:
+        if args.output == "json":
+            print("[]")
+            return FOUND_PROBLEMS if version else FINE
         print("no rollout is under way" if not args.all else "no rollout is known")
         return FOUND_PROBLEMS if version else FINE
     if not args.watch or args.output == "json":
@@ -118,6 +120,11 @@ def _show(rollouts: list[pb.Rollout], args: argparse.Namespace) -> None:
         for name, health in (("new", rollout.candidate), ("old", rollout.control)):
             print(f"  {name}       {_health(health)}")
         print(f"  by        {printable(rollout.author)}")
+
+
+def _which(text: str) -> tuple[str, int]:
+    """`payments@7`, or `payments`: whichever version."""
+    return named(text) if "@" in text else (text, 0)
 
 
 def _health(found: pb.Health) -> str:

@@ -110,19 +110,19 @@ def described(rollout: pb.Rollout) -> str:
     state = STATES.get(rollout.state, "unknown")
     stages = rollout.plan.stages
     if ended(rollout):
-        return f"{name}: {state}: {printable(rollout.reason)}"
+        return printable(f"{name}: {state}: {rollout.reason}")
     stage = stage_text(stages[rollout.stage]) if rollout.stage < len(stages) else "?"
-    parts = [f"{name}: {state} at {printable(stage)} ({rollout.stage + 1} of {len(stages)})"]
+    parts = [f"{name}: {state} at {stage} ({rollout.stage + 1} of {len(stages)})"]
     if rollout.sidecars:
         parts.append(
             f"{rollout.live} of {rollout.assigned} sidecars enforce it, the other "
             f"{rollout.sidecars - rollout.assigned} {rollout.namespace}@{rollout.stable}"
         )
     if rollout.state == pb.Rollout.STATE_PAUSED:
-        parts.append(printable(rollout.reason))
+        parts.append(rollout.reason)
     elif rollout.waits:
-        parts.append(printable(rollout.waits))
-    return "; ".join(parts)
+        parts.append(rollout.waits)
+    return printable("; ".join(parts))
 
 
 def plain_rollout(rollout: pb.Rollout) -> dict[str, Any]:

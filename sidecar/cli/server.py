@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sidecar import config
+from sidecar.cli.printable import printable
 from sidecar.decide.documents import seconds
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.server import TIMEOUT
@@ -37,10 +38,10 @@ def subjects_client(args: argparse.Namespace) -> SubjectsClient:
 def live(reach: Any) -> str:
     """`payments@7: live on 2 of 3 sidecars`, from anything with these four counts."""
     if not reach.sidecars:
-        return f"{reach.namespace}@{reach.version}: no sidecar is connected"
+        return printable(f"{reach.namespace}@{reach.version}: no sidecar is connected")
     noun = "sidecar" if reach.sidecars == 1 else "sidecars"
     refused = f", refused by {reach.refused}" if reach.refused else ""
-    return (
+    return printable(
         f"{reach.namespace}@{reach.version}: live on {reach.live} of {reach.sidecars} {noun}"
         f"{refused}"
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidecar.errors import Misuse
+from sidecar.decide.documents import Document
+from sidecar.errors import Misuse, ReleaseRefused
+from sidecar.facts.releases import Manifest
 from sidecar.facts.signing import sign_release
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import SignedManifest
@@ -42,6 +44,53 @@ def signing_key(args: argparse.Namespace) -> Ed25519PrivateKey | None:
     if not isinstance(key, Ed25519PrivateKey):
         raise Misuse(f"--signing-key {path}: releases are signed with Ed25519; it is another kind")
     return key
+
+
+def check_manifests(
+    manifests: Iterable[bytes],
+    documents: Sequence[Document],
+    *,
+    namespaces: Collection[str],
+    raise_floor: bool,
+) -> None:
+    """Whether the control plane asks for signatures of exactly what is being applied: nobody signs
+    what they have not got, nor that something is gone which they have. `namespaces` are to be
+    pruned besides those of the documents. Raises Misuse."""
+    meant = {document.namespace for document in documents} | set(namespaces)
+    seen: set[str] = set()
+    for text in manifests:
+        try:
+            manifest = Manifest.from_bytes(text)
+        except ReleaseRefused as error:
+            raise Misuse(f"{error}: not signed") from None
+        name = manifest.namespace
+        if name not in meant:
+            raise Misuse(f"the control plane would make a release of {name}, too: not signed")
+        if name in seen:
+            raise Misuse(f"the control plane would make two releases of {name}: not signed")
+        seen.add(name)
+        if manifest.floor == manifest.version and not raise_floor:
+            raise Misuse(f"the control plane would raise the floor of {name}: not signed")
+        _check(manifest, [each for each in documents if each.namespace == name])
+
+
+def _check(manifest: Manifest, documents: Sequence[Document]) -> None:
+    entries = {(entry.kind, entry.name): entry for entry in manifest.entries}
+    for document in documents:
+        entry = entries.pop((document.kind, document.name), None)
+        if entry is None:
+            raise Misuse(f"the control plane would leave out {document.ref}: not signed")
+        if (entry.sha256, entry.selector) != (document.digest, dict(document.selector)):
+            raise Misuse(f"the control plane would publish another {document.ref}: not signed")
+    if entries:
+        more = ", ".join(
+            f"{kind}/{manifest.namespace}/{name}" for kind, name in sorted(entries)[:5]
+        )
+        raise Misuse(
+            f"the control plane would publish more than what is applied, {more[:500]}, and it is "
+            "not for --signing-key to vouch for that: apply all documents of the namespace, with "
+            "--prune"
+        )
 
 
 def signed(manifests: Iterable[bytes], key: Ed25519PrivateKey) -> list[SignedManifest]:

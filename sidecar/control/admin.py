@@ -30,7 +30,7 @@ from sidecar.control.rollouts.conductor import Conductor, NotSteered
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import read_rollouts
 from sidecar.control.rollouts.steps import waits
-from sidecar.control.store import Store
+from sidecar.control.store import OutcomeUnknown, Store
 from sidecar.control.watching import Watching
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide.api_keys import ISSUER as API_KEYS
@@ -134,7 +134,7 @@ class Admin(AdminServicer):
         """What waits, newest first; of what the caller may not see whole, nothing."""
         async with _answering(context):
             caller = current()
-            async with self._desk.store.transaction() as connection:
+            async with self._desk.store.reading() as connection:
                 found = await read_proposals(connection, all_=request.all)
             return pb.ProposalsResponse(
                 proposals=[
@@ -154,7 +154,7 @@ class Admin(AdminServicer):
             caller, desk = current(), self._desk
             if request.namespace:
                 caller.require("view", [request.namespace])
-            async with desk.store.transaction() as connection:
+            async with desk.store.reading() as connection:
                 found = await read_rollouts(
                     connection,
                     namespaces=[request.namespace] if request.namespace else (),
@@ -244,7 +244,7 @@ class Admin(AdminServicer):
         """What was done."""
         async with _answering(context):
             current().require_everywhere("administer")
-            async with self._desk.store.transaction() as connection:
+            async with self._desk.store.reading() as connection:
                 head = await audit.head(connection)
                 found = await audit.read(
                     connection, request.after, request.most, newest=request.newest
@@ -407,6 +407,9 @@ async def _answering(
         code, outcome, reason = grpc.StatusCode.FAILED_PRECONDITION, "refused", str(error)
     except NotThere as error:
         code, outcome, reason = grpc.StatusCode.NOT_FOUND, "refused", str(error)
+    except OutcomeUnknown as error:
+        _log.error("the outcome is unknown: %s", error)
+        code, outcome, reason = grpc.StatusCode.UNKNOWN, "unknown", str(error)
     except StoreFailed as error:
         _log.error("%s", error)
         code, outcome = grpc.StatusCode.ABORTED, "failed"

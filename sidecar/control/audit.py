@@ -53,4 +53,10 @@ async def read(
     query = select(table).where(table.c.number > after)
     order = desc(table.c.number) if newest else table.c.number
     rows = await connection.execute(query.order_by(order).limit(min(most or MOST, MOST)))
-    return [Record(row.number, row.content, row.hash) for row in rows]
+    return [Record(row.number, _bytes(row.content), _bytes(row.hash)) for row in rows]
+
+
+def _bytes(found: Any) -> bytes:
+    """SQLite keeps whatever somebody puts there; what is no bytes is shown, and hashes to nothing
+    that is expected."""
+    return found if isinstance(found, bytes) else str(found).encode()

@@ -13,6 +13,7 @@ from sidecar.decide.documents import PLATFORM
 from sidecar.errors import SidecarError
 
 MAX_WATCHERS: Final = 256
+GATHER: Final = 0.1  # seconds between two times that streams are woken for releases
 MAX_OF_ACCOUNT: Final = 256  # sidecars of one account that show no pod, and so could make up any
 
 
@@ -28,6 +29,8 @@ class Fleet:
         self._sessions: dict[str, Session] = {}
         self._watchers: set[asyncio.Event] = set()
         self._accounts: Counter[str] = Counter()
+        self._touched: set[str] = set()  # namespaces with news that nobody was woken for yet
+        self._waking: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -72,8 +75,23 @@ class Fleet:
             self.changed()
 
     def announce(self, namespaces: Iterable[str]) -> None:
-        """Releases of these namespaces were made: wakes the streams that they concern."""
-        touched = set(namespaces)
+        """Releases of these namespaces were made: wakes the streams that they concern. Of a burst
+        the first at once, the others together: to wake a thousand takes fifteen milliseconds."""
+        self._touched.update(namespaces)
+        if not self._sessions:  # whoever comes looks for themselves
+            self._touched.clear()
+            self.changed()
+        elif self._waking is None:
+            self._wake()
+            self._waking = asyncio.get_running_loop().call_later(GATHER, self._woken)
+
+    def _woken(self) -> None:
+        self._waking = None
+        if self._touched:
+            self.announce(())
+
+    def _wake(self) -> None:
+        touched, self._touched = self._touched, set()
         for session in self._sessions.values():
             if PLATFORM in touched or session.namespace in touched:
                 session.wake.set()

@@ -32,7 +32,7 @@ async def history(
     query = select(releases).where(releases.c.namespace == request.namespace)
     if request.before:
         query = query.where(releases.c.version < request.before)
-    async with store.transaction() as connection:
+    async with store.reading() as connection:
         rows = (
             await connection.execute(query.order_by(desc(releases.c.version)).limit(most))
         ).all()

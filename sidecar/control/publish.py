@@ -44,6 +44,7 @@ from sidecar.control.rollouts.plan import Plan, PlanRefused, Rollout
 from sidecar.control.rollouts.steps import begin
 from sidecar.control.signed import signed_drafts
 from sidecar.control.store import Also, Conflict, Store
+from sidecar.decide.documents import PLATFORM
 from sidecar.decide.effects import effects
 from sidecar.errors import Problem
 
@@ -137,7 +138,7 @@ class Publisher:
                 found = await self._store.release(namespace, wanted)
             if found is None:
                 caller.require(verb, [namespace])
-                what = f"{namespace}@{to}" if to else f"a release before {line.stable.version}"
+                what = f"{namespace}@{to}" if to else f"release before {line.stable.version}"
                 return _refused(f"there is no {what}", "see `sidecar history`")
             documents = {document.ref: document for document in found.documents}
             planned = drafted({namespace: documents}, self._catalogue)
@@ -157,7 +158,7 @@ class Publisher:
 
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             proposal = await read_proposal(connection, id_)
         if proposal is None:
             raise NotReviewed(f"there is no proposal {id_}; see `sidecar approve`")
@@ -295,10 +296,11 @@ class Publisher:
         if application.dry_run:
             manifests = await self._store.manifests(planned.drafts)
             return replace(result, outcome="would_publish", manifests=manifests)
+        # What was signed elsewhere is compared with what would be signed here.
+        expected = await self._store.manifests(planned.drafts) if application.manifests else ()
         drafts, found = signed_drafts(
-            planned.drafts, application.manifests, await self._store.manifests(planned.drafts),
-            self._store, asked,
-        )  # fmt: skip
+            planned.drafts, application.manifests, expected, self._store, asked
+        )
         if found:
             return replace(result, problems=[*problems, *found])
         if not asked and not restores and self._needs_approval(drafts):
@@ -359,6 +361,14 @@ class Publisher:
         expires = now + application.ttl if application.ttl else None
         if application.rollout is None:
             return [replace(draft, expires=expires) for draft in drafts], []
+        if len(drafts) > 1 and any(draft.namespace == PLATFORM for draft in drafts):
+            # Each spreads by itself, and some sidecars would have the one without the other.
+            return [], [
+                Problem(
+                    "documents of platform and of another namespace cannot be rolled out together",
+                    hint="apply those of platform first, and the others once they are everybody's",
+                )
+            ]
         made, problems = [], []
         for draft in drafts:
             if draft.base is None or draft.raise_floor:

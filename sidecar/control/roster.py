@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 import orjson
@@ -29,6 +30,7 @@ from sidecar.control.store import Store
 from sidecar.errors import StoreFailed
 
 WRITE: Final = 0.3  # seconds between looks at what changed
+FRESH: Final = 0.2  # seconds for which what was read is not read again
 BEAT: Final = 2.0  # seconds between beats while nothing changes
 STILL: Final = 10.0  # seconds after which a replica without a beat is gone
 _FORGOTTEN: Final = 60.0  # seconds after which what a gone replica wrote is removed
@@ -58,7 +60,7 @@ class Member:
 
 
 class Roster:
-    """`run` writes, `refresh` reads."""
+    """`write` is to be done again and again, WRITE seconds apart; `refresh` reads."""
 
     def __init__(self, store: Store, fleet: Fleet) -> None:
         self.replica = os.urandom(8).hex()
@@ -74,6 +76,7 @@ class Roster:
         self._beats: dict[str, tuple[int, float]] = {}
         self._reported: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed = -inf
 
     def others(self) -> Iterable[Member]:
         """The sidecars of other replicas, as of the last `refresh`; each once, and none that has
@@ -90,15 +93,6 @@ class Roster:
     def reported(self, rollout: str) -> list[tuple[Tally, Tally, Tally]]:
         """What other replicas' sidecars reported in a rollout."""
         return [from_plain(found[rollout]) for found in self._reported.values() if rollout in found]
-
-    async def run(self) -> None:
-        """Writes until cancelled."""
-        while True:
-            try:
-                await self.write()
-            except StoreFailed as error:
-                _log.warning("other replicas are not told of sidecars here: %s", error)
-            await asyncio.sleep(WRITE)
 
     async def write(self) -> None:
         """What changed since the last time. Raises StoreFailed."""
@@ -146,8 +140,10 @@ class Roster:
         )
 
     async def refresh(self) -> None:
-        """Reads what the others have written; those who ask at a time read once. Raises
+        """Reads what the others have written; those who ask within FRESH seconds read once. Raises
         StoreFailed."""
+        if time.monotonic() - self._refreshed < FRESH:
+            return
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh())
         await asyncio.shield(self._refreshing)
@@ -172,6 +168,7 @@ class Roster:
         for row in rows:
             found[row.replica][row.sidecar_id] = _member(row)
         self._others = found
+        self._refreshed = time.monotonic()
 
     def _lives(self, replica: str, beat: int, now: float) -> bool:
         """Whether it has said something within `STILL`, by the clock here."""
@@ -183,6 +180,8 @@ class Roster:
 
     async def leave(self) -> None:
         """The control plane stops: its sidecars go elsewhere."""
+        if self._refreshing is not None:
+            await asyncio.wait({self._refreshing})
         try:
             async with self._store.transaction() as connection:
                 await _remove(connection, self.replica)

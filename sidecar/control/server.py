@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,12 +33,14 @@ from sidecar.control.publish import Publisher
 from sidecar.control.publisher_listener import PublisherListener, check
 from sidecar.control.reach import Everyone
 from sidecar.control.receive import Receiver
+from sidecar.control.repeating import Repeating
 from sidecar.control.revocations import RevocationLog
-from sidecar.control.rollouts.conductor import Conductor
+from sidecar.control.rollouts.conductor import LOOK, Conductor
 from sidecar.control.rollouts.metrics import RolloutMetrics
-from sidecar.control.roster import Roster
+from sidecar.control.roster import WRITE, Roster
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.admin import Noted
 from sidecar.control.subjects.metrics import subject_metrics
 from sidecar.control.subjects.service import Subjects
 from sidecar.control.watching import Watching
@@ -232,11 +234,11 @@ class ControlPlane:
             )
         )  # fmt: skip
         self._open.push_async_callback(admin.settle)
-        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers)
+        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers, store.note)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
             self._follow_others(store_url, publisher, withdrawer, self._subjects, self._keeping)
-        self._meanwhile(conductor.run())
+        self._again("rollouts", conductor.look, LOOK)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
         http_bound = (
@@ -252,8 +254,13 @@ class ControlPlane:
             return None
         roster = Roster(store, self._fleet)
         self._open.push_async_callback(roster.leave)
-        self._meanwhile(roster.run())
+        self._again("what other replicas hear of sidecars", roster.write, WRITE)
         return roster
+
+    def _again(self, what: str, work: Callable[[], Awaitable[None]], pause: float) -> None:
+        repeating = Repeating(what, work, pause)
+        repeating.start()
+        self._open.push_async_callback(repeating.stop)
 
     def _meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs until the control plane stops."""
@@ -288,7 +295,7 @@ class ControlPlane:
         self._meanwhile(Announcements(url, changed).run())
 
     async def _serve_grpc(
-        self, listen: str, admin: Admin, publishers: PublisherListener
+        self, listen: str, admin: Admin, publishers: PublisherListener, noted: Noted
     ) -> tuple[str, str]:
         """Where it listens, and where with certificates of clients."""
         authority, tls = publishers.authority, publishers.certificates
@@ -312,7 +319,7 @@ class ControlPlane:
             add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         if self._subjects is not None:
-            add_SubjectsServicer_to_server(self._subjects.admin(), server)
+            add_SubjectsServicer_to_server(self._subjects.admin(noted), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", *services):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Final
 from urllib.parse import unquote
 
@@ -72,7 +72,7 @@ class Discovery(DiscoveryServicer):
                 while (message := session.next(self._catalogue, self._log)) is not None:
                     self._counts.pushes += message.HasField("push")
                     await context.write(message)
-                await session.wake.wait()
+                await _woken(session)
         finally:
             self._fleet.leave(session)
             if self._hub is not None:
@@ -171,6 +171,17 @@ class Discovery(DiscoveryServicer):
                 self._fleet.changed()
         finally:
             session.end(reason)
+
+
+async def _woken(session: Session) -> None:
+    """Until there may be more to send."""
+    held_back = session.held_back
+    if held_back is None:
+        await session.wake.wait()
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(held_back):
+            await session.wake.wait()
 
 
 def _readable(peer: str) -> str:

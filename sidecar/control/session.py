@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
+from sidecar.control.pacing import Pace
 from sidecar.control.revocations import Cursor, RevocationLog
 from sidecar.control.subjects.following import Following
 from sidecar.wire import convert
@@ -44,6 +45,7 @@ class Session:
         address: str,
         since: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ValueError, with what is wrong, for a Hello that makes no sense."""
         _check(hello)
@@ -57,6 +59,7 @@ class Session:
         self.account = ""  # whose places in the fleet it takes one of; empty: of everybody's
         self.since = since
         self._clock = clock
+        self._monotonic = monotonic
         self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
         """What it says it enforces, for people to read."""
         self.last_error = ""
@@ -80,6 +83,9 @@ class Session:
         # from another store may hold other contents under the same number.
         self._confirmed: Mapping[str, int] = {}
         self._pushes = 0
+        self._pace = Pace()
+        self._brought: Mapping[str, int] = {}  # the versions of the last push
+        self._held_back = False
         self._greeted = False
         self._behind: float | None = None  # since when it waits for an Ack of what is newer
         self._interval = 0  # milliseconds between its reports, as it was told
@@ -96,6 +102,7 @@ class Session:
         return message if message is not None else self._next_release(catalogue)
 
     def _next_release(self, catalogue: Catalogue) -> FromControl | None:
+        self._held_back = False
         if self._sent is not None:
             return None  # whatever changed meanwhile goes with the next push, as one
         target = catalogue.target(self.namespace, self.labels, self.sidecar_id)
@@ -103,9 +110,13 @@ class Session:
             self._confirmed = _in_common(self._known, target)
         if target is not None and not self._has_refused(target):
             changed, removed = target.delta(self._known)
+            if (changed or removed) and self.hold() > 0:
+                self._held_back = True
+                return None
             if changed or removed:
                 self._greeted = True
                 self._pushes += 1
+                self._pace.sent(self._monotonic(), self._steps(target))
                 nonce = str(self._pushes)
                 self._sent = nonce, target
                 if self._behind is None:
@@ -124,6 +135,23 @@ class Session:
         self._greeted = True
         detail = "" if target else f"namespace {self.namespace!r} has no release yet"
         return FromControl(idle=Idle(type=convert.RELEASE, detail=detail))
+
+    def hold(self) -> float:
+        """Seconds for which no push of releases may follow on the last ones."""
+        return self._pace.wait(self._monotonic())
+
+    @property
+    def held_back(self) -> float | None:
+        """Seconds until a release that waits for it may go; None: none waits."""
+        return max(0.0, self.hold()) if self._held_back else None
+
+    def _steps(self, target: Target) -> int:
+        """By how many releases a push brings it on, at most of one namespace."""
+        before, self._brought = self._brought, target.versions
+        return max(
+            (version - before.get(name, version) for name, version in target.versions.items()),
+            default=0,
+        )
 
     def _has_refused(self, target: Target) -> bool:
         refused = self._refused

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alembic.util import CommandError
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -36,12 +36,14 @@ from sidecar.control.releases import (
     parents,
     read,
 )
-from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
+from sidecar.control.revocations import Numbered, Withdrawal
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import change_rollout, insert_rollout, read_rollouts
-from sidecar.control.schema import events, rollouts
 from sidecar.control.schema import releases as releases_table
-from sidecar.control.schema import withdrawals as table
+from sidecar.control.schema import rollouts
+from sidecar.control.withdrawals import Event as Event
+from sidecar.control.withdrawals import Replayed as Replayed
+from sidecar.control.withdrawals import insert_withdrawals, read_withdrawals, remember
 from sidecar.decide.documents import PLATFORM
 from sidecar.errors import StoreFailed
 from sidecar.facts.releases import cosign
@@ -59,16 +61,8 @@ class Conflict(StoreFailed):
         super().__init__(f"published in between: {', '.join(sorted(newest))}")
 
 
-class Replayed(StoreFailed):
-    """An event that was received before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A security event as the store remembers it, until `expires` (seconds since the epoch)."""
-
-    id: str
-    expires: int
+class OutcomeUnknown(StoreFailed):
+    """The database was asked to commit and gave no answer: it may have, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +93,7 @@ class Store:
         self.signs = True
         """Whether it signs releases; otherwise delegated signers have to."""
         self._engine = engine
+        self._reader = engine.execution_options(**{database.READS: True})
         self._lock = lock
 
     @classmethod
@@ -141,21 +136,32 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Committed at its end. Raises StoreFailed; errors of constraints as they are."""
+        """Committed at its end. Raises StoreFailed, which is OutcomeUnknown where the commit itself
+        failed; errors of constraints as they are."""
+        asked = False
         try:
             async with self._engine.begin() as connection:
                 yield connection
+                asked = True
         except IntegrityError:
             raise
         except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StoreFailed(f"the store failed: {reason}") from error
+            raise (OutcomeUnknown if asked else StoreFailed)(_reason(error)) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One that only reads, and waits for nobody who writes. Raises StoreFailed."""
+        try:
+            async with self._reader.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreFailed(_reason(error)) from error
 
     # Reading.
 
     async def newest(self, namespaces: Iterable[str] | None = None) -> list[Release]:
         """The newest release of each namespace (or of those named), documents included."""
-        async with self.transaction() as connection:
+        async with self.reading() as connection:
             return [
                 await _sure(connection, namespace, version)
                 for namespace, version in await newest_versions(connection, namespaces)
@@ -163,7 +169,7 @@ class Store:
 
     async def published(self, namespaces: Iterable[str] | None = None) -> list[Published]:
         """What is to be enforced in each namespace (or in those named)."""
-        async with self.transaction() as connection:
+        async with self.reading() as connection:
             return [
                 await self._published(connection, namespace, version)
                 for namespace, version in await newest_versions(connection, namespaces)
@@ -171,13 +177,13 @@ class Store:
 
     async def release(self, namespace: str, version: int) -> Release | None:
         """One of them, documents included."""
-        async with self.transaction() as connection:
+        async with self.reading() as connection:
             return await read(connection, namespace, version)
 
     async def revisions(self) -> dict[str, tuple[int, int]]:
         """The newest version of each namespace, and how often rollouts in it were changed; with it
         the keys as they are now."""
-        async with self.transaction() as connection:
+        async with self.reading() as connection:
             self.keys = await keys.load(connection)
             steered = await _steered(connection)
             return {
@@ -192,16 +198,36 @@ class Store:
     ) -> list[Release]:
         """Stores all drafts as releases, or none, with the record of it. Durable on return.
 
-        Raises Conflict.
+        Raises Conflict, and OutcomeUnknown where nobody can be asked what has become of it.
         """
-        by = by or By()
+        made: list[Release] = []
+        try:
+            await self._publish(drafts, by or By(), also, made)
+        except OutcomeUnknown as unknown:
+            if not await self._published_all(made):
+                raise StoreFailed(str(unknown)) from None
+        return made
+
+    async def _published_all(self, made: Sequence[Release]) -> bool:
+        """Whether a commit without an answer took place. Raises OutcomeUnknown."""
+        try:
+            async with self.transaction() as connection:
+                # Whoever was to commit holds this until they have, or will not any more.
+                await database.alone(connection)
+                found = [await read(connection, r.namespace, r.version) for r in made]
+        except StoreFailed as error:
+            raise OutcomeUnknown(str(error)) from error
+        return bool(made) and found == list(made)
+
+    async def _publish(
+        self, drafts: Sequence[Draft], by: By, also: Also | None, made: list[Release]
+    ) -> None:
         now = self.clock()
         try:
             async with self.transaction() as connection:
                 await database.alone(connection)
                 await self._check_bases(connection, drafts)
                 key = self.keys.private[-1] if self.signs else None
-                made = []
                 for draft in drafts:
                     release = await insert_release(connection, draft, by, now, key)
                     if draft.rollout is not None:
@@ -211,21 +237,25 @@ class Store:
                     await also(connection)
                 await self._record(connection, now, by, drafts, made)
                 await database.announce(connection)
-                return made
         except IntegrityError:
             raise Conflict({draft.namespace: None for draft in drafts}) from None
 
     async def manifests(self, drafts: Sequence[Draft]) -> list[bytes]:
         """What would be signed, one for each draft."""
-        async with self.transaction() as connection:
+        async with self.reading() as connection:
             now = int(self.clock())
             return [(await manifest_for(connection, each, now)).to_bytes() for each in drafts]
 
-    async def record(self, by: By, also: Also) -> None:
+    async def note(self, by: By) -> None:
+        """Puts something into the audit trail that is about to be done elsewhere."""
+        await self.record(by, None)
+
+    async def record(self, by: By, also: Also | None) -> None:
         """Does something else that belongs into the audit trail, together with its record."""
         async with self.transaction() as connection:
             await database.alone(connection)
-            await also(connection)
+            if also is not None:
+                await also(connection)
             await audit.append(connection, self.clock(), by.who, by.action, by.about)
 
     async def steer(self, rollout: Rollout, by: By) -> Rollout | None:
@@ -292,21 +322,9 @@ class Store:
         async with self.transaction() as connection:
             await database.alone(connection)
             if event is not None:
-                await connection.execute(delete(events).where(events.c.expires <= now))
-                known = select(events.c.id).where(events.c.id == event.id)
-                if (await connection.execute(known)).first() is not None:
-                    raise Replayed("this event was received before")
-                await connection.execute(insert(events).values(id=event.id, expires=event.expires))
-            newest = await self._newest_number(connection)
-            # The newest row stays, lest its number be given again.
-            await connection.execute(
-                delete(table).where((table.c.expires <= now) & (table.c.number < newest))
-            )
-            numbered = [
-                Numbered(newest + place, now, each) for place, each in enumerate(withdrawals, 1)
-            ]
+                await remember(connection, event, now)
+            numbered = await insert_withdrawals(connection, withdrawals, now)
             if numbered:
-                await connection.execute(insert(table), [row(each) for each in numbered])
                 # Not what: who was withdrawn is personal, and forgotten when it expires.
                 numbers = [numbered[0].number, numbered[-1].number]
                 about = {"numbers": numbers, "kinds": sorted({w.kind for w in withdrawals})}
@@ -317,12 +335,8 @@ class Store:
     async def withdrawn(self, after: int = 0) -> list[Numbered]:
         """All that was withdrawn with numbers above `after` and not forgotten, in order; the newest
         in any case."""
-        async with self.transaction() as connection:
-            wanted = select(table).where(table.c.number > after).order_by(table.c.number)
-            return [of_row(each) for each in await connection.execute(wanted)]
-
-    async def _newest_number(self, connection: AsyncConnection) -> int:
-        return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
+        async with self.reading() as connection:
+            return await read_withdrawals(connection, after)
 
     async def _prepare(self) -> None:
         async with self.transaction() as connection:
@@ -396,6 +410,11 @@ class Store:
             **by.about,
         }
         await audit.append(connection, now, by.who, by.action, about)
+
+
+def _reason(error: Exception) -> str:
+    reason = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+    return f"the store failed: {reason[0]}"
 
 
 async def _sure(connection: AsyncConnection, namespace: str, version: int) -> Release:

@@ -318,6 +318,9 @@ class DiscoveryClient:
         if message.HasField("idle") and message.idle.type == convert.RELEASE:
             self._current = not message.idle.detail
             self.last_error = message.idle.detail
+            if self.assignment is not None and not self.saved:
+                await self._adopted()
+                self._adopting = asyncio.create_task(self._save_again(self.assignment))
         elif message.HasField("push") and message.push.type == convert.RELEASE:
             self._current = False
             # Beside the stream: what is withdrawn must not wait for rules that compile. There is
@@ -399,6 +402,11 @@ class DiscoveryClient:
         self.last_error = error[:MAX_ERROR]
         _log.warning("%s refused: %s", _NAMES.get(push.type, "push"), self.last_error)
         return FromSidecar(nack=Nack(type=push.type, nonce=push.nonce, error=self.last_error))
+
+    async def _save_again(self, assignment: Assignment) -> None:
+        """At each new stream, until the disk has room: there may be no other release for weeks."""
+        warning = await self._save(assignment)
+        self.last_error = self.last_error or warning
 
     async def _save(self, assignment: Assignment) -> str:
         """Why it could not be saved; it is enforced all the same, for the disk is not the judge."""

@@ -59,26 +59,26 @@ async def test_it_publishes_a_folder_and_says_who_enforces_it(
     async with running(sidecar(server), sidecar(server, sidecar_id="two")):
         assert await cli("apply", "-f", str(folder), "--server", server, "--wait") == FINE
         lines = capsys.readouterr().out.splitlines()
-        assert lines[:3] == [
-            "+ AccessPolicy/default/a",
-            "+ AccessPolicy/default/b",
-            "published default@1: 2 added",
-        ]
+        assert lines[:2] == ["+ AccessPolicy/default/a", "+ AccessPolicy/default/b"]
+        assert "published default@1: 2 added" in lines
         # Sidecars that connect meanwhile count as soon as they are there.
-        assert lines[3].startswith("default@1: ")
+        assert lines[-1].startswith("default@1: ")
         (folder / "a.yaml").write_text(document("a", path="new"))
         assert await cli("apply", "-f", str(folder), "--server", server, "--wait") == FINE
         lines = capsys.readouterr().out.splitlines()
-        assert lines == [
-            "~ AccessPolicy/default/a",
+        assert lines[0] == "~ AccessPolicy/default/a"
+        # What it means: these were two rules that said the same.
+        assert any(line.startswith("  [wider] ") and "/new" in line for line in lines[1:-2])
+        assert lines[-2:] == [
             "published default@2: 1 changed, 1 unchanged",
             "default@2: live on 2 of 2 sidecars",
         ]
     assert await cli("apply", "-f", str(folder), "--server", server) == FINE
     assert capsys.readouterr().out == "nothing to publish: 2 unchanged\n"
     assert await cli("apply", "-f", str(folder / "b.yaml"), "--prune", "--server", server) == FINE
-    assert capsys.readouterr().out.splitlines() == [
-        "- AccessPolicy/default/a",
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "- AccessPolicy/default/a"
+    assert lines[-2:] == [
         "published default@3: 1 removed, 1 unchanged",
         "default@3: no sidecar is connected",
     ]
@@ -181,6 +181,47 @@ async def test_wait_fails_when_a_sidecar_refuses_and_without_wait_it_is_said(
             assert "refused by one: not with me" in captured.err
 
 
+async def test_a_share_is_waited_for(
+    server: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(_assignment: Assignment) -> None:
+        raise ReleaseRefused("not with me")
+
+    good, bad = sidecar(server), sidecar(server, sidecar_id="two")
+    async with running(good, bad):
+        assert await cli("apply", "-f", str(folder), "--server", server, "--wait") == FINE
+        bad.verdict = refuse
+        for number, (share, code) in enumerate([("50%", FINE), ("51%", FOUND_PROBLEMS)]):
+            await good.enforces(number + 1)
+            (folder / "a.yaml").write_text(document("a", path=str(number)))
+            arguments = ("apply", "-f", str(folder), "--server", server, "--wait", share)
+            assert await cli(*arguments) == code
+            assert "live on 1 of 2 sidecars" in capsys.readouterr().out
+
+
+async def test_a_trial_says_when_it_ends(
+    server: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await cli("apply", "-f", str(folder), "--server", server, "--ttl", "401d") == (
+        FOUND_PROBLEMS
+    )
+    assert "at most 400 days" in capsys.readouterr().err
+    assert await cli("apply", "-f", str(folder), "--server", server, "--ttl", "2d") == FINE
+    capsys.readouterr()
+    assert await cli("history", "--server", server, "--output", "json") == FINE
+    [entry] = json.loads(capsys.readouterr().out)
+    assert entry["expires"] - entry["issued"] in range(172_799, 172_802)
+
+
+async def test_why_is_as_long_as_it_may_be(
+    server: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("apply", "-f", str(folder), "--server", server, "-m")
+    assert await cli(*arguments, "x" * 1025) == FOUND_PROBLEMS
+    assert "at most 1024 characters" in capsys.readouterr().err
+    assert await cli(*arguments, "x" * 1024) == FINE
+
+
 async def test_no_control_plane_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("apply", "-f", str(folder), "--server", "127.0.0.1:1")
     assert await cli(*arguments) == FOUND_PROBLEMS
@@ -221,6 +262,9 @@ async def test_no_answer_in_time_is_an_unknown_outcome(
         ("apply", "-f", "x", "--server", "nowhere"),
         ("apply", "-f", "x", "--timeout", "soon"),
         ("apply", "-f", "x", "--base", "default"),
+        ("apply", "-f", "x", "--wait", "0%"),
+        ("apply", "-f", "x", "--wait", "90"),
+        ("apply", "-f", "x", "--ttl", "soon"),
     ],
 )
 def test_misuse(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +281,13 @@ def test_a_folder_without_documents_is_misuse(
     assert "no documents" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["apply", "get", "status"])
+TALKERS = (
+    "apply", "approve", "audit", "diff", "get", "history", "keys", "revoke", "rollback", "rollout",
+    "status",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", TALKERS)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run([command, "--help"])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.cli import FINE, FOUND_PROBLEMS, run
 from sidecar.errors import ReleaseRefused
 from sidecar.facts.releases import Assignment
-from tests.publishing import apply, plane, policy, reached, running, sidecar
+from tests.publishing import WITHIN, apply, plane, policy, reached, running, sidecar, status
 
 
 async def test_who_enforces_what_and_why_not(
@@ -52,3 +56,55 @@ async def test_who_enforces_what_and_why_not(
             }  # fmt: skip
             assert [s["current"] for s in body["sidecars"]] == [False, True]
             assert body["sidecars"][1]["enforced"] == {"default": 2, "platform": 0}
+
+
+async def test_watching_shows_what_changes_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.cli.status.LOOK", 0.02)
+    looks: list[dict[str, Any]] = []
+
+    async def shown(condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(WITHIN):
+            while True:
+                looks.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
+                if looks and condition(looks[-1]):
+                    return looks[-1]
+                await status(bound.grpc)
+
+    async with plane(tmp_path) as (control, bound):
+        arguments = ["status", "--watch", "--output", "json", "--server", bound.grpc]
+        watching = asyncio.create_task(asyncio.to_thread(run, arguments))
+        assert (await shown(lambda look: True))["sidecars"] == []
+        one = sidecar(bound.grpc)
+        async with running(one):
+            await apply(bound.grpc, policy())
+            seen = await shown(lambda look: any(s["current"] for s in look["sidecars"]))
+            assert seen["releases"][0] == {
+                "namespace": "default", "version": 1, "sidecars": 1, "live": 1,
+            }  # fmt: skip
+        await shown(lambda look: not look["sidecars"])
+        plain = [json.dumps({**look, "sidecars": [
+            {**s, "lagSeconds": 0, "uptimeSeconds": 0} for s in look["sidecars"]
+        ]}) for look in looks]  # fmt: skip
+        assert all(a != b for a, b in itertools.pairwise(plain))
+        await control.stop()
+        assert await watching == FOUND_PROBLEMS
+        assert "no control plane answers" in capsys.readouterr().err
+
+
+async def test_for_people_each_look_has_its_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plane(tmp_path) as (control, bound):
+        arguments = ["status", "--watch", "--server", bound.grpc]
+        watching = asyncio.create_task(asyncio.to_thread(run, arguments))
+        text = ""
+        async with asyncio.timeout(WITHIN):
+            while "no sidecar is connected" not in text:
+                await status(bound.grpc)
+                text += capsys.readouterr().out
+        assert re.match(r"\d\d:\d\d:\d\d\nno sidecar is connected\n", text)
+        assert "\x1b" not in text, "nothing of a terminal where there is none"
+        await control.stop()
+        assert await watching == FOUND_PROBLEMS

@@ -85,13 +85,13 @@ def approvals() -> frozenset[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def desk(
-    request: pytest.FixtureRequest, tmp_path: Path, approvals: frozenset[str]
-) -> AsyncIterator[Desk]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}" if request.param == "sqlite" else new_database()
+
+
+@pytest.fixture
+async def desk(url: str, approvals: frozenset[str]) -> AsyncIterator[Desk]:
     clock = Clock()
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    if request.param == "postgresql":
-        url = new_database()
     store = await Store.open(url, clock=clock)
     made = Desk(store, clock, approvals)
     await made.publisher.refresh()
@@ -127,6 +127,17 @@ async def test_the_first_of_a_namespace_and_a_floor_are_everybodys(desk: Desk) -
     assert floor.outcome == "refused"
     assert "floor" in floor.problems[0].message
     assert desk.catalogue.newest_version("default") == 1
+
+
+async def test_platform_and_others_spread_one_after_the_other(desk: Desk) -> None:
+    await desk.apply(policy("a"), policy("p", "platform"))
+    both = (policy("b"), policy("q", "platform"))
+    refused = await desk.apply(*both, rollout=PLAN)
+    assert refused.outcome == "refused"
+    assert "cannot be rolled out together" in refused.problems[0].message
+    assert (await desk.apply(*both)).outcome == "published"
+    apart = await desk.apply(policy("c"), policy("c", "other2"), rollout=PLAN)
+    assert apart.outcome == "refused"  # the first of its namespace
 
 
 async def test_a_plan_that_makes_no_sense_publishes_nothing(desk: Desk) -> None:
@@ -185,7 +196,7 @@ async def test_back_is_a_new_release_with_the_documents_of_before(desk: Desk) ->
 async def test_where_there_is_nothing_to_go_back_to_it_says_so(desk: Desk) -> None:
     assert "has no release" in (await desk.back("nowhere")).problems[0].message
     await desk.apply(policy("a"))
-    assert "no a release before" in (await desk.back()).problems[0].message
+    assert "no release before" in (await desk.back()).problems[0].message
     assert "there is no default@9" in (await desk.back(to=9)).problems[0].message
     assert (await desk.back(to=1)).outcome == "unchanged"
     dry = await desk.apply(policy("b"), dry_run=True)
@@ -242,8 +253,8 @@ async def test_no_is_no_and_anybody_with_the_role_may_say_it(desk: Desk) -> None
     result = await desk.apply(policy("a"))
     with pytest.raises(Forbidden, match="approver"):
         await desk.publisher.review(result.proposal, approve=False, reason="", caller=who("bob"))
+    limited = who("bob", "approver", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        limited = who("bob", "approver", namespaces=frozenset(["other"]))
         await desk.publisher.review(result.proposal, approve=True, reason="", caller=limited)
     await desk.review(result.proposal, "bob", approve=False)
     with pytest.raises(NotReviewed, match="rejected already"):
@@ -344,8 +355,8 @@ async def test_pruning_takes_the_right_to_what_goes(desk: Desk) -> None:
     kinds = who("eve", kinds=frozenset(["Segment"]))
     with pytest.raises(Forbidden, match="AccessPolicy"):
         await desk.apply(namespaces=["default"], prune=True, caller=kinds)
+    other = who("eve", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        other = who("eve", namespaces=frozenset(["other"]))
         await desk.apply(policy("x", "other"), namespaces=["default"], prune=True, caller=other)
     assert desk.names() == ["a"]
 
@@ -367,8 +378,8 @@ async def test_who_may_look_may_try_without_publishing(desk: Desk) -> None:
     await desk.apply(policy("a"))
     result = await desk.apply(policy("b"), caller=who("eve", "viewer"), dry_run=True)
     assert result.outcome == "would_publish"
+    other = who("eve", "viewer", namespaces=frozenset(["other"]))
     with pytest.raises(Forbidden):
-        other = who("eve", "viewer", namespaces=frozenset(["other"]))
         await desk.apply(policy("b"), caller=other, dry_run=True)
     assert desk.names() == ["a"]
 

@@ -96,6 +96,7 @@ async def test_a_nack_keeps_the_last_valid_release_and_is_shown(tmp_path: Path) 
         one.verdict = refuse_second
         async with running(one):
             await apply(bound.grpc, policy(path="/1"))
+            await one.enforces(1)
             await apply(bound.grpc, policy(path="/2"))
             reach = await reached(bound.grpc, lambda reach: bool(reach.refused), version=2)
             assert (reach.live, reach.sidecars, reach.refused) == (0, 1, 1)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 
 from sidecar.decide.documents import Document
@@ -16,7 +17,7 @@ from sidecar.errors import StateUnusable
 from sidecar.facts.releases import Assignment, verify_assignment
 from sidecar.facts.signing import TrustedKeys
 from sidecar.facts.state import GENERATIONS, StateDirectory
-from tests.publishing import WITHIN, Sidecar, sidecar
+from tests.publishing import WITHIN, Sidecar, sidecar, soon
 
 Contents = Mapping[str, str]
 """SHA-256 by Kind/namespace/name: what a release consists of."""
@@ -123,13 +124,23 @@ class Follower:
             self.floor = max(self.floor, assignment.floors["default"])
         self._checked = len(self.adopted)
         client = self.life.client
-        if self.adopted and client.saved and client.age(0.0) == 0.0:
+        if self.adopted and client.saved and self._current:
             # It has acknowledged what it enforces, and so saved it.
             self._durable = max(self._durable, self.adopted[-1].floors["default"])
+            assert self._state is not None
+            assert self._state.memory().floors["default"] >= self._durable, "it was not saved"
 
     async def enforces(self, version: int) -> None:
         """Waits until it enforces exactly this one."""
         await self.life.until(lambda _: self.enforced == version)
+
+    async def current(self) -> None:
+        """Waits until it has been told that what it enforces is what is assigned to it."""
+        await soon(lambda: self._current, lambda: asyncio.sleep(0.005))
+
+    @property
+    def _current(self) -> bool:
+        return self.life.client.age(inf) == 0.0
 
     # What may be done to its state directory, while it does not run.
 

@@ -15,7 +15,7 @@ from sidecar.facts.releases import Assignment, SignedManifest, sign
 from sidecar.facts.releases import Manifest as ManifestOf
 from sidecar.facts.signing import Signature
 from sidecar.wire import convert
-from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Push, Resource
+from sidecar.wire.discovery_pb2 import FromControl, FromSidecar, Idle, Push, Resource
 from sidecar.wire.discovery_pb2_grpc import DiscoveryServicer, add_DiscoveryServicer_to_server
 from tests.publishing import OTHER_KEY, WITHIN
 
@@ -129,6 +129,10 @@ class Peer:
         assert answer.ack.nonce == str(self.nonce)
         self.held = names
         return ""
+
+    async def idle(self) -> None:
+        """Says that it holds all there is."""
+        await self.context.write(FromControl(idle=Idle(type=convert.RELEASE)))
 
 
 class Liar(DiscoveryServicer):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sidecar.decide.documents import Document
 from sidecar.errors import ControlPlaneUnreachable
+from sidecar.facts.discovery import DiscoveryClient
 from sidecar.facts.releases import Manifest
 from sidecar.wire import admin_pb2 as pb
 from tests.faults.followers import Follower, Ledger, contents, converged, following
 from tests.faults.liar import Recorded, lying
 from tests.faults.planes import Plane, SmallDisk, plane, small_disk, trust_of
 from tests.faults.test_replay import PLATFORM, TRUST
-from tests.publishing import apply, policy, release
+from tests.publishing import apply, policy, release, soon
 
 # --- the control plane's disk --------------------------------------------------------------------
 
@@ -170,6 +173,37 @@ async def test_a_sidecar_whose_disk_is_full_enforces_what_it_cannot_save(disk: S
             assert one.life.client.saved
             await one.end()
             assert one.saved() == [5, 2]
+
+
+async def test_what_could_not_be_saved_is_saved_once_it_can_be(disk: SmallDisk) -> None:
+    releases = [recorded(v, policy("p", path=f"/{v}"), floor=v) for v in (1, 2)]
+    ledger = Ledger({v: contents(each.documents) for v, each in enumerate(releases, 1)})
+    async with lying() as (address, liar):
+        one = Follower("one", address, disk.path / "state", TRUST, ledger)
+        async with following(one):
+            peer = await liar.stream("one")
+            assert not await peer.push(releases[0])
+            disk.fill()
+            assert not await peer.push(releases[1])
+            for still_full in (True, False):
+                if not still_full:
+                    disk.free()
+                peer.over.set()
+                peer = await liar.stream("one")
+                client, errors = one.life.client, one.life.client.last_error
+                await peer.idle()  # nothing new: the control plane is only heard again
+                await one.current()
+                await soon(
+                    partial(_settled, client, still_full, errors), lambda: asyncio.sleep(0.005)
+                )
+            await one.end()
+            assert one.saved()[0] == 2
+
+
+def _settled(client: DiscoveryClient, still_full: bool, before: str) -> bool:
+    if still_full:
+        return "No space left" in client.last_error and client.last_error != before
+    return client.saved and not client.last_error
 
 
 async def test_a_disk_that_fills_between_the_release_and_the_memory_keeps_the_higher_floor(

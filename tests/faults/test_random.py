@@ -15,11 +15,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.decide.documents import Document
-from sidecar.errors import ControlPlaneUnreachable, StateUnusable
+from sidecar.errors import ControlPlaneUnreachable, SidecarError, StateUnusable
+from sidecar.facts.admin import AdminClient
 from sidecar.facts.discovery import DiscoveryClient
 from sidecar.facts.state import GENERATIONS
 from sidecar.wire import admin_pb2 as pb
@@ -27,7 +29,7 @@ from tests.faults.followers import Follower, Ledger, contents, converged
 from tests.faults.liar import Liar, Peer, Recorded, lies, lying
 from tests.faults.planes import Plane, SmallDisk, plane, small_disk, trust_of
 from tests.faults.proxy import Proxy, proxied
-from tests.publishing import apply, policy, soon
+from tests.publishing import WITHIN, apply, policy, soon
 
 SEEDS = [int(seed) for seed in os.environ.get("SIDECAR_FAULT_SEEDS", "1,2").split(",")]
 STEPS = int(os.environ.get("SIDECAR_FAULT_STEPS", "70"))
@@ -55,6 +57,7 @@ class World:
         self.disk = disk
         self.ledger = Ledger()
         self.documents: dict[int, list[Document]] = {}
+        self.canary = -1  # the version that is given to a part of them; -1: none
         self.log: list[str] = []
         folders = [folder / "large", disk.path / "small"]
         self.followers = [
@@ -66,6 +69,8 @@ class World:
             (24, self.publish),
             (8, self.raise_floor),
             (6, self.roll_back),
+            (6, self.begin_a_canary),
+            (4, self.abort_the_canary),
             (8, self.cut),
             (5, self.cut_in_the_middle),
             (5, self.refuse),
@@ -113,10 +118,8 @@ class World:
         await self.publish()
         await converged(self.followers, self.ledger.newest)
         for each in self.followers:
-            client = each.life.client
-            # Acknowledged, and so on the disk.
-            await soon(partial(_current, client), lambda: asyncio.sleep(0.005))
-            assert client.saved
+            await each.current()  # acknowledged, and so on the disk
+            assert each.life.client.saved
             await each.end()
             assert each.saved()[0] == self.ledger.newest
 
@@ -139,12 +142,61 @@ class World:
             return "nothing yet"
         return await self._apply(self.documents[self.random.choice(sorted(self.documents))])
 
-    async def _apply(self, documents: list[Document], raise_floor: bool = False) -> str:
+    async def begin_a_canary(self) -> str:
+        """One of two is given a release that is never given to both."""
+        if not self.documents:
+            return "there is nothing to go back to"
+        stages = [pb.Stage(percent=50), pb.Stage(percent=100)]
+        plan = pb.RolloutPlan(stages=stages, bake=86_400, min_requests=1_000_000)
+        await self._reachable()
+        said = await self._apply([policy("p0", path=f"/{len(self.log)}/canary")], rollout=plan)
+        self.canary = self.ledger.newest
+        await soon(
+            lambda: self.canary in [each.enforced for each in self.followers],
+            lambda: asyncio.sleep(0.005),
+        )
+        return f"{said}: at {[each.enforced for each in self.followers]}"
+
+    async def abort_the_canary(self) -> str:
+        """Who had it goes back to an older release."""
+        if self.canary < 0:
+            return "none"
+        version = self.canary
+        await self._reachable()
+        await self._abort()
+        await soon(
+            lambda: self.followers[0].enforced == self.followers[1].enforced != version,
+            lambda: asyncio.sleep(0.005),
+        )
+        return f"of {version}: all at {self.followers[0].enforced}"
+
+    async def _reachable(self) -> None:
+        """All links stand, and the control plane knows whose they are."""
+        for follower, proxy in zip(self.followers, self.proxies, strict=True):
+            client = follower.life.client
+            before = client.connects
+            await proxy.heal()
+            proxy.cut()
+            await soon(partial(_again, client, before), lambda: asyncio.sleep(0.005))
+            await follower.current()
+
+    async def _abort(self) -> None:
+        if self.canary < 0:
+            return
+        request = pb.SteerRequest(
+            namespace="default", action=pb.SteerRequest.ACTION_ABORT, reason="over"
+        )
+        async with AdminClient(self.control.address, timeout=WITHIN) as client:
+            with contextlib.suppress(SidecarError):  # it is away
+                await client.steer(request)
+                self.canary = -1
+
+    async def _apply(self, documents: list[Document], **fields: Any) -> str:
+        await self._abort()  # one at a time is possible
         try:
             answer = await apply(
-                self.control.address, *documents, prune=True, namespaces=["default"],
-                raise_floor=raise_floor,
-            )  # fmt: skip
+                self.control.address, *documents, prune=True, namespaces=["default"], **fields
+            )
         except ControlPlaneUnreachable as error:
             self.ledger.unanswered.append(contents(documents))
             return str(error)
@@ -318,8 +370,8 @@ class World:
                 return peer
 
 
-def _current(client: DiscoveryClient) -> bool:
-    return client.age(0.0) == 0.0
+def _again(client: DiscoveryClient, before: int) -> bool:
+    return client.connects > before
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from sidecar.control.rollouts.tallies import Tallies, added, to_plain
 from sidecar.control.session import Session
 from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
-from sidecar.errors import SidecarError, StoreFailed
+from sidecar.errors import SidecarError
 from sidecar.wire.discovery_pb2 import Report
 
 LOOK: Final = 0.5  # seconds
@@ -34,6 +34,7 @@ GATHER: Final = 20.0  # seconds after the start in which sidecars come back, and
 USUALLY: Final = 15_000  # milliseconds between reports of a sidecar that no rollout concerns
 AT_LEAST: Final = 1_000
 PER_SECOND: Final = 1_000  # reports, of all sidecars together
+_PAST: Final = 4  # looks between two looks at what has settled
 _EXPIRES: Final = 10  # looks between two looks at what has had its time
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class NotSteered(SidecarError):
 
 
 class Conductor:
-    """`run` looks again and again; `look` is one look."""
+    """`look` is one look; it is to be done again and again, LOOK seconds apart."""
 
     def __init__(
         self,
@@ -71,27 +72,18 @@ class Conductor:
         if all(each.namespace in (PLATFORM, session.namespace) for each in report.enforced):
             self.tallies.take(report, self._catalogue.rollouts())
 
-    async def run(self) -> None:
-        """Until cancelled, whatever goes wrong in one look."""
-        while True:
-            try:
-                await self.look()
-            except StoreFailed as error:
-                _log.warning("rollouts stand still: %s", error)
-            except Exception:  # noqa: BLE001 - a mistake must not leave a bad release in force
-                _log.exception("a look at rollouts failed; the next one follows")
-            await asyncio.sleep(LOOK)
-
     async def look(self) -> None:
         """Raises StoreFailed."""
         rollouts = self._catalogue.rollouts()
         self._ask_for_reports(rollouts)
-        if rollouts or self.history.waiting:
+        past = self._looks % _PAST == 0
+        if rollouts or (past and self.history.waiting):
             await self._everyone.refresh()
         self._share(rollouts)
         for rollout in rollouts:
             await self._lead(rollout)
-        await self.history.look(self._catalogue)
+        if past:
+            await self.history.look(self._catalogue)
         self._looks += 1
         if self._looks % _EXPIRES == 1:
             await self._take_back()
@@ -173,7 +165,7 @@ class Conductor:
         return changed
 
     async def _take_back(self) -> None:
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             found = await expiries.due(connection, self._store.clock())
         for namespace, version in found:
             outcome = await self._publisher.take_back(namespace, version)

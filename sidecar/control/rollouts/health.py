@@ -67,13 +67,14 @@ NOTHING: Final = Tally()
 
 def breach(new: Tally, old: Tally, limits: Limits) -> str:
     """Why the new release must not go on, in words; empty: it may."""
+    # The one that says most of what went wrong first.
     for what, mine, theirs, limit in (
-        ("refuses", new.refused, old.refused, limits.refusals),
-        ("answers with an error", new.errors, old.errors, limits.errors),
         (
             "has expressions fail on", new.failed_expressions, old.failed_expressions,
             limits.failed_expressions,
         ),
+        ("answers with an error", new.errors, old.errors, limits.errors),
+        ("refuses", new.refused, old.refused, limits.refusals),
     ):  # fmt: skip
         sure = what.startswith("has") and mine >= FEW and not theirs
         if not old.requests and what == "refuses":

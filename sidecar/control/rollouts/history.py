@@ -25,6 +25,7 @@ from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
 
 LATE: Final = 3600.0  # seconds; a release that is not everywhere by then is not measured
+ALONE: Final = 60.0  # seconds after which one that concerns nobody is not waited for
 LOOKED_AT: Final = 2_000  # releases, the newest ones
 BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 """Seconds."""
@@ -75,7 +76,7 @@ class History:
 
     async def load(self) -> None:
         """What had not settled when the control plane ended. Raises StoreFailed."""
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             for rollout in await read_rollouts(connection, unsettled=True):
                 self.note(rollout)
             query = select(releases.c.namespace, releases.c.version).where(
@@ -96,7 +97,8 @@ class History:
         self._looked = True
         for namespace, (version, since) in list(self._waiting.items()):
             everywhere = self._everyone.settled(namespace)
-            if everywhere or now - since > LATE:
+            alone = everywhere is None and now - since > ALONE
+            if everywhere or alone or now - since > LATE:
                 del self._waiting[namespace]
                 self._settled[namespace] = version
                 if everywhere and now - since <= LATE:
@@ -128,7 +130,7 @@ class History:
         self._stale = True
 
     async def _figures(self) -> Figures:
-        async with self._store.transaction() as connection:
+        async with self._store.reading() as connection:
             query = select(
                 releases.c.namespace, releases.c.version, releases.c.parent, releases.c.restores,
                 releases.c.asked, releases.c.created, releases.c.settled,

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.events import Signal
 from sidecar.control.pages.site import routes
-from sidecar.control.subjects.admin import Admin
+from sidecar.control.subjects.admin import Admin, Noted
 from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
@@ -104,9 +104,9 @@ class Subjects:
             if isinstance(document.spec, IdentityPolicy)
         ]
 
-    def admin(self) -> Admin:
-        """The Subjects service."""
-        return Admin(self.store, self.hub, self._published, self._clock)
+    def admin(self, noted: Noted) -> Admin:
+        """The Subjects service; `noted` puts something into the audit trail."""
+        return Admin(self.store, self.hub, self._published, self._clock, noted)
 
     @property
     def hub(self) -> Hub:

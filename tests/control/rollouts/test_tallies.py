@@ -20,9 +20,9 @@ from sidecar.wire.discovery_pb2 import Report
 ROLLOUT = Rollout("default", 2, 1, Plan((Stage(0.5), Stage(1.0))), "alice", 0.0)
 
 
-def report(version: int, requests: int = 10, **more: int) -> Report:
+def report(version: int, requests: int = 10, refused: int = 0, errors: int = 0) -> Report:
     enforced = convert.enforced_to_wire({"default": version, "platform": 0})
-    return Report(enforced=enforced, requests=requests, **more)
+    return Report(enforced=enforced, requests=requests, refused=refused, errors=errors)
 
 
 def test_new_and_old_are_kept_apart_and_stages_too() -> None:
