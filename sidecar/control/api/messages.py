@@ -50,6 +50,9 @@ RANGES: Final[Mapping[int, tuple[int, int]]] = {
 """Of whole numbers. There are no other types of these in the service; a test looks."""
 SIXTY_FOUR: Final = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)
 _DIGITS: Final = re.compile(r"-?[0-9]{1,20}")
+MOST_ITEMS: Final = (
+    100_000  # of a list: empty documents would be answered with ten times their size
+)
 MOST_MISTAKES: Final = 10  # told at once
 M = TypeVar("M", bound=Message)
 
@@ -173,6 +176,9 @@ class _Reader:
         elif field.is_repeated:
             if not isinstance(value, list):
                 self._wrong(at, "a list is expected")
+                return
+            if len(value) > MOST_ITEMS:
+                self._wrong(at, f"at most {MOST_ITEMS} are possible at once")
                 return
             for place, each in enumerate(value):
                 if len(self.mistakes) >= MOST_MISTAKES:

@@ -206,7 +206,10 @@ class _Schemas:
             schema = _scalar(field)
             if field.enum_type is not None and answer:
                 schema = {"type": "string", "enum": [*messages.words(field.enum_type)]}
-        return {"type": "array", "items": schema} if field.is_repeated else schema
+        if not field.is_repeated:
+            return schema
+        most = {} if answer else {"maxItems": messages.MOST_ITEMS}
+        return {"type": "array", "items": schema, **most}
 
 
 def _said(name: str) -> str:

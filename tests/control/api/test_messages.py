@@ -198,6 +198,7 @@ def test_numbers_that_not_everybody_reads_are_strings() -> None:
         (pb.RollbackRequest, {"manifests": [{"manifest": "é"}]}, "manifests[0].manifest: base64"),
         (pb.ApplyRequest, {"documents": ["e30="]}, "documents[0]: an object is expected"),
         (pb.ApplyRequest, {"documents": {}}, "documents: a list is expected"),
+        (pb.ApplyRequest, {"documents": [{}] * 100_001}, "documents: at most 100000"),
         (pb.ApplyRequest, {"namespaces": ["a", 1]}, "namespaces[1]: text is expected"),
         (pb.ApplyRequest, {"baseVersions": []}, "baseVersions: an object is expected"),
         (pb.ApplyRequest, {"baseVersions": {"a": "x"}}, "baseVersions.a: a whole number"),
