@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -23,13 +25,14 @@ from sidecar.control.api import door, routes
 from sidecar.control.api.messages import json_of, plain, read
 from sidecar.control.authority import Forbidden, Unauthenticated
 from sidecar.control.server import ControlPlane, Terms
+from sidecar.facts.signing import public_key_pem
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire.admin_pb2_grpc import AdminStub
 from tests.control.api.calling import Caller, Place, connected, document, guarded_api, open_api
 from tests.control.api.test_messages import without_what_is_empty
 from tests.control.test_doors import IDP, PUBLISHERS, signed
 from tests.postgresql import new_database
-from tests.publishing import reached, running, sidecar
+from tests.publishing import OTHER_KEY, reached, running, sidecar
 
 # What it answers is what gRPC answers.
 
@@ -172,6 +175,23 @@ async def test_a_second_person(tmp_path: Path) -> None:
         assert (done.status, done.body["outcome"]) == (200, "published")
         twice = await approver.post(path + "reject")
         assert (twice.status, twice.body["code"]) == (409, "conflict")
+
+
+async def test_keys_and_the_audit_trail(tmp_path: Path) -> None:
+    async with open_api(tmp_path) as here:
+        call = here.call
+        pem = public_key_pem(OTHER_KEY.public_key().public_bytes_raw()).decode()
+        made = await call.post("/v1/signing-keys", {"publicKey": pem, "name": "ci"})
+        assert made.status == 200, made.text
+        named = [(each["kind"], each["name"], each["pem"]) for each in made.body["keys"]]
+        assert named[-1] == ("delegated", "ci", pem)
+        none = await call.post("/v1/signing-keys", {"publicKey": "x", "name": "ci"})
+        assert (none.status, none.body["code"]) == (400, "invalid_request")
+        trail = (await call.get("/v1/audit")).body
+        [record] = trail["records"]
+        digest = base64.b64encode(sha256(record["content"].encode()).digest()).decode()
+        assert digest == record["hash"] == trail["headHash"]
+        assert json.loads(record["content"])["action"] == "delegate-signing"
 
 
 # Who may.
