@@ -1596,7 +1596,9 @@ Global___AuditResponse: _TypeAlias = AuditResponse  # noqa: Y015
 
 @_typing.final
 class AuditRecord(_message.Message):
-    """Its hash is the SHA-256 of `content`, canonical JSON that names the hash before it."""
+    """Its hash is the SHA-256 of `sidecar audit v1`, a newline and `content`, which is canonical JSON and names
+    the hash before it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
