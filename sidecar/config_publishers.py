@@ -100,6 +100,11 @@ def mistakes(values: Mapping[str, Any]) -> list[str]:
             "--publisher-mtls-listen: --publisher-client-ca is missing, which says whose "
             "certificates count"
         )
+    if "require_approval" in values and "publishers" not in values:
+        found.append(
+            "--require-approval: --publishers is missing; without it everybody is the same person, "
+            "and nobody could approve"
+        )
     return found
 
 

@@ -331,6 +331,7 @@ def test_publishers() -> None:
         ([*CA, *OWN], "--publisher-client-ca: --publishers is missing"),
         ([*CA, *WHO], "--publisher-client-ca: --publisher-tls-cert is missing"),
         ([*WHO, *OWN, *MTLS], "--publisher-mtls-listen: --publisher-client-ca is missing"),
+        (["--require-approval", "*"], "--require-approval: --publishers is missing"),
         (
             [*WHO, *OWN, *CA, "--publisher-mtls-listen", "127.0.0.1:7443"],
             "--publisher-mtls-listen: 127.0.0.1:7443 is already --listen's",

@@ -68,6 +68,7 @@ def test_every_metric_is_in_operations() -> None:
                 "telemetry/metrics.py",
                 "control/subjects/metrics.py",
                 "control/doors.py",
+                "control/rollouts/metrics.py",
             )
         ),
     ):

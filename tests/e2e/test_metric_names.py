@@ -136,7 +136,7 @@ def test_nothing_is_listed_as_of_elsewhere_that_nobody_reads() -> None:
 
 
 # Of samples that only what goes wrong makes.
-RARE_LABELS = {"kind", "enricher", "shadow"}
+RARE_LABELS = {"kind", "enricher", "shadow", "state"}
 
 
 def test_labels_are_those_of_the_metrics(scraped: Scraped) -> None:

@@ -39,7 +39,8 @@ class RolloutMetrics(Collector):
             f"Changes among the newest {LOOKED_AT} releases, by what became of them.",
             labels=["outcome"],
         )
-        for outcome in _OUTCOMES:
+        # Not before they are known: what jumps from 0 at a start looks like rollouts that failed.
+        for outcome in _OUTCOMES if figures.changes else ():
             changes.add_metric([outcome], figures.changes.get(outcome, 0))
         yield changes
         yield GaugeMetricFamily(
