@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sidecar import config
+from sidecar import cli, config
 from sidecar.decide.compile import validate
 from sidecar.decide.parse import Source, parse
 
@@ -42,6 +43,33 @@ def test_documents_that_are_shown_are_without_mistakes(page: str, text: str) -> 
     found, problems = parse([Source(page, text)])
     assert found
     assert not [each for each in problems + validate(found) if not each.warning]
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of shell examples that call `sidecar`, continued ones as one; not those whose quotes end
+    on another."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [line.strip() for line in lines if line.strip().startswith("sidecar ")]
+    return [line for line in calls if line.count("'") % 2 == 0]
+
+
+COMMANDS = [(page.name, line) for page in PAGES for line in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {line}" for p, line in COMMANDS])
+def test_commands_that_are_shown_are_commands(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").mkdir()  # some are looked at while they are read
+    for part in re.split(r"\s(?:&&|[|<>])\s", line):
+        words = shlex.split(part, comments=True)
+        if words[:1] != ["sidecar"]:
+            continue
+        named = [word for word in words[1:] if word != "..."]
+        parser = cli._parser(named[0])
+        parser.parse_args(named)
 
 
 def stands_in(text: str, word: str) -> bool:

@@ -22,6 +22,7 @@ from sidecar.control.applications import (
     LONGEST_MESSAGE,
     LONGEST_TTL,
     Application,
+    Change,
     Planned,
     Result,
     drafted,
@@ -284,7 +285,9 @@ class Publisher:
         """From what is wanted to releases. `asked` and `restores`: no second person is waited for,
         since one has come, or has seen these contents before."""
         if not planned.drafts:
-            return Result("unchanged", changes=planned.changes)
+            return Result(
+                "unchanged", changes=planned.changes, problems=self._meanwhile(planned.changes)
+            )
         problems = self._under_way(planned.drafts) + too_large(planned.drafts)
         problems = problems or await self._checking.problems(planned.drafts)
         after = [document for draft in planned.drafts for document in draft.documents]
@@ -331,6 +334,18 @@ class Publisher:
             )
             for draft in drafts
             if (line := self._catalogue.line(draft.namespace)) and line.rollout is not None
+        ]
+
+    def _meanwhile(self, changes: Iterable[Change]) -> list[Problem]:
+        """Whoever publishes what everybody has may mean to end what some have."""
+        return [
+            Problem(
+                f"{line.rollout.name} is being rolled out, which this does not end",
+                hint=f"`sidecar rollout abort {namespace}` does",
+                warning=True,
+            )
+            for namespace in sorted({change.namespace for change in changes})
+            if (line := self._catalogue.line(namespace)) and line.rollout is not None
         ]
 
     def _needs_approval(self, drafts: Iterable[Draft]) -> bool:

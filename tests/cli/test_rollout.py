@@ -170,6 +170,10 @@ async def test_one_at_a_time(shell: Shell) -> None:
     assert said.code == FOUND_PROBLEMS
     assert "default@2 is being rolled out, and one at a time is possible" in said.err
     assert "sidecar rollout abort default" in said.err
+    # What everybody has: there is nothing to publish, and what some have goes on.
+    said = await shell("apply", "-f", shell.write("/old"))
+    assert (said.code, said.out) == (FINE, "nothing to publish: 1 unchanged\n")
+    assert "warning: default@2 is being rolled out, which this does not end" in said.err
 
 
 async def test_the_time_to_wait_is_over(shell: Shell) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.reach import Everyone
+from sidecar.control.releases import SYSTEM
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import read_rollouts
 from sidecar.control.schema import releases, rollouts
@@ -133,7 +134,7 @@ class History:
         async with self._store.reading() as connection:
             query = select(
                 releases.c.namespace, releases.c.version, releases.c.parent, releases.c.restores,
-                releases.c.asked, releases.c.created, releases.c.settled,
+                releases.c.asked, releases.c.created, releases.c.settled, releases.c.author,
             ).order_by(releases.c.created.desc(), releases.c.version.desc())  # fmt: skip
             found = (await connection.execute(query.limit(LOOKED_AT))).all()
             ended = {
@@ -166,6 +167,8 @@ def _figures_of(
     for row in found:
         key = row.namespace, row.version
         if row.restores is not None or key in under_way or row.version == 0:
+            continue
+        if row.author == SYSTEM:  # the end of a trial
             continue
         rollout = ended.get(key)
         outcome = rollout.state if rollout is not None else "completed"
