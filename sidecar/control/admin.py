@@ -403,6 +403,9 @@ async def _answering(
         code, outcome, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "full", str(error)
     except (NotWithdrawn, Misuse) as error:
         code, outcome, reason = grpc.StatusCode.INVALID_ARGUMENT, "refused", str(error)
+    except OverflowError:  # of a version that no store can hold
+        code, outcome = grpc.StatusCode.INVALID_ARGUMENT, "refused"
+        reason = "a number is larger than any version can be"
     except (NotSteered, NotReviewed) as error:
         code, outcome, reason = grpc.StatusCode.FAILED_PRECONDITION, "refused", str(error)
     except NotThere as error:
