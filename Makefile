@@ -2,6 +2,7 @@
 #   make demo [ARGS=--once]   the whole system on loopback
 #   make test                 lint, types, every test
 #   make bench [ARGS=--quick] side by side with the peers installed; exit 1 when a budget fails
+#   make fleet [ARGS=--quick] the control plane under 1,000 and 10,000 streams; exit 1 over a budget
 #   make soak [ARGS='-m 5']   20 minutes of load and churn: flat memory, no unexpected answer
 #   make autobahn [ARGS=...]  the public WebSocket suite, with and without the sidecar: the same
 #   make image-check          what the image holds, assembled and tried; size, start, bill of materials
@@ -19,7 +20,7 @@ HOT    := $(shell find sidecar/decide sidecar/edge sidecar/telemetry sidecar/err
 SIDECAR_COMPILE ?= 1
 COMPILED := build/.compiled-$(SIDECAR_COMPILE)
 
-.PHONY: fuzz demo test lint types unit proto docs screenshots load bench soak autobahn constraints image-check clean
+.PHONY: fuzz demo test lint types unit proto docs screenshots load bench fleet soak autobahn constraints image-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -93,6 +94,9 @@ $(PEERS)/.ready: constraints.txt | $(READY)
 bench: $(COMPILED) $(PEERS)/.ready
 	sh tests/programs.sh haproxy
 	$(BIN)/python -m loadtests.bench $(ARGS)
+
+fleet: $(COMPILED)
+	$(BIN)/python -m loadtests.fleet $(ARGS)
 
 soak: $(COMPILED)
 	sh tests/programs.sh

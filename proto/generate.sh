@@ -19,6 +19,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$python" -m grpc_tools.protoc --proto_path="$here" \
     --python_out="$scratch" --grpc_python_out="$scratch" \
     --mypy_out="$scratch" --mypy_grpc_out="$scratch" \
+    --include_source_info --descriptor_set_out="$scratch/described" \
     sidecar/v1/subject.proto sidecar/v1/discovery.proto sidecar/v1/admin.proto
 
 # The protobuf package is sidecar.v1, the Python package is sidecar.wire: only imports differ.
@@ -26,3 +27,6 @@ for file in "$scratch"/sidecar/v1/*_pb2*.py*; do
     sed -e 's/^from sidecar\.v1 import /from sidecar.wire import /' \
         -e 's/^import sidecar\.v1\./import sidecar.wire./' "$file" >"$out/$(basename "$file")"
 done
+
+# What the API's OpenAPI document says of fields.
+"$python" "$here/comments.py" "$scratch/described" >"$out/comments.json"

@@ -241,6 +241,7 @@ async def _run_control_plane(settings: ControlPlaneSettings) -> int:
         _log.warning("insecure_page_cookies: customers' pages work without TLS")
     where = f"gRPC {bound.grpc}, HTTP {bound.http}" + (bound.fleet and f", fleet {bound.fleet}")
     where += bound.mtls and f", with certificates {bound.mtls}"
+    where += bound.api and f", API {bound.api}"
     _log.info("control plane %s: %s", __version__, where)
     async with _publishing(settings, told):
         await _signalled()
@@ -263,6 +264,7 @@ def _publishers(settings: PublisherSettings) -> PublisherListener:
         authority=Authority(settings.file) if settings.file is not None else None,
         certificates=shown(None) if where is not None else asking,
         mtls=(str(where), asking) if where is not None and asking is not None else None,
+        api=(str(settings.api), shown(settings.client_ca)) if settings.api is not None else None,
     )
 
 

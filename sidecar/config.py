@@ -121,7 +121,7 @@ def control_plane_settings(
     """Settings of `sidecar control-plane`. Raises Misuse with every mistake."""
     environ = os.environ if environ is None else environ
     values, mistakes, _ = _resolve(CONTROL_PLANE, args, environ)
-    _distinct(mistakes, values, ("listen", "publisher-mtls-listen", "fleet-listen", "http"))
+    _distinct(mistakes, values, ("listen", "publisher-mtls-listen", "fleet-listen", "http", "api"))
     mistakes += config_fleet.mistakes(values) + config_publishers.mistakes(values)
     if mistakes:
         raise Misuse(mistakes)

@@ -105,7 +105,8 @@ CONTROL_PLANE: Final = (
     Setting("listen", address, "HOST:PORT", "gRPC, for sidecars and publishers", "127.0.0.1:7443"),
     Setting(
         "http", address, "HOST:PORT",
-        "/healthz /readyz /metrics /ssf/events, and customers' pages: /i /privacy /receipts",
+        "/healthz /readyz /metrics /ssf/events, customers' pages (/i /privacy /receipts) and, on "
+        "loopback, the API: /v1",
         "127.0.0.1:7480",
     ),
     Setting(

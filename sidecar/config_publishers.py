@@ -18,14 +18,15 @@ Pair = tuple[Path, Path]
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
     """`tls` are certificate and key that `--listen` shows, None where it is plain text; `client_ca`
-    vouches for publishers' certificates, which come to `mtls_listen` if there is one. `approvals`
-    are the namespaces in which a second person is needed; with `delegated_only` the store signs
-    nothing."""
+    vouches for publishers' certificates, which come to `mtls_listen` if there is one. `api` is
+    where the API is served as JSON over HTTP, besides loopback's `--http`. `approvals` are the
+    namespaces in which a second person is needed; with `delegated_only` the store signs nothing."""
 
     file: Path | None = None
     tls: Pair | None = None
     client_ca: Path | None = None
     mtls_listen: Address | None = None
+    api: Address | None = None
     approvals: frozenset[str] = frozenset()
     delegated_only: bool = False
 
@@ -66,6 +67,10 @@ SETTINGS: Final = (
     Setting(
         "publisher-mtls-listen", address, "HOST:PORT",
         "gRPC for publishers with a certificate, so that --listen takes tokens alone",
+    ),
+    Setting(
+        "api", address, "HOST:PORT",
+        "the API as JSON over HTTP, with TLS as --listen; on loopback --http has it, too",
     ),
 )  # fmt: skip
 
@@ -110,6 +115,7 @@ def publishers(values: Mapping[str, Any]) -> PublisherSettings:
         tls=_tls(values),
         client_ca=values.get("publisher_client_ca"),
         mtls_listen=values.get("publisher_mtls_listen"),
+        api=values.get("api"),
         approvals=frozenset(values.get("require_approval", ())),
         delegated_only=values["require_delegated_signature"],
     )

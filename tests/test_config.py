@@ -318,6 +318,7 @@ def test_publishers() -> None:
     assert control_plane().publishers == config.PublisherSettings()
     found = control_plane(*WHO, *OWN, *CA, *MTLS).publishers
     assert found == config.PublisherSettings(HOSTS, PAIR, HOSTS, Address("0.0.0.0", 7445))
+    assert control_plane("--api", "[::1]:7446").publishers.api == Address("::1", 7446)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +336,8 @@ def test_publishers() -> None:
             [*WHO, *OWN, *CA, "--publisher-mtls-listen", "127.0.0.1:7443"],
             "--publisher-mtls-listen: 127.0.0.1:7443 is already --listen's",
         ),
+        (["--api", "127.0.0.1:7480"], "is already --"),
+        (["--api", "7446"], "--api"),
     ],
 )
 def test_publishers_that_cannot_be(given: list[str], says: str) -> None:

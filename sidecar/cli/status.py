@@ -7,8 +7,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Final
 
 from rich.console import Console
@@ -43,17 +42,6 @@ def register(subparsers: Any) -> None:
     parser.set_defaults(handler=run)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """How far the newest release of a namespace has come."""
-
-    namespace: str
-    version: int
-    sidecars: int
-    live: int
-    refused: int
-
-
 async def run(args: argparse.Namespace) -> int:
     """0: shown; 1: the one that was named is not connected."""
     namespace, _, sidecar_id = args.which.partition("/")
@@ -65,11 +53,10 @@ async def run(args: argparse.Namespace) -> int:
     if sidecar_id and not status.sidecars:
         print(f"sidecar status: {args.which} is not connected", file=sys.stderr)
         return FOUND_PROBLEMS
-    reaches = list(_reaches(status, everyone=not namespace))
     if args.output == "json":
-        print(json.dumps(_json(status, reaches), indent=2))
+        print(json.dumps(_json(status), indent=2))
     else:
-        _print(status, reaches)
+        _print(status)
     return FINE
 
 
@@ -85,14 +72,13 @@ async def _watch(
         shown = _without_lag(status)
         if shown != last:
             last = shown
-            reaches = list(_reaches(status, everyone=not request.namespace))
             if args.output == "json":  # one line for each look
-                print(json.dumps(_json(status, reaches)), flush=True)
+                print(json.dumps(_json(status)), flush=True)
             else:
                 if sys.stdout.isatty():
                     Console().clear()
                 print(time.strftime("%H:%M:%S"))
-                _print(status, reaches)
+                _print(status)
                 print(flush=True)
         await asyncio.sleep(LOOK)
         status = await client.status(request)
@@ -107,28 +93,8 @@ def _without_lag(status: pb.StatusResponse) -> pb.StatusResponse:
     return found
 
 
-def _reaches(status: pb.StatusResponse, *, everyone: bool) -> Iterable[_Reach]:
-    """`platform` concerns every sidecar, so it is counted only where all are known."""
-    for release in status.releases:
-        enforcing = [
-            (convert.versions_from_wire(s.enforced), s)
-            for s in status.sidecars
-            if release.namespace == s.namespace
-            or any(release.namespace == item.namespace for item in s.assigned)
-        ]
-        if not enforcing and not release.version:
-            continue  # the empty `platform` that every store begins with
-        lives = [found.get(release.namespace, -1) >= release.version for found, _ in enforcing]
-        refused = sum(
-            bool(s.last_error) and not is_live
-            for (_, s), is_live in zip(enforcing, lives, strict=True)
-        )
-        if everyone or enforcing:
-            yield _Reach(release.namespace, release.version, len(lives), sum(lives), refused)
-
-
-def _print(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> None:
-    for reach in reaches:
+def _print(status: pb.StatusResponse) -> None:
+    for reach in status.reaches:
         print(live(reach))
     if not status.sidecars:
         print("no sidecar is connected")
@@ -162,7 +128,7 @@ def _print(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> None:
         console.print(line, style=None if current else "yellow")
 
 
-def _json(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> dict[str, Any]:
+def _json(status: pb.StatusResponse) -> dict[str, Any]:
     return {
         "releases": [
             {
@@ -171,7 +137,19 @@ def _json(status: pb.StatusResponse, reaches: Sequence[_Reach]) -> dict[str, Any
                 "sidecars": reach.sidecars,
                 "live": reach.live,
             }
-            for reach in reaches
+            for reach in status.reaches
+        ],
+        "reaches": [
+            {
+                "namespace": reach.namespace,
+                "version": reach.version,
+                "sidecars": reach.sidecars,
+                "assigned": reach.assigned,
+                "live": reach.live,
+                "refused": reach.refused,
+                "errors": list(reach.errors),
+            }
+            for reach in status.reaches
         ],
         "sidecars": [
             {

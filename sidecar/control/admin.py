@@ -131,7 +131,7 @@ class Admin(AdminServicer):
             return await self._published(review)
 
     async def Proposals(self, request: pb.ProposalsRequest, context: Any) -> pb.ProposalsResponse:
-        """What waits, newest first."""
+        """What waits, newest first; of what the caller may not see whole, nothing."""
         async with _answering(context):
             caller = current()
             async with self._desk.store.reading() as connection:
@@ -142,6 +142,7 @@ class Admin(AdminServicer):
                     for each in found
                     if (not request.namespace or request.namespace in each.namespaces)
                     and all(caller.may("view", name) for name in each.namespaces)
+                    and all(caller.may("view", c.namespace, c.kind) for c in each.changes)
                 ]
             )
 
@@ -223,11 +224,15 @@ class Admin(AdminServicer):
             return await past.history(self._desk.store, self._desk.catalogue, request)
 
     async def Diff(self, request: pb.DiffRequest, context: Any) -> pb.DiffResponse:
-        """Between two releases."""
+        """Between two releases, of what the caller may see."""
         async with _answering(context):
-            current().require("view", [request.namespace])
+            caller = current()
+            caller.require("view", [request.namespace])
             desk, from_, to = self._desk, getattr(request, "from"), request.to
-            found = await past.difference(desk.store, desk.catalogue, request.namespace, from_, to)
+            found = await past.difference(
+                desk.store, desk.catalogue, request.namespace, from_, to,
+                lambda kind: caller.may("view", request.namespace, kind),
+            )  # fmt: skip
             if found is None:
                 raise NotThere(
                     f"{request.namespace} has no release {from_}, or none {to or 'at all'}; see "
@@ -398,6 +403,9 @@ async def _answering(
         code, outcome, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "full", str(error)
     except (NotWithdrawn, Misuse) as error:
         code, outcome, reason = grpc.StatusCode.INVALID_ARGUMENT, "refused", str(error)
+    except OverflowError:  # of a version that no store can hold
+        code, outcome = grpc.StatusCode.INVALID_ARGUMENT, "refused"
+        reason = "a number is larger than any version can be"
     except (NotSteered, NotReviewed) as error:
         code, outcome, reason = grpc.StatusCode.FAILED_PRECONDITION, "refused", str(error)
     except NotThere as error:

@@ -20,6 +20,7 @@ from sidecar.errors import StoreFailed
 RETRY: Final = 1.0  # seconds until a lost connection is made anew
 QUIET: Final = 60.0  # seconds after which the connection is tried, should nothing be heard
 TIMEOUT: Final = 10.0
+GATHER: Final = 0.05  # seconds between two looks at what others did
 SUBJECTS: Final = "subjects"  # customers; an empty word: releases and withdrawals
 ANYTHING: Final = frozenset(("", SUBJECTS))
 _log: Final = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Announcements:
                 self._news.clear()
                 about, self._about = frozenset(self._about), set()
                 await self._changed(about)
+                await asyncio.sleep(GATHER)  # of a burst the rest is heard as one
         finally:
             await asyncio.shield(_close(connection))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import grpc
 from sidecar.errors import Misuse
 
 _log: Final = logging.getLogger(__name__)
-_Stamp = tuple[tuple[int, int], ...]
+Stamp = tuple[tuple[int, int], ...]
 
 
 class ServerCertificates:
@@ -31,9 +32,19 @@ class ServerCertificates:
         self._key = key
         self._client_ca = client_ca
         self._flags = flags
-        self._seen: _Stamp = ()
+        self._seen: Stamp = ()
         self._error = ""
         self._ends = 0.0
+
+    @property
+    def files(self) -> tuple[Path, Path, Path | None]:
+        """Certificate, key, and CAs of clients."""
+        return self._certificate, self._key, self._client_ca
+
+    @property
+    def flags(self) -> str:
+        """The settings that name them."""
+        return self._flags
 
     @property
     def asks(self) -> bool:
@@ -72,19 +83,23 @@ class ServerCertificates:
         self._seen, self._error = stamp, ""
         return configuration
 
-    def _stamp(self) -> _Stamp:
-        files = (self._certificate, self._key, self._client_ca)
-        stats = [file.stat() for file in files if file is not None]
-        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+    def _stamp(self) -> Stamp:
+        return stamp(self.files)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
-        self._ends = _check_pair(certificate, key)
+        self._ends = check_pair(certificate, key)
         ca = self._client_ca.read_bytes() if self._client_ca is not None else None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
 
 
-def _check_pair(certificate: bytes, key: bytes) -> float:
+def stamp(files: Iterable[Path | None]) -> Stamp:
+    """Another one once a file is another one. Raises OSError."""
+    stats = [file.stat() for file in files if file is not None]
+    return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+
+
+def check_pair(certificate: bytes, key: bytes) -> float:
     """When the certificate ends, Unix time. gRPC says nothing of a key that is another's, and then
     serves nobody. Raises ValueError."""
     from cryptography import x509

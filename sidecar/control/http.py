@@ -1,19 +1,32 @@
 """The control plane's HTTP side: alive, ready, metrics; where security events are pushed to; and
-the pages that customers see, which guard themselves.
+the pages that customers see, and the API, which guard themselves.
 
-Shows no secret, and changes nothing but for a signed event of a transmitter that is allow-listed.
+Of its own it shows no secret, and changes nothing but for a signed event of a transmitter that is
+allow-listed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from math import inf
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from sidecar.control.ports import taken
+from sidecar.errors import Misuse
+
+BACKLOG: Final = 128
+HANDSHAKE: Final = 10.0  # seconds
+IDLE: Final = 30.0  # seconds that a connection may be without a request, where they are bounded
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,11 +64,53 @@ def application(
     return app
 
 
-def runner(app: web.Application) -> web.AppRunner:
+def runner(app: web.Application, **settings: Any) -> web.AppRunner:
     """What serves it. No addresses in logs: a ticket stands in some."""
     log = logging.getLogger(f"{__name__}.protocol")
     log.addFilter(_of_ours)
-    return web.AppRunner(app, access_log=None, handle_signals=False, logger=log)
+    return web.AppRunner(app, access_log=None, handle_signals=False, logger=log, **settings)
+
+
+async def serve(
+    open_: AsyncExitStack,
+    app: web.Application,
+    flag: str,
+    listen: str,
+    tls: ssl.SSLContext | None = None,
+    most: float = inf,
+) -> str:
+    """Listens until `open_` is closed, with at most so many connections; HOST:PORT. Raises Misuse,
+    which names the flag."""
+    made = runner(app) if most == inf else runner(app, keepalive_timeout=IDLE)
+    await made.setup()
+    open_.push_async_callback(made.cleanup)
+    server = made.server
+    if server is None:
+        raise AssertionError("it was set up")
+
+    def connection() -> asyncio.Protocol:
+        return server() if len(server.connections) < most else _Full()
+
+    host, _, port = listen.rpartition(":")
+    loop = asyncio.get_running_loop()
+    try:
+        listening = await loop.create_server(
+            connection, host.strip("[]"), int(port), ssl=tls, backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE if tls is not None else None,
+        )  # fmt: skip
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise Misuse(f"{flag} {listen}: {error.strerror}") from None
+        raise taken(listen, flag) from None
+    open_.callback(listening.close)
+    return f"{host}:{listening.sockets[0].getsockname()[1]}"
+
+
+class _Full(asyncio.Protocol):
+    """Instead of one more connection than there may be."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _of_ours(record: logging.LogRecord) -> bool:

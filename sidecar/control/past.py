@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import desc, func, select
@@ -65,22 +66,31 @@ async def documents(
 
 
 async def difference(
-    store: Store, catalogue: Catalogue, namespace: str, from_: int, to: int
+    store: Store,
+    catalogue: Catalogue,
+    namespace: str,
+    from_: int,
+    to: int,
+    sees: Callable[[str], bool] = lambda _kind: True,
 ) -> pb.DiffResponse | None:
-    """What differs between two releases; None: there is no such release. Raises StoreFailed."""
+    """What differs between two releases, as far as it is of kinds that somebody `sees`; None: there
+    is no such release. Raises StoreFailed."""
     line = catalogue.line(namespace)
     newest = line.stable.version if line is not None else 0
     before = await store.release(namespace, from_)
     after = await store.release(namespace, to or newest)
     if before is None or after is None:
         return None
+    was, is_ = (
+        tuple(document for document in each.documents if sees(document.kind))
+        for each in (before, after)
+    )
     compared = Catalogue()
-    compared.take([before])
-    wanted = {namespace: {document.ref: document for document in after.documents}}
-    planned = drafted(wanted, compared)
-    meant = await asyncio.to_thread(effects, before.documents, after.documents)
-    old = {document.ref: document.canonical for document in before.documents}
-    new = {document.ref: document.canonical for document in after.documents}
+    compared.take([replace(before, documents=was)])
+    planned = drafted({namespace: {document.ref: document for document in is_}}, compared)
+    meant = await asyncio.to_thread(effects, was, is_)
+    old = {document.ref: document.canonical for document in was}
+    new = {document.ref: document.canonical for document in is_}
     return pb.DiffResponse(
         changes=answers.changes(planned.changes),
         effects=answers.effects(meant),

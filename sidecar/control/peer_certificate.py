@@ -12,8 +12,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
+from typing import TYPE_CHECKING
 
 from sidecar.decide import workloads
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,22 @@ class PeerCertificate:
 def read(pem: bytes) -> PeerCertificate:
     """Raises ValueError for what is no certificate."""
     from cryptography import x509
+
+    return _read(x509.load_pem_x509_certificate(pem))
+
+
+@lru_cache(maxsize=256)
+def read_der(der: bytes) -> PeerCertificate:
+    """The same, as TLS has it."""
+    from cryptography import x509
+
+    return _read(x509.load_der_x509_certificate(der))
+
+
+def _read(found: x509.Certificate) -> PeerCertificate:
+    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    found = x509.load_pem_x509_certificate(pem)
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -45,6 +45,7 @@ from sidecar.control.rollouts.plan import Plan, PlanRefused, Rollout
 from sidecar.control.rollouts.steps import begin
 from sidecar.control.signed import signed_drafts
 from sidecar.control.store import Also, Conflict, Store
+from sidecar.decide.documents import PLATFORM
 from sidecar.decide.effects import effects
 from sidecar.errors import Problem
 
@@ -375,6 +376,14 @@ class Publisher:
         expires = now + application.ttl if application.ttl else None
         if application.rollout is None:
             return [replace(draft, expires=expires) for draft in drafts], []
+        if len(drafts) > 1 and any(draft.namespace == PLATFORM for draft in drafts):
+            # Each spreads by itself, and some sidecars would have the one without the other.
+            return [], [
+                Problem(
+                    "documents of platform and of another namespace cannot be rolled out together",
+                    hint="apply those of platform first, and the others once they are everybody's",
+                )
+            ]
         made, problems = [], []
         for draft in drafts:
             if draft.base is None or draft.raise_floor:

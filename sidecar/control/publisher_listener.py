@@ -22,6 +22,7 @@ _log: Final = logging.getLogger(__name__)
 class PublisherListener:
     """Without `authority` nobody has to show anything; without `certificates` it is plain text.
 
+    `api` is where the JSON API listens besides loopback's `--http`, and what it shows there.
     `mtls` is a second HOST:PORT for who comes with a certificate: gRPC requires one of everybody
     or asks nobody, so who has a token alone could not come to the same.
     """
@@ -29,11 +30,13 @@ class PublisherListener:
     authority: Authority | None = None
     certificates: ServerCertificates | None = None
     mtls: tuple[str, ServerCertificates] | None = None
+    api: tuple[str, ServerCertificates | None] | None = None
 
 
 def check(listen: str, publishers: PublisherListener, *, insecure_unauthenticated: bool) -> None:
     """Raises Misuse where somebody could publish who must not, or nobody could."""
     authority, tls = publishers.authority, publishers.certificates
+    _check_api(publishers)
     if authority is None:
         if is_loopback(listen):
             return
@@ -62,3 +65,22 @@ def check(listen: str, publishers: PublisherListener, *, insecure_unauthenticate
         )
     if mistakes:
         raise Misuse(mistakes)
+
+
+def _check_api(publishers: PublisherListener) -> None:
+    """There is no insecure setting for it."""
+    if publishers.api is None:
+        return
+    where, tls = publishers.api
+    if is_loopback(where):
+        return
+    if publishers.authority is None:
+        raise Misuse(
+            f"--api {where}: anybody who reaches it could publish policies; say who may with "
+            "--publishers FILE, or listen on 127.0.0.1"
+        )
+    if tls is None:
+        raise Misuse(
+            f"--api {where}: tokens would come in plain text; give --publisher-tls-cert and "
+            "--publisher-tls-key, or listen on 127.0.0.1"
+        )

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 import orjson
@@ -29,6 +30,7 @@ from sidecar.control.store import Store
 from sidecar.errors import StoreFailed
 
 WRITE: Final = 0.3  # seconds between looks at what changed
+FRESH: Final = 0.2  # seconds for which what was read is not read again
 BEAT: Final = 2.0  # seconds between beats while nothing changes
 STILL: Final = 10.0  # seconds after which a replica without a beat is gone
 _FORGOTTEN: Final = 60.0  # seconds after which what a gone replica wrote is removed
@@ -74,6 +76,7 @@ class Roster:
         self._beats: dict[str, tuple[int, float]] = {}
         self._reported: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed = -inf
 
     def others(self) -> Iterable[Member]:
         """The sidecars of other replicas, as of the last `refresh`; each once, and none that has
@@ -137,8 +140,10 @@ class Roster:
         )
 
     async def refresh(self) -> None:
-        """Reads what the others have written; those who ask at a time read once. Raises
+        """Reads what the others have written; those who ask within FRESH seconds read once. Raises
         StoreFailed."""
+        if time.monotonic() - self._refreshed < FRESH:
+            return
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh())
         await asyncio.shield(self._refreshing)
@@ -163,6 +168,7 @@ class Roster:
         for row in rows:
             found[row.replica][row.sidecar_id] = _member(row)
         self._others = found
+        self._refreshed = time.monotonic()
 
     def _lives(self, replica: str, beat: int, now: float) -> bool:
         """Whether it has said something within `STILL`, by the clock here."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -19,6 +18,8 @@ from grpc_reflection.v1alpha import reflection
 
 from sidecar.control import database, http, metrics, strangers
 from sidecar.control.admin import Admin, Desk
+from sidecar.control.api.door import Api
+from sidecar.control.api.tls import context_of
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.certificates import ServerCertificates
 from sidecar.control.checking import Validate
@@ -27,7 +28,7 @@ from sidecar.control.events import Transmitter
 from sidecar.control.fleet import Fleet
 from sidecar.control.identity import Identities
 from sidecar.control.keeping import Keeping
-from sidecar.control.ports import listen_at, taken
+from sidecar.control.ports import listen_at
 from sidecar.control.publish import Publisher
 from sidecar.control.publisher_listener import PublisherListener, check
 from sidecar.control.reach import Everyone
@@ -39,12 +40,12 @@ from sidecar.control.rollouts.metrics import RolloutMetrics
 from sidecar.control.roster import WRITE, Roster
 from sidecar.control.service import Discovery
 from sidecar.control.store import Store
+from sidecar.control.subjects.admin import Noted
 from sidecar.control.subjects.metrics import subject_metrics
 from sidecar.control.subjects.service import Subjects
 from sidecar.control.watching import Watching
 from sidecar.control.withdraw import Withdrawer
 from sidecar.decide import lint
-from sidecar.errors import Misuse
 from sidecar.facts.jwks import KeyStore
 from sidecar.facts.signing import is_loopback
 from sidecar.wire import admin_pb2, convert, discovery_pb2, subject_pb2
@@ -53,6 +54,7 @@ from sidecar.wire.discovery_pb2_grpc import add_DiscoveryServicer_to_server
 from sidecar.wire.subject_pb2_grpc import add_SubjectsServicer_to_server
 
 MAX_STREAMS: Final = 20_000
+MAX_API: Final = 1_000  # connections to --api
 GRACE: Final = 2.0  # seconds that calls under way get when it stops
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a taken port is shared in silence
@@ -83,6 +85,7 @@ class Bound:
     http: str
     fleet: str = ""
     mtls: str = ""
+    api: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class ControlPlane:
         self._keeping: Keeping | None = None
         self._keeper = Doorkeeper(None)
         self._insecure: dict[str, bool] = {}
+        self._apis: list[Api] = []
         self._publisher_certificate_ends: Callable[[], float] | None = None
 
     @property
@@ -178,6 +182,8 @@ class ControlPlane:
     async def stop(self) -> None:
         """Ends every stream and waits for what is being published."""
         self._ready = False
+        for api in self._apis:
+            api.close()
         await self._open.aclose()
 
     async def _start(
@@ -228,16 +234,19 @@ class ControlPlane:
             )
         )  # fmt: skip
         self._open.push_async_callback(admin.settle)
-        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers)
+        grpc_bound, mtls_bound = await self._serve_grpc(listen, admin, publishers, store.note)
         fleet_bound = await self._serve_fleet(fleet) if fleet is not None else ""
         if not store.path:
             self._follow_others(store_url, publisher, withdrawer, self._subjects, self._keeping)
         self._again("rollouts", conductor.look, LOOK)
         receiver = await self._receiver(transmitters, withdrawer) if transmitters else None
         pages = await self._subjects.pages(insecure_cookies=insecure_page_cookies)
-        http_bound = await self._serve_http(http_listen, receiver, pages) if http_listen else ""
+        http_bound = (
+            await self._serve_http(http_listen, receiver, pages, admin) if http_listen else ""
+        )
+        api_bound = await self._serve_api(admin, *publishers.api) if publishers.api else ""
         self._ready = True
-        return Bound(grpc_bound, http_bound, fleet_bound, mtls_bound)
+        return Bound(grpc_bound, http_bound, fleet_bound, mtls_bound, api_bound)
 
     def _roster(self, store: Store) -> Roster | None:
         """Of sidecars at all replicas, where there may be several."""
@@ -286,7 +295,7 @@ class ControlPlane:
         self._meanwhile(Announcements(url, changed).run())
 
     async def _serve_grpc(
-        self, listen: str, admin: Admin, publishers: PublisherListener
+        self, listen: str, admin: Admin, publishers: PublisherListener, noted: Noted
     ) -> tuple[str, str]:
         """Where it listens, and where with certificates of clients."""
         authority, tls = publishers.authority, publishers.certificates
@@ -310,7 +319,7 @@ class ControlPlane:
             add_DiscoveryServicer_to_server(self._discovery(None), server)
         add_AdminServicer_to_server(admin, server)
         if self._subjects is not None:
-            add_SubjectsServicer_to_server(self._subjects.admin(), server)
+            add_SubjectsServicer_to_server(self._subjects.admin(noted), server)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to grpc-stubs
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         for service in ("", *services):
@@ -377,7 +386,7 @@ class ControlPlane:
         return Receiver(transmitters, withdrawer, keys, self._counts.events, self._clock, signalled)
 
     async def _serve_http(
-        self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef]
+        self, listen: str, receiver: Receiver | None, pages: list[web.RouteDef], admin: Admin
     ) -> str:
         registry = metrics.registry(self._counts, self._fleet, self._catalogue, self._log)
         registry.register(
@@ -387,23 +396,18 @@ class ControlPlane:
             registry.register(RolloutMetrics(self._conductor, self._catalogue))
         if self._subjects is not None:
             registry.register(subject_metrics(self._subjects))
-        runner = http.runner(
-            http.application(
-                registry,
-                lambda: self._ready,
-                receiver.handle if receiver is not None else None,
-                pages,
-            )
-        )
-        await runner.setup()
-        self._open.push_async_callback(runner.cleanup)
-        host, _, port = listen.rpartition(":")
-        site = web.TCPSite(runner, host.strip("[]"), int(port))
-        try:
-            await site.start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise Misuse(f"--http {listen}: {error.strerror}") from None
-            raise taken(listen, "--http") from None
-        bound = runner.addresses[0]
-        return f"{host}:{bound[1]}"
+        pages = [*pages, *(self._api(admin, loopback=True) if is_loopback(listen) else ())]
+        handle = receiver.handle if receiver is not None else None
+        app = http.application(registry, lambda: self._ready, handle, pages)
+        return await http.serve(self._open, app, "--http", listen)
+
+    async def _serve_api(self, admin: Admin, where: str, shown: ServerCertificates | None) -> str:
+        app = web.Application()
+        app.add_routes(self._api(admin, loopback=is_loopback(where)))
+        tls = context_of(shown) if shown is not None else None
+        return await http.serve(self._open, app, "--api", where, tls, MAX_API)
+
+    def _api(self, admin: Admin, *, loopback: bool) -> list[web.RouteDef]:
+        api = Api(admin, self._keeper, loopback=loopback, clock=self._clock)
+        self._apis.append(api)
+        return api.routes()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alembic.util import CommandError
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -36,12 +36,14 @@ from sidecar.control.releases import (
     parents,
     read,
 )
-from sidecar.control.revocations import Numbered, Withdrawal, of_row, row
+from sidecar.control.revocations import Numbered, Withdrawal
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import change_rollout, insert_rollout, read_rollouts
-from sidecar.control.schema import events, rollouts
 from sidecar.control.schema import releases as releases_table
-from sidecar.control.schema import withdrawals as table
+from sidecar.control.schema import rollouts
+from sidecar.control.withdrawals import Event as Event
+from sidecar.control.withdrawals import Replayed as Replayed
+from sidecar.control.withdrawals import insert_withdrawals, read_withdrawals, remember
 from sidecar.decide.documents import PLATFORM
 from sidecar.errors import StoreFailed
 from sidecar.facts.releases import cosign
@@ -61,18 +63,6 @@ class Conflict(StoreFailed):
 
 class OutcomeUnknown(StoreFailed):
     """The database was asked to commit and gave no answer: it may have, or not."""
-
-
-class Replayed(StoreFailed):
-    """An event that was received before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A security event as the store remembers it, until `expires` (seconds since the epoch)."""
-
-    id: str
-    expires: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +246,16 @@ class Store:
             now = int(self.clock())
             return [(await manifest_for(connection, each, now)).to_bytes() for each in drafts]
 
-    async def record(self, by: By, also: Also) -> None:
+    async def note(self, by: By) -> None:
+        """Puts something into the audit trail that is about to be done elsewhere."""
+        await self.record(by, None)
+
+    async def record(self, by: By, also: Also | None) -> None:
         """Does something else that belongs into the audit trail, together with its record."""
         async with self.transaction() as connection:
             await database.alone(connection)
-            await also(connection)
+            if also is not None:
+                await also(connection)
             await audit.append(connection, self.clock(), by.who, by.action, by.about)
 
     async def steer(self, rollout: Rollout, by: By) -> Rollout | None:
@@ -327,21 +322,9 @@ class Store:
         async with self.transaction() as connection:
             await database.alone(connection)
             if event is not None:
-                await connection.execute(delete(events).where(events.c.expires <= now))
-                known = select(events.c.id).where(events.c.id == event.id)
-                if (await connection.execute(known)).first() is not None:
-                    raise Replayed("this event was received before")
-                await connection.execute(insert(events).values(id=event.id, expires=event.expires))
-            newest = await self._newest_number(connection)
-            # The newest row stays, lest its number be given again.
-            await connection.execute(
-                delete(table).where((table.c.expires <= now) & (table.c.number < newest))
-            )
-            numbered = [
-                Numbered(newest + place, now, each) for place, each in enumerate(withdrawals, 1)
-            ]
+                await remember(connection, event, now)
+            numbered = await insert_withdrawals(connection, withdrawals, now)
             if numbered:
-                await connection.execute(insert(table), [row(each) for each in numbered])
                 # Not what: who was withdrawn is personal, and forgotten when it expires.
                 numbers = [numbered[0].number, numbered[-1].number]
                 about = {"numbers": numbers, "kinds": sorted({w.kind for w in withdrawals})}
@@ -353,11 +336,7 @@ class Store:
         """All that was withdrawn with numbers above `after` and not forgotten, in order; the newest
         in any case."""
         async with self.reading() as connection:
-            wanted = select(table).where(table.c.number > after).order_by(table.c.number)
-            return [of_row(each) for each in await connection.execute(wanted)]
-
-    async def _newest_number(self, connection: AsyncConnection) -> int:
-        return (await connection.execute(select(func.max(table.c.number)))).scalar_one() or 0
+            return await read_withdrawals(connection, after)
 
     async def _prepare(self) -> None:
         async with self.transaction() as connection:

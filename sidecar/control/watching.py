@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from sidecar.control import answers
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
-from sidecar.control.reach import MAX_ERRORS, Everyone
+from sidecar.control.reach import MAX_ERRORS, Everyone, reach
 from sidecar.control.revocations import RevocationLog
 from sidecar.control.roster import Member
 from sidecar.control.session import Session
+from sidecar.decide.documents import PLATFORM
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
 
@@ -61,7 +62,28 @@ class Watching:
                 for release in self._catalogue.releases()
                 if request.namespace in ("", release.namespace) and sees(release.namespace)
             ],
+            reaches=self._reaches(request.namespace, found, sees),
         )
+
+    def _reaches(
+        self, namespace: str, sidecars: Sequence[Session | Member], sees: Sees
+    ) -> Iterator[pb.Progress.Reach]:
+        """Of what everybody is to enforce, and of what is being rolled out. `platform` concerns
+        every sidecar, so it is counted only where all are known."""
+        for release in self._catalogue.releases():
+            name = release.namespace
+            line = self._catalogue.line(name)
+            if namespace not in ("", name) or not sees(name) or line is None:
+                continue
+            concerned = [each for each in sidecars if name in (PLATFORM, each.namespace)]
+            if not concerned and (namespace or not release.version):
+                continue  # also the empty `platform` that every store begins with
+            versions = [release.version]
+            if line.rollout is not None:
+                versions.append(line.rollout.version)
+            for version in versions:
+                found = reach(self._catalogue, concerned, name, version)
+                yield answers.reach(found, name, version)
 
     async def progress(self, request: pb.WatchRequest) -> AsyncIterator[pb.Progress]:
         """How far releases have come, at once and after every change. Raises FleetFull and

@@ -34,7 +34,7 @@ class Canary:
         yield Step("a second sidecar starts beside the bank", "200 200", await self._ask(doors),
                    _since(started), "with what is published")  # fmt: skip
         started = time.perf_counter()
-        release = await self._world.apply("mistake.yaml", rollout=PLAN)
+        release = await self._world.apply("frozen.yaml", rollout=PLAN)
         found, refused = "", False
         rollout = await self._world.rollout()
         async with asyncio.timeout(ENFORCED):

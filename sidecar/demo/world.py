@@ -23,6 +23,7 @@ from sidecar.wire.admin_pb2_grpc import AdminStub
 
 START: Final = 20.0  # seconds that a process may take until it is ready
 _POLICIES: Final = Path(__file__).parent / "policies"
+_MISTAKES: Final = Path(__file__).parent / "mistakes"
 _ISSUER: Final = "https://issuer.demo.invalid"  # in those, for that which the demo starts
 _PAGES: Final = "https://pages.demo.invalid"
 
@@ -135,7 +136,7 @@ class World:
         texts = [
             Source(
                 name,
-                (_POLICIES / name)
+                _found(name)
                 .read_text()
                 .replace(_ISSUER, self.issuer.address)
                 .replace(_PAGES, self.pages),
@@ -200,6 +201,12 @@ class World:
         if process is not None and process.returncode is None:
             process.send_signal(number)
             await process.wait()
+
+
+def _found(name: str) -> Path:
+    """A file of documents that are meant to be, or of those that are a mistake."""
+    path = _POLICIES / name
+    return path if path.exists() else _MISTAKES / name
 
 
 def free_ports(count: int) -> list[int]:

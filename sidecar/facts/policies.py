@@ -50,6 +50,7 @@ class FilePolicies:
         self._sleep = sleep
         self._stamp: Stamp = ()
         self._beside: set[str] = set()
+        self._beside_stamp: Stamp = ()
         self._parsed: dict[str, tuple[str, tuple[list[Document], list[Problem]]]] = {}
         self._full: set[str] = set()  # files that held documents when last adopted
 
@@ -114,10 +115,12 @@ class FilePolicies:
         await self._watch_beside()
 
     async def _watch_beside(self) -> None:
-        """Watch also what the documents just read name; a change meanwhile is not missed."""
+        """Watch also what the documents just read name; a change meanwhile is not missed: of files
+        beside them counts what they were before they were read."""
         stamp = await asyncio.to_thread(self._look)
         if set(self._stamp) <= set(stamp):
-            self._stamp = stamp
+            before = {entry[0]: entry for entry in self._beside_stamp}
+            self._stamp = tuple(before.get(entry[0], entry) for entry in stamp)
 
     def _read(self) -> _Read:
         sources, problems = read_sources([str(self._path)], pipes=False)
@@ -125,6 +128,7 @@ class FilePolicies:
         self._parsed = {source.name: self._parsed[source.name] for source in sources}
         problems += found
         self._beside = _files_beside(parsed)
+        self._beside_stamp = stamp_of(self._beside)
         full = {document.file for document in parsed}
         if not found:
             problems += [

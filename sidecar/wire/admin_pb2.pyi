@@ -552,19 +552,27 @@ class StatusResponse(_message.Message):
 
     SIDECARS_FIELD_NUMBER: _builtins.int
     RELEASES_FIELD_NUMBER: _builtins.int
+    REACHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sidecars(self) -> _containers.RepeatedCompositeFieldContainer[Global___SidecarStatus]: ...
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]: ...
+    @_builtins.property
+    def reaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Progress.Reach]:
+        """Of these releases, and of those that are being rolled out, how far they have come among the
+        sidecars of this answer.
+        """
+
     def __init__(
         self,
         *,
         sidecars: _abc.Iterable[Global___SidecarStatus] | None = ...,
         releases: _abc.Iterable[Global___Release] | None = ...,
+        reaches: _abc.Iterable[Global___Progress.Reach] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["releases", b"releases", "sidecars", b"sidecars"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaches", b"reaches", "releases", b"releases", "sidecars", b"sidecars"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1588,7 +1596,9 @@ Global___AuditResponse: _TypeAlias = AuditResponse  # noqa: Y015
 
 @_typing.final
 class AuditRecord(_message.Message):
-    """Its hash is the SHA-256 of `content`, canonical JSON that names the hash before it."""
+    """Its hash is the SHA-256 of `sidecar audit v1`, a newline and `content`, which is canonical JSON and names
+    the hash before it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

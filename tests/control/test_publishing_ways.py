@@ -129,6 +129,17 @@ async def test_the_first_of_a_namespace_and_a_floor_are_everybodys(desk: Desk) -
     assert desk.catalogue.newest_version("default") == 1
 
 
+async def test_platform_and_others_spread_one_after_the_other(desk: Desk) -> None:
+    await desk.apply(policy("a"), policy("p", "platform"))
+    both = (policy("b"), policy("q", "platform"))
+    refused = await desk.apply(*both, rollout=PLAN)
+    assert refused.outcome == "refused"
+    assert "cannot be rolled out together" in refused.problems[0].message
+    assert (await desk.apply(*both)).outcome == "published"
+    apart = await desk.apply(policy("c"), policy("c", "other2"), rollout=PLAN)
+    assert apart.outcome == "refused"  # the first of its namespace
+
+
 async def test_a_plan_that_makes_no_sense_publishes_nothing(desk: Desk) -> None:
     await desk.apply(policy("a"))
     result = await desk.apply(policy("b"), rollout=Plan((Stage(0.5),)))

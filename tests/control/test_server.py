@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from sidecar.control.server import ControlPlane
 from sidecar.decide.compile import compile_snapshot
-from sidecar.errors import DocumentsInvalid, Misuse, Problem
+from sidecar.errors import ControlPlaneUnreachable, DocumentsInvalid, Misuse, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.releases import Assignment
 from sidecar.facts.signing import TrustedKeys, load_public_keys
@@ -378,3 +378,18 @@ async def test_an_apply_whose_caller_hangs_up_is_either_whole_or_not_there(tmp_p
             await one.until(lambda one: bool(one.adopted) and "third" in one.names)
             shown = await status(bound.grpc, namespace="default")
             assert shown.releases[0].documents == len(one.names)
+
+
+async def test_a_version_that_cannot_be_is_refused_and_not_a_mistake_of_ours(
+    tmp_path: Path,
+) -> None:
+    most = (1 << 64) - 1
+    async with plane(tmp_path) as (_, bound), AdminClient(bound.grpc, timeout=WITHIN) as client:
+        await apply(bound.grpc, policy())
+        for asking in (
+            client.history(pb.HistoryRequest(namespace="default", before=most)),
+            client.get(pb.GetRequest(namespace="default", version=most)),
+            client.rollback(pb.RollbackRequest(namespace="default", to=most)),
+        ):
+            with pytest.raises(ControlPlaneUnreachable, match="larger than any version"):
+                await asking

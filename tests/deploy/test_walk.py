@@ -250,8 +250,15 @@ def test_each_program_is_given_what_the_other_publishes(case: str) -> None:
 
 
 @EVERY
-def test_publishers_are_admitted_on_loopback_alone(case: str) -> None:
+def test_publishers_are_admitted_on_loopback_or_with_tokens(case: str) -> None:
     control = container(rendered(case), "control-plane")
+    if MATRIX[case].get("controlPlane", {}).get("publishers", {}).get("file"):
+        given = flags(control)
+        assert given["--listen"].endswith(":7443")
+        assert given["--publishers"] == "/etc/sidecar/publishers/publishers.yaml"
+        assert given["--tls-cert"]
+        assert "--insecure-unauthenticated" not in given
+        return
     assert flags(control)["--listen"] == "127.0.0.1:7443"
     assert 7443 not in {port["containerPort"] for port in control["ports"]}
     assert 7443 not in {
@@ -287,7 +294,12 @@ def test_network_policies_admit_what_is_meant(case: str) -> None:
     for each in own:
         selector = each["spec"]["podSelector"]["matchLabels"]
         assert selector.items() <= components[each["metadata"]["name"]].items()
-        traffic, metrics, *events = each["spec"]["ingress"]
+        rules = each["spec"]["ingress"]
+        if given.get("publishersNamespace") and each["metadata"]["name"].endswith("control-plane"):
+            publishers = rules.pop(1)
+            assert [port["port"] for port in publishers["ports"]] == ["publishers"]
+            assert given["publishersNamespace"] in str(publishers["from"])
+        traffic, metrics, *events = rules
         if given.get("eventsNamespace") and each["metadata"]["name"].endswith("control-plane"):
             [event] = events
             assert given["eventsNamespace"] in str(event["from"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.decide.compile_policy import compile_policy
 from sidecar.decide.documents import Document
@@ -229,3 +231,37 @@ async def test_what_is_said_of_a_document_names_its_new_line(
     await found.reload(only_if_changed=True)
     assert found.error == ""
     assert f"{file}:6:" in caplog.text
+
+
+async def test_keys_that_change_while_they_are_adopted_are_read_again(tmp_path: Path) -> None:
+    """Also where nobody watched them before, since the documents were broken."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+    x = urlsafe_b64encode(key).rstrip(b"=").decode()
+    jwks = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "' + x + '"}]}'
+    keys = tmp_path / "keys.jwks"
+    keys.write_text(jwks)
+
+    class Changing(Adopted):
+        async def __call__(self, documents: Sequence[Document]) -> None:
+            await super().__call__(documents)
+            if len(self.seen) == 2:
+                keys.write_text(jwks + " ")
+
+    adopted = Changing()
+    issuer = (
+        "apiVersion: authz.sidecar/v1\nkind: TokenIssuer\nmetadata: {name: i}\n"
+        "spec: {issuer: https://idp.example, audiences: [a], jwks: {file: keys.jwks}}\n---"
+    )
+    text = issuer + POLICY.replace("NS", "default")
+    (tmp_path / "a.yaml").write_text(text)
+    found = policies(tmp_path, adopted)
+    await found.start()
+    (tmp_path / "a.yaml").write_text("a: [")
+    await found.reload(only_if_changed=True)
+    (tmp_path / "a.yaml").write_text(text)
+    await found.reload(only_if_changed=True)
+    assert len(adopted.seen) == 2
+    await found.reload(only_if_changed=True)
+    assert len(adopted.seen) == 3
+    await found.reload(only_if_changed=True)
+    assert len(adopted.seen) == 3

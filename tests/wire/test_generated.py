@@ -13,6 +13,10 @@ ROOT = Path(__file__).parents[2]
 PROTOS = sorted((ROOT / "proto" / "sidecar" / "v1").glob("*.proto"))
 
 
+def is_generated(path: Path) -> bool:
+    return "_pb2" in path.name or path.name == "comments.json"
+
+
 def test_generated_stubs_are_current(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     subprocess.run(
@@ -23,7 +27,7 @@ def test_generated_stubs_are_current(tmp_path: Path) -> None:
     )
     generated = {path.name: path.read_text() for path in tmp_path.iterdir()}
     wire = ROOT / "sidecar" / "wire"
-    committed = {path.name: path.read_text() for path in wire.iterdir() if "_pb2" in path.name}
+    committed = {path.name: path.read_text() for path in wire.iterdir() if is_generated(path)}
     assert generated.keys() == committed.keys(), "run `make proto`"
     for name, text in generated.items():
         assert text == committed[name], f"{name}: run `make proto`"

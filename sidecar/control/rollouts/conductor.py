@@ -34,6 +34,7 @@ GATHER: Final = 20.0  # seconds after the start in which sidecars come back, and
 USUALLY: Final = 15_000  # milliseconds between reports of a sidecar that no rollout concerns
 AT_LEAST: Final = 1_000
 PER_SECOND: Final = 1_000  # reports, of all sidecars together
+_PAST: Final = 4  # looks between two looks at what has settled
 _EXPIRES: Final = 10  # looks between two looks at what has had its time
 _log = logging.getLogger(__name__)
 
@@ -75,12 +76,14 @@ class Conductor:
         """Raises StoreFailed."""
         rollouts = self._catalogue.rollouts()
         self._ask_for_reports(rollouts)
-        if rollouts or self.history.waiting:
+        past = self._looks % _PAST == 0
+        if rollouts or (past and self.history.waiting):
             await self._everyone.refresh()
         self._share(rollouts)
         for rollout in rollouts:
             await self._lead(rollout)
-        await self.history.look(self._catalogue)
+        if past:
+            await self.history.look(self._catalogue)
         self._looks += 1
         if self._looks % _EXPIRES == 1:
             await self._take_back()

@@ -26,6 +26,7 @@ from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
 
 LATE: Final = 3600.0  # seconds; a release that is not everywhere by then is not measured
+ALONE: Final = 60.0  # seconds after which one that concerns nobody is not waited for
 LOOKED_AT: Final = 2_000  # releases, the newest ones
 BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 """Seconds."""
@@ -97,7 +98,8 @@ class History:
         self._looked = True
         for namespace, (version, since) in list(self._waiting.items()):
             everywhere = self._everyone.settled(namespace)
-            if everywhere or now - since > LATE:
+            alone = everywhere is None and now - since > ALONE
+            if everywhere or alone or now - since > LATE:
                 del self._waiting[namespace]
                 self._settled[namespace] = version
                 if everywhere and now - since <= LATE:

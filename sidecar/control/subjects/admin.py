@@ -1,20 +1,24 @@
 """The Subjects service: how people and programs look at customers, and act for them.
 
-Every reading is recorded with its reader. It is served where publishers come (`--listen`), and so
-to whoever may publish.
+Every reading is recorded with its reader, and what is done to a customer is in the audit trail
+before it is done: by whom and what, and for whom by a digest of their id, which nobody can guess.
+It is served where publishers come (`--listen`), to who has the permission for customers.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any, Final, NoReturn
 
 import grpc
 import orjson
 
+from sidecar.control.authority import ANYBODY, current
 from sidecar.control.pages.languages import words
+from sidecar.control.releases import By
 from sidecar.control.subjects.consents import Decision
 from sidecar.control.subjects.hub import Hub
 from sidecar.control.subjects.published import Published
@@ -29,14 +33,22 @@ from sidecar.wire.subject_pb2_grpc import SubjectsServicer
 API: Final = "api"
 LET_GO: Final = 2.0  # seconds that an erasure waits for the sidecars
 _log: Final = logging.getLogger(__name__)
+Noted = Callable[[By], Awaitable[None]]
 
 
 class Admin(SubjectsServicer):
     """One per control plane."""
 
     def __init__(
-        self, store: SubjectStore, hub: Hub, published: Published, clock: Callable[[], float]
+        self,
+        store: SubjectStore,
+        hub: Hub,
+        published: Published,
+        clock: Callable[[], float],
+        noted: Noted,
     ) -> None:
+        """`noted` puts something into the audit trail; it raises StoreFailed."""
+        self._noted = noted
         self._store = store
         self._hub = hub
         self._published = published
@@ -47,7 +59,7 @@ class Admin(SubjectsServicer):
         customer = await self._named(request.name, context)
         try:
             record = await self._store.record(
-                customer, request.reader or "operator", request.reason or "show"
+                customer, _who(request.reader), request.reason or "show"
             )
             links = await self._store.links(customer)
         except (StoreFailed, NotStored) as error:
@@ -75,6 +87,7 @@ class Admin(SubjectsServicer):
                 "NAMESPACE/NAME",
             )
         try:
+            await self._note(f"subject-{request.state}", customer, purpose=request.purpose)
             receipts = await self._store.decide_consents(customer, decisions)
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
@@ -84,7 +97,7 @@ class Admin(SubjectsServicer):
         """What is to be decided, the purpose itself last. Who withdraws it withdraws as well what
         was granted to single transactions, and that of a document which is gone."""
         found: list[Decision] = []
-        by = request.by or "operator"
+        by = _who(request.by)
         languages = (request.language,) if request.language else ()
         if request.state == "withdrawn":
             for record in (await self._store.records([customer], "")).values():
@@ -109,12 +122,17 @@ class Admin(SubjectsServicer):
     async def Set(self, request: pb.SetSubjectRequest, context: Any) -> pb.SetSubjectResponse:
         """Attributes, segments and risk."""
         customer = await self._named(request.name, context)
-        source = request.by or "operator"
+        source = _who(request.by)
         try:
             values = {
                 each.ref: self._published.offered(each.ref, json.loads(each.value), source)
                 for each in request.attributes
             }
+            await self._note(
+                "subject-set", customer, attributes=sorted(values),
+                deleted=sorted(request.deleted), segments=request.replace_segments,
+                signal=request.signal,
+            )  # fmt: skip
             if values:
                 await self._store.set_attributes(customer, values)
             for name in request.deleted:
@@ -141,7 +159,8 @@ class Admin(SubjectsServicer):
     async def Undo(self, request: pb.UndoLinkRequest, context: Any) -> pb.UndoLinkResponse:
         """Takes one link back."""
         try:
-            link = await self._store.undo(request.link, request.by or "operator")
+            await self._noted(By(current().name, "subject-undo", about={"link": request.link}))
+            link = await self._store.undo(request.link, _who(request.by))
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
         return pb.UndoLinkResponse(link=_link(link))
@@ -152,7 +171,8 @@ class Admin(SubjectsServicer):
         """Everything that is kept."""
         customer = await self._named(request.name, context)
         try:
-            found = await self._store.export(customer, request.reader or "operator", "export")
+            await self._note("subject-export", customer)
+            found = await self._store.export(customer, _who(request.reader), "export")
             jwks = await self._store.jwks()
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
@@ -163,15 +183,22 @@ class Admin(SubjectsServicer):
     async def Erase(self, request: pb.EraseSubjectRequest, context: Any) -> pb.EraseSubjectResponse:
         """Deletes everything, here and in what sidecars hold."""
         customer = await self._named(request.name, context)
+        by = _who(request.by)
         try:
+            await self._note("subject-erase", customer)
             erasure, holders, let_go = await self._hub.erased_everywhere(
-                lambda: self._store.erase(customer, request.by or "operator"), LET_GO
+                lambda: self._store.erase(customer, by), LET_GO
             )
         except (StoreFailed, NotStored) as error:
             await _refused(context, error)
         return pb.EraseSubjectResponse(
             certificate=erasure.certificate, sidecars=holders, let_go=let_go
         )
+
+    async def _note(self, action: str, customer: str, **about: object) -> None:
+        """Into the audit trail, before it is done. Raises StoreFailed."""
+        digest = sha256(f"sidecar audit customer v1\n{customer}".encode()).hexdigest()
+        await self._noted(By(current().name, action, about={"customer": digest, **about}))
 
     async def _named(self, name: pb.SubjectName, context: Any) -> str:
         """The id of the customer, who is there."""
@@ -186,6 +213,14 @@ class Admin(SubjectsServicer):
         if found is None:
             await _gone(context)
         return found
+
+
+def _who(said: str) -> str:
+    """Who is to be named: whoever has shown it, and what a program of theirs says besides."""
+    name = current().name
+    if name == ANYBODY.name:
+        return said or "operator"
+    return f"{name} ({said})" if said else name
 
 
 def shown(record: Record, now: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.events import Signal
 from sidecar.control.pages.site import routes
-from sidecar.control.subjects.admin import Admin
+from sidecar.control.repeating import Repeating
+from sidecar.control.subjects.admin import Admin, Noted
 from sidecar.control.subjects.asking import Asking
 from sidecar.control.subjects.delivery import Delivery
 from sidecar.control.subjects.hub import Hub
@@ -61,6 +62,7 @@ class Subjects:
         self._asking: Asking | None = None
         self._marker: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._repeating: list[Repeating] = []
 
     async def pages(self, *, insecure_cookies: bool) -> list[web.RouteDef]:
         """What customers see, for the HTTP side. Raises StoreFailed."""
@@ -104,9 +106,9 @@ class Subjects:
             if isinstance(document.spec, IdentityPolicy)
         ]
 
-    def admin(self) -> Admin:
-        """The Subjects service."""
-        return Admin(self.store, self.hub, self._published, self._clock)
+    def admin(self, noted: Noted) -> Admin:
+        """The Subjects service; `noted` puts something into the audit trail."""
+        return Admin(self.store, self.hub, self._published, self._clock, noted)
 
     @property
     def hub(self) -> Hub:
@@ -121,10 +123,12 @@ class Subjects:
         self._hub = Hub(self.store, self._catalogue, secret, self._clock)
         self.store.changed = self._changed
         _, self._marker = await self.store.changes_since(None)
-        self._tasks = [
-            asyncio.create_task(always(self._write_reads, WRITE_READS)),
-            asyncio.create_task(always(self._expire, EXPIRE)),
+        self._repeating = [
+            Repeating("who read what", self._write_reads, WRITE_READS),
+            Repeating("retention", self._expire, EXPIRE),
         ]
+        for each in self._repeating:
+            each.start()
         if self.delivery is not None:
             self._tasks.append(asyncio.create_task(always(self.delivery.run, AGAIN)))
 
@@ -132,6 +136,8 @@ class Subjects:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for each in self._repeating:
+            await each.stop()
         if self._hub is not None:
             await self._hub.close()
         try:
@@ -164,8 +170,8 @@ class Subjects:
 
 
 async def always(work: Callable[[], Awaitable[None]], pause: float) -> None:
-    """Do it again `pause` seconds after it ended, however it did: what enforces retention, and what
-    brings events out, must not end for ever with one record that it stumbles over."""
+    """Do it again `pause` seconds after it ended, however it did, until cancelled: what brings
+    events out must not end for ever with one record that it stumbles over."""
     while True:
         try:
             await work()

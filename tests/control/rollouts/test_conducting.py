@@ -109,11 +109,15 @@ async def rollout(address: str, condition: Callable[[pb.Rollout], bool]) -> pb.R
                 return answer.rollouts[0]
 
 
-async def steer(address: str, action: pb.SteerRequest.Action.ValueType, **more: str) -> pb.Rollout:
+async def steer(
+    address: str,
+    action: pb.SteerRequest.Action.ValueType,
+    reason: str = "",
+    namespace: str = "default",
+) -> pb.Rollout:
+    request = pb.SteerRequest(namespace=namespace, action=action, reason=reason)
     async with AdminClient(address, timeout=WITHIN) as client:
-        return await client.steer(
-            pb.SteerRequest(namespace="default", action=action, **more)  # type: ignore[arg-type]
-        )
+        return await client.steer(request)
 
 
 def is_at(stage: int) -> Callable[[pb.Rollout], bool]:
@@ -234,6 +238,31 @@ async def test_paused_aborted_and_labels_first(url: str) -> None:
             await fleet.all_at(*["/old"] * 4)
             with pytest.raises(ControlPlaneUnreachable, match="nothing in default"):
                 await steer(bound.grpc, pb.SteerRequest.ACTION_ABORT)
+
+
+async def test_one_of_platform_concerns_every_namespace(url: str) -> None:
+    async with served(url) as bound:
+        fleet = Fleet(fares=lambda _: Fared(requests=10))
+        fleet.add(bound.grpc, 2)
+        fleet.add(bound.grpc, 2, namespace="other")
+        await apply(bound.grpc, OLD, policy("p", "other"), policy("q", "platform"))
+        async with running(*fleet.sidecars):
+            for each in fleet.sidecars:
+                await each.enforces(1, "platform")
+            changed = policy("q", "platform", path="/new")
+            answer = await apply(bound.grpc, changed, rollout=plan(50, 100, bake=600))
+            assert answer.outcome == pb.OUTCOME_PUBLISHED
+            held = await rollout(bound.grpc, lambda r: r.live == 2 and r.control.requests > 0)
+            assert (held.namespace, held.sidecars, held.assigned) == ("platform", 4, 2)
+            versions = [each.adopted[-1].versions["platform"] for each in fleet.sidecars]
+            assert sorted(versions) == [1, 1, 2, 2]
+            # Its own namespace is nobody's business: others publish meanwhile.
+            assert (await apply(bound.grpc, policy("p", "other", path="/x"))).outcome == (
+                pb.OUTCOME_PUBLISHED
+            )
+            await steer(bound.grpc, pb.SteerRequest.ACTION_RESUME, namespace="platform")
+            for each in fleet.sidecars:
+                await each.enforces(2, "platform")
 
 
 async def test_rollback_ends_it_in_one_step(url: str) -> None:

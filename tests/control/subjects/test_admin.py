@@ -12,6 +12,8 @@ import pytest
 from grpc import aio
 
 from sidecar.control.catalogue import Catalogue
+from sidecar.control.doors import Doorkeeper, Guard
+from sidecar.control.releases import By
 from sidecar.control.subjects import admin as module
 from sidecar.control.subjects import receipts
 from sidecar.control.subjects.admin import Admin
@@ -81,11 +83,19 @@ async def hub(subjects: SubjectStore, catalogue: Catalogue, clock: Clock) -> Asy
 
 
 @pytest.fixture
+def trail() -> list[By]:
+    return []
+
+
+@pytest.fixture
 async def client(
-    subjects: SubjectStore, catalogue: Catalogue, hub: Hub, clock: Clock
+    subjects: SubjectStore, catalogue: Catalogue, hub: Hub, clock: Clock, trail: list[By]
 ) -> AsyncIterator[SubjectsClient]:
-    admin = Admin(subjects, hub, Published(catalogue, clock), clock)
-    server = aio.server()
+    async def noted(by: By) -> None:
+        trail.append(by)
+
+    admin = Admin(subjects, hub, Published(catalogue, clock), clock, noted)
+    server = aio.server(interceptors=[Guard(Doorkeeper(None))])
     add_SubjectsServicer_to_server(admin, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -119,6 +129,21 @@ async def test_one_is_shown_by_id_and_by_identifier_and_who_looked_is_written_do
     looked = [(each["reader"], each["why"]) for each in everything["reads"]]
     assert looked.count(("eve", "ticket 7")) == 2
     assert ("eve", "export") in looked
+
+
+async def test_what_is_done_is_in_the_audit_trail_and_says_of_whom_only_to_who_knows(
+    client: SubjectsClient, alice: Record, trail: list[By]
+) -> None:
+    await client.show(pb.ShowSubjectRequest(name=BY_MAIL))
+    assert not trail
+    await client.set(pb.SetSubjectRequest(name=BY_MAIL, segments=["vip"], replace_segments=True))
+    await client.export(pb.ExportSubjectRequest(name=BY_MAIL))
+    await client.erase(pb.EraseSubjectRequest(name=BY_MAIL))
+    assert [each.action for each in trail] == ["subject-set", "subject-export", "subject-erase"]
+    assert {each.who for each in trail} == {"local"}
+    assert len({each.about["customer"] for each in trail}) == 1
+    assert alice.customer not in repr(trail)
+    assert "a@b.example" not in repr(trail)
 
 
 async def test_of_nobody_it_is_said_that_there_is_nobody(
