@@ -41,11 +41,10 @@ from sidecar.control.proposals import (
     read_proposal,
 )
 from sidecar.control.releases import SYSTEM, By, Draft
-from sidecar.control.rollouts.plan import Plan, PlanRefused, Rollout
-from sidecar.control.rollouts.steps import begin
+from sidecar.control.rollouts.plan import PlanRefused
 from sidecar.control.signed import signed_drafts
+from sidecar.control.spreading import spread
 from sidecar.control.store import Also, Conflict, Store
-from sidecar.decide.documents import PLATFORM
 from sidecar.decide.effects import effects
 from sidecar.errors import Problem
 
@@ -308,7 +307,11 @@ class Publisher:
             return replace(result, problems=[*problems, *found])
         if not asked and not restores and self._needs_approval(drafts):
             return await self._propose(application, by, drafts, result)
-        drafts, refused = await self._rolled(drafts, application, by)
+        ids = {
+            draft.namespace: await self._sidecars(draft.namespace)
+            for draft in (drafts if application.rollout is not None else ())
+        }
+        drafts, refused = spread(drafts, application, by.who, self._store.clock(), ids)
         if refused:
             return replace(result, problems=[*problems, *refused])
         told = {change.document: change.what for change in planned.differing[:_TOLD]}
@@ -368,39 +371,6 @@ class Publisher:
         await self._store.record(replace(by, action="propose", about=about), insert)
         return replace(result, outcome="awaits_approval", proposal=made[0])
 
-    async def _rolled(
-        self, drafts: Sequence[Draft], application: Application, by: By
-    ) -> tuple[list[Draft], list[Problem]]:
-        """With their rollouts, begun, and their times to live."""
-        now = self._store.clock()
-        expires = now + application.ttl if application.ttl else None
-        if application.rollout is None:
-            return [replace(draft, expires=expires) for draft in drafts], []
-        if len(drafts) > 1 and any(draft.namespace == PLATFORM for draft in drafts):
-            # Each spreads by itself, and some sidecars would have the one without the other.
-            return [], [
-                Problem(
-                    "documents of platform and of another namespace cannot be rolled out together",
-                    hint="apply those of platform first, and the others once they are everybody's",
-                )
-            ]
-        made, problems = [], []
-        for draft in drafts:
-            if draft.base is None or draft.raise_floor:
-                why = "raises its floor" if draft.raise_floor else "is the first of its namespace"
-                problems.append(
-                    Problem(
-                        f"{draft.namespace}@{draft.version} {why}, and has to be everybody's: "
-                        "there would be no way back",
-                        hint="apply it without --canary",
-                    )
-                )
-                continue
-            ids = await self._sidecars(draft.namespace)
-            rollout = _rollout(draft, application.rollout, by.who, now)
-            made.append(replace(draft, expires=expires, rollout=begin(rollout, ids, now)))
-        return made, problems
-
     @staticmethod
     def _with_expiries(drafts: Sequence[Draft], also: Also | None) -> Also:
         async def after(connection: AsyncConnection) -> None:
@@ -431,10 +401,3 @@ def _misshapen(application: Application) -> list[Problem]:
 
 def _refused(message: str, hint: str = "") -> Result:
     return Result("refused", problems=[Problem(message, hint=hint)])
-
-
-def _rollout(draft: Draft, plan: Plan, author: str, now: float) -> Rollout:
-    stable = draft.builds_on
-    return Rollout(
-        draft.namespace, draft.version, -1 if stable is None else stable, plan, author, now
-    )
