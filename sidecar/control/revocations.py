@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
+from sidecar.control.sayings import said
 from sidecar.decide.revocations import BOUND, KINDS, Kind, target
 from sidecar.errors import SidecarError
 from sidecar.wire import convert
@@ -20,7 +21,6 @@ from sidecar.wire.discovery_pb2 import Ack, FromControl, Idle, Nack, Push, Resou
 
 MOST: Final = BOUND // 2  # held at a time
 RESERVED: Final = MOST // 5  # of them, for people: events may not take the last ones
-MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 BATCH: Final = 2_000  # in one push: two milliseconds of a sidecar's time
 LONGEST: Final = 4096  # characters of an issuer or a value
 LONGEST_REASON: Final = 1024
@@ -216,7 +216,7 @@ class Cursor:
         self._number = self._sent[1]
         self._sent = None
         self._refused = -1
-        self.last_error = ack.warning[:MAX_ERROR]
+        self.last_error = said(ack.warning)
         return True
 
     def nack(self, nack: Nack, log: RevocationLog) -> bool:
@@ -225,7 +225,7 @@ class Cursor:
             return False
         self._sent = None
         self._refused = log.newest
-        self.last_error = nack.error[:MAX_ERROR] or "refused without a reason"
+        self.last_error = said(nack.error) or "refused without a reason"
         return True
 
     @property

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from sidecar.control.catalogue import Catalogue, Held, Target
 from sidecar.control.pacing import Pace
 from sidecar.control.revocations import Cursor, RevocationLog
+from sidecar.control.sayings import said
 from sidecar.control.subjects.following import Following
+from sidecar.decide.documents import PLATFORM
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import (
     Ack,
+    Enforced,
     FromControl,
     Hello,
     Idle,
@@ -28,7 +31,6 @@ from sidecar.wire.discovery_pb2 import (
     Reporting,
 )
 
-MAX_ERROR: Final = 4096  # characters kept of what a sidecar says
 MAX_LABELS: Final = 64
 MAX_HELD: Final = 200_000
 _ID: Final = re.compile(r"[A-Za-z0-9._:/-]{1,253}")
@@ -52,7 +54,7 @@ class Session:
         self.sidecar_id = hello.sidecar_id
         self.namespace = hello.namespace
         self.labels: Mapping[str, str] = dict(hello.labels)
-        self.build = hello.build[:253]
+        self.build = said(hello.build)[:253]
         self.started = hello.started if 0 < hello.started < 1 << 40 else 0
         """Unix time at which its process began; 0: it did not say."""
         self.address = address
@@ -60,7 +62,7 @@ class Session:
         self.since = since
         self._clock = clock
         self._monotonic = monotonic
-        self.enforced: Mapping[str, int] = convert.enforced_from_wire(hello.enforced)
+        self.enforced: Mapping[str, int] = self._own(hello.enforced)
         """What it says it enforces, for people to read."""
         self.last_error = ""
         wanted = [s for s in hello.subscriptions if s.type == convert.REVOCATION]
@@ -170,8 +172,8 @@ class Session:
         self._known = self._sent[1].held
         self._confirmed = self._sent[1].versions
         self._sent = self._refused = self._behind = None
-        self.enforced = convert.enforced_from_wire(ack.enforced)
-        self.last_error = ack.warning[:MAX_ERROR]
+        self.enforced = self._own(ack.enforced)
+        self.last_error = said(ack.warning)
         self.wake.set()
         return True
 
@@ -187,7 +189,7 @@ class Session:
             return False
         self._refused = self._sent[1]
         self._sent = None
-        self.last_error = nack.error[:MAX_ERROR] or "refused without a reason"
+        self.last_error = said(nack.error) or "refused without a reason"
         self.wake.set()
         return True
 
@@ -210,6 +212,11 @@ class Session:
     def current(self, catalogue: Catalogue) -> bool:
         """Whether it enforces all that it should."""
         return bool(self._confirmed) and self._confirmed == self.assigned(catalogue)
+
+    def _own(self, enforced: Iterable[Enforced]) -> Mapping[str, int]:
+        """Of what it says it enforces, what can be: of its namespace and `platform`."""
+        known = (self.namespace, PLATFORM)
+        return {each.namespace: each.version for each in enforced if each.namespace in known}
 
     @property
     def confirmed(self) -> Mapping[str, int]:

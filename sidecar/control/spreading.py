@@ -1,4 +1,4 @@
-"""How drafts are to spread, and for how long: with the rollouts that were asked for, begun. Pure."""
+"""How drafts are to spread, and for how long: with rollouts as they were asked for, begun. Pure."""
 
 from __future__ import annotations
 

@@ -212,3 +212,19 @@ def test_a_hello_that_makes_no_sense_is_refused(change: dict[str, object], expec
     message = Hello(**{**fields, **change})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=expected):
         Session(message, address="", since=0.0)
+
+
+def test_what_it_says_of_itself_is_bounded_and_no_command(catalogue: Catalogue) -> None:
+    message = Hello(
+        sidecar_id="one", namespace="default", build="1\x1b[2J\x00",
+        subscriptions=[Subscription(type=convert.RELEASE)],
+        enforced=convert.enforced_to_wire({f"n{n}": n for n in range(1000)} | {"default": 7}),
+    )  # fmt: skip
+    session = Session(message, address="", since=0.0)
+    assert session.enforced == {"default": 7}
+    assert session.build == "1\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
+    catalogue.take([made(policy())])
+    nonce = push(session, catalogue).nonce
+    session.nack(Nack(type=convert.RELEASE, nonce=nonce, error="x\x00y\nz" + "e" * 9000), LOG)
+    assert session.last_error.startswith("x\N{REPLACEMENT CHARACTER}y\nz")
+    assert len(session.last_error) == 4096

@@ -26,7 +26,7 @@ from sidecar.control.rollouts.tallies import Tallies, added, to_plain
 from sidecar.control.session import Session
 from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, StoreFailed
 from sidecar.wire.discovery_pb2 import Report
 
 LOOK: Final = 0.5  # seconds
@@ -81,7 +81,7 @@ class Conductor:
             await self._everyone.refresh()
         self._share(rollouts)
         for rollout in rollouts:
-            await self._lead(rollout)
+            await self._safely(rollout)
         if past:
             await self.history.look(self._catalogue)
         self._looks += 1
@@ -138,6 +138,15 @@ class Conductor:
                 raise NotSteered("somebody else led it on at the same time; look, and try again")
             return changed
 
+    async def _safely(self, rollout: Rollout) -> None:
+        """What goes wrong in one is not for the others to suffer."""
+        try:
+            await self._lead(rollout)
+        except StoreFailed as error:
+            _log.error("%s stands still: %s", rollout.name, error)
+        except Exception:  # noqa: BLE001 - a mistake of ours: said, and tried again
+            _log.exception("%s stands still", rollout.name)
+
     async def _lead(self, rollout: Rollout) -> None:
         async with self._turn:
             line = self._catalogue.line(rollout.namespace)
@@ -150,9 +159,9 @@ class Conductor:
             early = rollout.started < self._began and now < self._began + GATHER
             if early and after.state != "rolled_back":
                 return  # who has come back so far is not all of them
-            if after.state == "rolled_back":
+            changed = await self._change(after, By(SYSTEM, "rollout"))
+            if changed is not None and changed.state == "rolled_back":
                 _log.error("%s is rolled back: %s", rollout.name, after.reason)
-            await self._change(after, By(SYSTEM, "rollout"))
 
     async def _change(self, after: Rollout, by: By) -> Rollout | None:
         changed = await self._store.steer(after, by)

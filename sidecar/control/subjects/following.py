@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.control.catalogue import Target
+from sidecar.control.sayings import said
 from sidecar.control.subjects.messages import held, identity_of, number
 from sidecar.control.subjects.records import VISITOR, Identifier, Record
 from sidecar.decide.journey_view import View
@@ -238,5 +239,5 @@ class Following:
         if self._sent is None or self._sent != nack.nonce:
             return False
         self._sent = None
-        self.last_error = nack.error[:1024] or "refused without a reason"
+        self.last_error = said(nack.error) or "refused without a reason"
         return True
