@@ -37,15 +37,6 @@ async def finish(connection: AsyncConnection, namespace: str, version: int, outc
     )
 
 
-async def note(connection: AsyncConnection, namespace: str, version: int, outcome: str) -> None:
-    """Why it could not be taken back so far."""
-    await connection.execute(
-        update(expiries)
-        .where((expiries.c.namespace == namespace) & (expiries.c.version == version))
-        .values(outcome=outcome)
-    )
-
-
 async def of_versions(
     connection: AsyncConnection, namespace: str, versions: Sequence[int]
 ) -> Mapping[int, float]:

@@ -13,6 +13,7 @@ from sidecar.decide.documents import PLATFORM
 from sidecar.errors import SidecarError
 
 MAX_WATCHERS: Final = 256
+MAX_OF_ONE: Final = 64  # of them, of one person or program
 GATHER: Final = 0.1  # seconds between two times that streams are woken for releases
 MAX_OF_ACCOUNT: Final = 256  # sidecars of one account that show no pod, and so could make up any
 
@@ -28,6 +29,7 @@ class Fleet:
         self._max_streams = max_streams
         self._sessions: dict[str, Session] = {}
         self._watchers: set[asyncio.Event] = set()
+        self._watching: Counter[str] = Counter()
         self._accounts: Counter[str] = Counter()
         self._touched: set[str] = set()  # namespaces with news that nobody was woken for yet
         self._waking: asyncio.TimerHandle | None = None
@@ -115,13 +117,20 @@ class Fleet:
             watcher.set()
 
     @contextmanager
-    def watching(self) -> Iterator[asyncio.Event]:
-        """An event that is set at every change. Raises FleetFull."""
+    def watching(self, who: str = "") -> Iterator[asyncio.Event]:
+        """An event that is set at every change. `who` is somebody among others, for whom some
+        places are kept. Raises FleetFull."""
         if len(self._watchers) >= MAX_WATCHERS:
             raise FleetFull(f"{MAX_WATCHERS} watchers are connected, the most allowed")
+        if who and self._watching[who] >= MAX_OF_ONE:
+            raise FleetFull(f"{who} has {MAX_OF_ONE} watchers connected, the most of one")
         event = asyncio.Event()
         self._watchers.add(event)
+        self._watching[who] += 1
         try:
             yield event
         finally:
             self._watchers.discard(event)
+            self._watching[who] -= 1
+            if not self._watching[who]:
+                del self._watching[who]

@@ -6,7 +6,7 @@ it. What a sidecar says without having been sent it proves nothing, nor does a h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -47,6 +47,10 @@ class Reach:
     errors: tuple[str, ...] = ()
 
 
+def _everything(_namespace: str) -> bool:
+    return True
+
+
 class Everyone:
     """All connected sidecars."""
 
@@ -72,9 +76,11 @@ class Everyone:
         await self.refresh()
         return [each.sidecar_id for each in self.concerned(namespace)]
 
-    def reach(self, namespace: str, version: int) -> Reach:
-        """How far one release has come."""
-        return reach(self._catalogue, self.concerned(namespace), namespace, version)
+    def reach(
+        self, namespace: str, version: int, sees: Callable[[str], bool] = _everything
+    ) -> Reach:
+        """How far one release has come. `sees` says of whom errors may be told, by namespace."""
+        return reach(self._catalogue, self.concerned(namespace), namespace, version, sees)
 
     def settled(self, namespace: str) -> bool | None:
         """Whether each that a namespace concerns enforces what it is assigned of it; None: there
@@ -92,9 +98,13 @@ class Everyone:
 
 
 def reach(
-    catalogue: Catalogue, sidecars: Iterable[Connected], namespace: str, version: int
+    catalogue: Catalogue,
+    sidecars: Iterable[Connected],
+    namespace: str,
+    version: int,
+    sees: Callable[[str], bool] = _everything,
 ) -> Reach:
-    """Of the sidecars given."""
+    """Of the sidecars given; what those of namespaces say that nobody sees is only counted."""
     line = catalogue.line(namespace)
     builds: dict[int, bool] = {}
 
@@ -116,6 +126,6 @@ def reach(
             live += 1
         elif on(each.refused.get(namespace)):
             refused += 1
-            if len(errors) < MAX_ERRORS:
+            if len(errors) < MAX_ERRORS and sees(each.namespace):
                 errors.append(f"{each.sidecar_id}: {each.last_error}")
     return Reach(count, assigned, live, refused, tuple(errors))

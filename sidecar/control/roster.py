@@ -77,6 +77,7 @@ class Roster:
         self._reported: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed = -inf
+        self._interrupted = False
 
     def others(self) -> Iterable[Member]:
         """The sidecars of other replicas, as of the last `refresh`; each once, and none that has
@@ -149,11 +150,21 @@ class Roster:
         await asyncio.shield(self._refreshing)
 
     async def _refresh(self) -> None:
+        try:
+            await self._read()
+        except StoreFailed:
+            self._interrupted = True
+            raise
+
+    async def _read(self) -> None:
         async with self._store.transaction() as connection:
             beats = (
                 await connection.execute(select(replicas).where(replicas.c.replica != self.replica))
             ).all()
             now = time.monotonic()
+            if self._interrupted:  # nobody could say anything meanwhile
+                self._interrupted = False
+                self._beats = {replica: (beat, now) for replica, (beat, _) in self._beats.items()}
             alive = {row.replica for row in beats if self._lives(row.replica, row.beat, now)}
             self._reported = {
                 row.replica: orjson.loads(row.tallies) for row in beats if row.replica in alive

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import Final
 
 from sidecar.control import answers
+from sidecar.control.authority import ANYBODY, current
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
 from sidecar.control.reach import MAX_ERRORS, Everyone, reach
@@ -82,18 +83,20 @@ class Watching:
             if line.rollout is not None:
                 versions.append(line.rollout.version)
             for version in versions:
-                found = reach(self._catalogue, concerned, name, version)
+                found = reach(self._catalogue, concerned, name, version, sees)
                 yield answers.reach(found, name, version)
 
     async def progress(self, request: pb.WatchRequest) -> AsyncIterator[pb.Progress]:
         """How far releases have come, at once and after every change. Raises FleetFull and
         StoreFailed."""
-        with self._fleet.watching() as changed:
+        caller = current()
+        who = "" if caller is ANYBODY else caller.name
+        with self._fleet.watching(who) as changed:
             last = None
             while True:
                 changed.clear()
                 await self._everyone.refresh()
-                progress = self._progress(request)
+                progress = self._progress(request, lambda name: caller.may("view", name))
                 if progress != last:
                     yield progress
                     last = progress
@@ -110,11 +113,13 @@ class Watching:
         if self._everyone.roster is not None:
             yield from self._everyone.roster.others()
 
-    def _progress(self, request: pb.WatchRequest) -> pb.Progress:
+    def _progress(self, request: pb.WatchRequest, sees: Sees) -> pb.Progress:
         return pb.Progress(
             reaches=[
                 answers.reach(
-                    self._everyone.reach(each.namespace, each.version), each.namespace, each.version
+                    self._everyone.reach(each.namespace, each.version, sees),
+                    each.namespace,
+                    each.version,
                 )
                 for each in request.releases
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from grpc import aio
 from sidecar.control import fleet as fleet_module
 from sidecar.control import server, strangers
 from sidecar.control.certificates import ServerCertificates
-from sidecar.control.fleet import Fleet, FleetFull
+from sidecar.control.fleet import MAX_OF_ONE, Fleet, FleetFull
 from sidecar.control.identity import Identities, TokenReviews
 from sidecar.control.server import Bound, ControlPlane, FleetListener
 from sidecar.control.session import Session
@@ -317,3 +317,18 @@ def test_files_of_no_use_are_said_at_the_start(tmp_path: Path, broken: str) -> N
     (certificate if broken == "certificate" else key).write_text("no PEM")
     with pytest.raises(Misuse, match="--tls-cert"):
         ServerCertificates(certificate, key, None).credentials()
+
+
+def test_nobody_takes_every_place_of_those_who_watch() -> None:
+    fleet = Fleet(10)
+    with ExitStack() as open_:
+        for _ in range(MAX_OF_ONE):
+            open_.enter_context(fleet.watching("eve"))
+        with pytest.raises(FleetFull, match="eve has"):
+            open_.enter_context(fleet.watching("eve"))
+        open_.enter_context(fleet.watching("root"))
+        for _ in range(MAX_OF_ONE + 1):  # nobody in particular: as many as there are places
+            open_.enter_context(fleet.watching())
+    assert fleet.watchers == 0
+    with fleet.watching("eve"):
+        assert fleet.watchers == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +21,7 @@ from sidecar.control.roster import Member, Roster
 from sidecar.control.schema import replicas, roster
 from sidecar.control.session import Session
 from sidecar.control.store import Store
+from sidecar.errors import StoreFailed
 from sidecar.facts.releases import Manifest
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, Hello, Nack, Subscription
@@ -250,3 +252,27 @@ async def test_a_thousand_of_them(two: tuple[Replica, Replica]) -> None:
         here.fleet.leave(each)
     await here.roster.write()
     assert len(await there.others()) == 500
+
+
+async def test_while_the_database_is_away_nobody_is_taken_for_gone(
+    two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose beat could not be heard is not who has no beat."""
+    here, there = two
+    there.join("far")
+    await there.roster.write()
+    assert set(await here.others()) == {"far"}
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        raise StoreFailed("away")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(here.store, "transaction", away)
+        with pytest.raises(StoreFailed):
+            await here.refresh()
+        here.time.now += module.STILL + 3
+    assert set(await here.others()) == {"far"}
+    here.time.now += module.STILL + 1
+    assert set(await here.others()) == set()

@@ -134,6 +134,8 @@ async def test_everything_done_is_in_a_chain_that_holds(store: Store, url: str) 
         "UPDATE entries SET sha256 = ''",
         "DELETE FROM entries",
         "DELETE FROM releases",
+        "INSERT OR REPLACE INTO audit SELECT number, hash, hash FROM audit",
+        "INSERT OR REPLACE INTO contents SELECT sha256, '{}' FROM contents",
         "UPDATE releases SET manifest = ''",
         "UPDATE releases SET author = 'mallory'",
         "UPDATE releases SET version = version + 10",
@@ -186,10 +188,10 @@ async def test_releases_of_before_get_their_parents(tmp_path: Path) -> None:
     made = await store.publish([Draft("default", None, (policy(),))])
     manifest = made[0].signed.manifest
     async with store.transaction() as connection:
-        for name in ("releases_kept", "releases_unchanged"):
+        for name in ("releases_kept", "releases_unchanged", "releases_no_replace"):
             await connection.execute(text(f"DROP TRIGGER {name}"))
         for table in ("audit", "contents", "entries"):
-            for what in ("update", "delete"):
+            for what in ("update", "delete", "replace"):
                 await connection.execute(text(f"DROP TRIGGER {table}_no_{what}"))
         for table in ("rollouts", "proposals", "expiries", "delegated_keys", "audit", "replicas",
                       "roster"):  # fmt: skip

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from sidecar.control import expiries
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
 from sidecar.control.publish import Publisher
 from sidecar.control.reach import Everyone, reach
 from sidecar.control.releases import SYSTEM, By
+from sidecar.control.rollouts.expiring import Expiring
 from sidecar.control.rollouts.health import Tally
 from sidecar.control.rollouts.history import History
 from sidecar.control.rollouts.plan import Rollout
@@ -57,6 +57,7 @@ class Conductor:
     ) -> None:
         self.tallies = Tallies()
         self.history = History(store, everyone)
+        self.expiring = Expiring(store, catalogue, publisher, self.steer)
         self._store = store
         self._catalogue = catalogue
         self._fleet = fleet
@@ -86,7 +87,7 @@ class Conductor:
             await self.history.look(self._catalogue)
         self._looks += 1
         if self._looks % _EXPIRES == 1:
-            await self._take_back()
+            await self.expiring.look()
 
     def seen(self, rollout: Rollout) -> Seen:
         """How the sidecars that a rollout concerns fare, as of the last refresh."""
@@ -172,15 +173,6 @@ class Conductor:
         self.history.note(changed)
         self._announce([changed.namespace])
         return changed
-
-    async def _take_back(self) -> None:
-        async with self._store.reading() as connection:
-            found = await expiries.due(connection, self._store.clock())
-        for namespace, version in found:
-            outcome = await self._publisher.take_back(namespace, version)
-            if outcome:
-                async with self._store.transaction() as connection:
-                    await expiries.finish(connection, namespace, version, outcome)
 
     def _reported(self, rollout: Rollout) -> tuple[Tally, Tally, Tally]:
         mine = self.tallies.of(rollout)

@@ -33,6 +33,11 @@ class RolloutMetrics(Collector):
             share = each.plan.stages[each.stage].share
             under_way.add_metric([each.namespace, each.state], share * 100)
         yield under_way
+        yield GaugeMetricFamily(
+            "sidecar_control_expiries_overdue",
+            "Releases whose time to live is over, and that could not be taken back yet.",
+            value=self._conductor.expiring.overdue,
+        )
         figures = self._conductor.history.figures
         changes = GaugeMetricFamily(
             "sidecar_control_changes",

@@ -17,6 +17,13 @@ branch_labels = None
 depends_on = None
 
 APPEND_ONLY = ("audit", "contents", "entries")
+KEYS = {
+    "audit": "number = NEW.number",
+    "contents": "sha256 = NEW.sha256",
+    "entries": "namespace = NEW.namespace AND version = NEW.version AND kind = NEW.kind "
+    "AND name = NEW.name",
+    "releases": "namespace = NEW.namespace AND version = NEW.version",
+}
 
 
 def upgrade() -> None:
@@ -146,6 +153,13 @@ def _append_only_sqlite() -> None:
                 f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table} "
                 + refused.format(table)
             )
+    for table, same in KEYS.items():
+        # INSERT OR REPLACE deletes without asking the triggers for it.
+        there = f"SELECT 1 FROM {table} WHERE {same}"  # noqa: S608 - names of ours
+        op.execute(
+            f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} WHEN EXISTS ({there}) "
+            + refused.format(table)
+        )
     op.execute(
         "CREATE TRIGGER releases_kept BEFORE DELETE ON releases " + refused.format("releases")
     )
