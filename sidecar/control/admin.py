@@ -20,6 +20,7 @@ from sidecar.control.applications import Application, Result
 from sidecar.control.authority import Forbidden, Unauthenticated, current
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import FleetFull
+from sidecar.control.going_back import GoingBack
 from sidecar.control.keeping import Keeping
 from sidecar.control.metrics import Counts
 from sidecar.control.proposals import NotReviewed, read_proposals
@@ -91,35 +92,14 @@ class Admin(AdminServicer):
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.ApplyResponse:
         """Goes back; see RollbackRequest."""
         async with _answering(context, "nothing was published"):
-            caller = current()
-            line = self._desk.catalogue.line(request.namespace)
-            under_way = line.rollout if line is not None else None
-            if under_way is not None and not request.dry_run:
-                caller.require("publish", [request.namespace])
-                reason = request.message or "rolled back by hand"
-                by = By(caller.name)
-                ended = await self._to_the_end(
-                    self._desk.conductor.steer(
-                        request.namespace, "abort", reason, under_way.version, by
-                    )
-                )
-                if request.to in (0, ended.stable):
-                    stable = self._desk.catalogue.releases()
-                    return pb.ApplyResponse(
-                        outcome=pb.OUTCOME_PUBLISHED,
-                        releases=[
-                            answers.release(each)
-                            for each in stable
-                            if each.namespace == request.namespace
-                        ],
-                        rollouts=[answers.rollout(ended)],
-                    )
             application = Application(
                 (), dry_run=request.dry_run, message=request.message,
                 manifests=answers.signed_of(request.manifests),
             )  # fmt: skip
+            desk = self._desk
+            going = GoingBack(desk.store, desk.catalogue, desk.publisher, desk.conductor)
             return await self._published(
-                self._desk.publisher.rollback(request.namespace, request.to, application, caller)
+                going.back(request.namespace, request.to, application, current())
             )
 
     async def Review(self, request: pb.ReviewRequest, context: Any) -> pb.ApplyResponse:

@@ -10,14 +10,14 @@ from typing import Any, Final
 from sqlalchemy import desc, func, select
 
 from sidecar.control import answers, expiries
-from sidecar.control.applications import drafted
+from sidecar.control.applications import Planned, drafted
 from sidecar.control.catalogue import Catalogue, Line
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import read_rollouts
 from sidecar.control.schema import entries, releases
 from sidecar.control.store import Release, Store
 from sidecar.decide.documents import Document
-from sidecar.decide.effects import effects
+from sidecar.decide.effects import Effect, effects
 from sidecar.wire import admin_pb2 as pb
 
 LISTED: Final = 50
@@ -81,14 +81,8 @@ async def difference(
     after = await store.release(namespace, to or newest)
     if before is None or after is None:
         return None
-    was, is_ = (
-        tuple(document for document in each.documents if sees(document.kind))
-        for each in (before, after)
-    )
-    compared = Catalogue()
-    compared.take([replace(before, documents=was)])
-    planned = drafted({namespace: {document.ref: document for document in is_}}, compared)
-    meant = await asyncio.to_thread(effects, was, is_)
+    planned, meant = await asyncio.to_thread(compared, before, after, sees)
+    was, is_ = (each.documents for each in (before, after))
     old = {document.ref: document.canonical for document in was}
     new = {document.ref: document.canonical for document in is_}
     return pb.DiffResponse(
@@ -103,6 +97,20 @@ async def difference(
             for each in planned.changes
         ],
     )
+
+
+def compared(
+    before: Release, after: Release, sees: Callable[[str], bool]
+) -> tuple[Planned, Sequence[Effect]]:
+    """What differs, and what it means, of kinds that somebody `sees`."""
+    was, is_ = (
+        tuple(document for document in each.documents if sees(document.kind))
+        for each in (before, after)
+    )
+    alone = Catalogue()
+    alone.take([replace(before, documents=was)])
+    planned = drafted({after.namespace: {document.ref: document for document in is_}}, alone)
+    return planned, effects(was, is_)
 
 
 def _entry(

@@ -69,6 +69,8 @@ class _Wish:
     also: Also | None = None
     asked: float = 0.0
     restores: bool = False
+    ends: bool = False
+    """A rollout under way is no hindrance."""
 
 
 async def _no_sidecars(_namespace: str) -> Sequence[str]:
@@ -132,11 +134,17 @@ class Publisher:
         return await self._attempts(attempt, namespaces, application, caller)
 
     async def rollback(
-        self, namespace: str, to: int, application: Application, caller: Caller = ANYBODY
+        self,
+        namespace: str,
+        to: int,
+        application: Application,
+        caller: Caller = ANYBODY,
+        *,
+        ends: bool = False,
     ) -> Result:
         """A new release with the documents of an earlier one; `to` 0 is the one before what is in
         force. Of `application` only the message, `dry_run` and manifests count. A rollout has to be
-        ended first. Raises StoreFailed and Forbidden."""
+        ended first; a dry run with `ends` is of after that. Raises StoreFailed and Forbidden."""
         problems = misshapen(application)
         if problems:
             return Result("refused", problems=problems)
@@ -168,7 +176,10 @@ class Publisher:
                 caller.name, "rollback", application.message,
                 about={"restores": f"{namespace}@{found.version}"},
             )  # fmt: skip
-            return _Wish(replace(planned, drafts=drafts), application, by, restores=True)
+            return _Wish(
+                replace(planned, drafts=drafts), application, by, restores=True,
+                ends=ends and application.dry_run,
+            )  # fmt: skip
 
         return await self._attempts(attempt, {namespace}, application, caller)
 
@@ -332,7 +343,9 @@ class Publisher:
             return Result(
                 "unchanged", changes=planned.changes, problems=self._meanwhile(planned.changes)
             )
-        problems = self._under_way(planned.drafts) + too_large(planned.drafts)
+        problems = too_large(planned.drafts)
+        if not wish.ends:
+            problems += self._under_way(planned.drafts)
         async with self._turns.checking(dry=wish.application.dry_run):
             problems = problems or await self._checking.problems(planned.drafts, known)
             after = [document for draft in planned.drafts for document in draft.documents]
