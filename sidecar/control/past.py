@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import desc, func, select
 
 from sidecar.control import answers, expiries
-from sidecar.control.applications import Planned, drafted
+from sidecar.control.applications import Planned, drafted, parse
 from sidecar.control.catalogue import Catalogue, Line
+from sidecar.control.proposals import Proposal
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import read_rollouts
 from sidecar.control.schema import entries, releases
@@ -97,6 +98,25 @@ async def difference(
             for each in planned.changes
         ],
     )
+
+
+async def proposed(store: Store, found: Proposal) -> list[pb.DiffResponse.Pair]:
+    """What a proposal changes, before and after. Raises StoreFailed."""
+    given, _ = await asyncio.to_thread(parse, found.application.texts)
+    after = {document.ref: document.canonical for document in given}
+    before: dict[str, bytes] = {}
+    for namespace, version in found.application.base_versions.items():
+        base = await store.release(namespace, version)
+        before |= {each.ref: each.canonical for each in (base.documents if base else ())}
+    return [
+        pb.DiffResponse.Pair(
+            document=each.document,
+            before=before.get(each.document, b""),
+            after=after.get(each.document, b""),
+        )
+        for each in found.changes
+        if each.what != "unchanged"
+    ]
 
 
 def compared(

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.control import expiries
@@ -35,6 +36,7 @@ from sidecar.control.authority import ANYBODY, Caller, Verb
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.checking import Checking, Known, Validate
 from sidecar.control.proposals import (
+    LONGEST_OPEN,
     NotReviewed,
     close_proposal,
     insert_proposal,
@@ -186,17 +188,22 @@ class Publisher:
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
         async with self._store.reading() as connection:
-            proposal = await read_proposal(connection, id_)
+            proposal = await read_proposal(connection, id_, self._store.clock())
         if proposal is None:
             raise NotReviewed(f"there is no proposal {id_}; see `sidecar approve`")
-        caller.require_each("approve", [(c.namespace, c.kind) for c in proposal.changes])
-        if proposal.state != "open":
+        if approve or caller.name != proposal.author:  # one's own may always be taken back
+            caller.require_each("approve", [(c.namespace, c.kind) for c in proposal.changes])
+        if proposal.state == "expired" and approve:
+            # What its author may do now is not known here, and what it is for is long past.
+            days = LONGEST_OPEN // 86_400
+            raise NotReviewed(f"proposal {id_} is older than {days} days: propose it again")
+        if proposal.state not in ("open", "expired"):
             raise NotReviewed(f"proposal {id_} is {proposal.state} already")
         if len(reason) > LONGEST_MESSAGE:
             raise NotReviewed(f"reason: at most {LONGEST_MESSAGE} characters")
         now = self._store.clock()
         about = {"proposal": id_, "author": proposal.author, "reason": reason}
-        if not approve:  # also one's own
+        if not approve:
             await self._store.record(
                 By(caller.name, "reject", about=about),
                 lambda connection: close_proposal(
@@ -386,7 +393,8 @@ class Publisher:
         if refused:
             return replace(result, problems=[*problems, *refused])
         told = {change.document: change.what for change in planned.differing[:_TOLD]}
-        by = replace(by, about={"changes": told, **by.about})
+        raised = {"raiseFloor": True} if application.raise_floor else {}
+        by = replace(by, about={"changes": told, **raised, **by.about})
         releases = await self._store.publish(drafts, by, self._with_expiries(drafts, wish.also))
         rollouts = [draft.rollout for draft in drafts if draft.rollout is not None]
         self._announce(self._catalogue.take(releases, rollouts))
@@ -431,16 +439,20 @@ class Publisher:
         """Durable, and not published. It is for what is published now, and nothing else."""
         bases = {draft.namespace: self._in_force(draft.namespace) or 0 for draft in drafts}
         kept = replace(application, base_versions=bases)
-        made: list[str] = []
+        told = {change.document: change.what for change in result.changes[:_TOLD]}
+        about = {
+            "changes": told, "message": by.message, "ttl": kept.ttl, "prune": kept.prune,
+            "raiseFloor": kept.raise_floor, "baseVersions": bases,
+            "rollout": orjson.loads(kept.rollout.to_json()) if kept.rollout is not None else None,
+        }  # fmt: skip
 
         async def insert(connection: AsyncConnection) -> None:
             now = self._store.clock()
-            made.append(await insert_proposal(connection, kept, by.who, now, result))
+            # In the transaction before its record is.
+            about["proposal"] = await insert_proposal(connection, kept, by.who, now, result)
 
-        told = {change.document: change.what for change in result.changes[:_TOLD]}
-        about = {"changes": told, "message": by.message}
         await self._store.record(replace(by, action="propose", about=about), insert)
-        return replace(result, outcome="awaits_approval", proposal=made[0])
+        return replace(result, outcome="awaits_approval", proposal=str(about["proposal"]))
 
     @staticmethod
     def _with_expiries(drafts: Sequence[Draft], also: Also | None) -> Also:
