@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.cli import FOUND_PROBLEMS, publishing, rollouts
 from sidecar.cli.server import add_flags, admin_client
-from sidecar.cli.signing import add_key_flag, check_manifests, signed, signing_key
+from sidecar.cli.signing import Known, add_key_flag, check_manifests, signed, signing_key
 from sidecar.decide.documents import Document, seconds
 from sidecar.decide.problems import problem_at
 from sidecar.errors import Misuse, Problem
@@ -46,7 +47,8 @@ def register(subparsers: Any) -> None:
     publishing.wait_flag(parser)
     parser.add_argument(
         "--base", metavar="NS=VERSION", action="append", default=[], type=_base,
-        help="refuse if the namespace's newest version is another one; may be repeated",
+        help="refuse if the namespace's newest version is another one, and sign none far from it; "
+        "may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--raise-floor", action="store_true",
@@ -116,10 +118,17 @@ async def _sign(
     dry = pb.ApplyRequest()
     dry.CopyFrom(request)
     dry.dry_run = True
+    newest = {}
+    more = set(request.namespaces) if request.prune else set()
+    for name in sorted({document.namespace for document in documents} | more):
+        history = await client.history(pb.HistoryRequest(namespace=name, most=1))
+        for entry in history.entries[:1]:
+            newest[name] = entry.release.version, entry.release.floor
     response = await client.apply(dry)
     check_manifests(
-        response.manifests, documents, raise_floor=request.raise_floor,
-        namespaces=request.namespaces if request.prune else (),
+        response.manifests, documents,
+        Known(newest, dict(request.base_versions), time.time()),
+        raise_floor=request.raise_floor, namespaces=more,
     )  # fmt: skip
     request.manifests.extend(signed(response.manifests, key))
 

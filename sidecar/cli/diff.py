@@ -104,10 +104,14 @@ def _show(found: pb.DiffResponse, args: argparse.Namespace) -> None:
         print("nothing differs")
         return
     publishing.print_changes(found.changes, found.effects)
-    if args.brief:
-        return
+    if not args.brief:
+        print_documents(found.documents)
+
+
+def print_documents(pairs: Iterable[pb.DiffResponse.Pair]) -> None:
+    """How their text differs."""
     out = publishing.console()
-    for pair in found.documents:
+    for pair in pairs:
         lines = difflib.unified_diff(
             _lines(pair.before), _lines(pair.after), pair.document, pair.document, lineterm=""
         )

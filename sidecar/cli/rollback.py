@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sidecar.cli import publishing
 from sidecar.cli.releases import version
+from sidecar.cli.rollouts import described
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.wire import admin_pb2 as pb
+
+_NOT_DONE: Final = (pb.OUTCOME_REFUSED, pb.OUTCOME_CONFLICT)
 
 
 def register(subparsers: Any) -> None:
@@ -44,13 +48,20 @@ async def run(args: argparse.Namespace) -> int:
         problems = publishing.problems_of(response)
         if args.output == "text":
             publishing.print_problems(problems)
-            publishing.print_response(response, "rollback")
+            if response.outcome in _NOT_DONE and response.rollouts:
+                for each in response.rollouts:
+                    print(described(each))
+                print("the rollout was ended, and nothing else was published", file=sys.stderr)
+            else:
+                publishing.print_response(response, "rollback")
         reaches: Sequence[pb.Progress.Reach] = ()
         rollouts: list[pb.Rollout] = []
+        ended = list(response.rollouts)
         if response.outcome == pb.OUTCOME_PUBLISHED:
-            ended = list(response.rollouts)
             response.ClearField("rollouts")
-            reaches, rollouts = await publishing.follow(client, response, args, ended)
+            made = {(each.namespace, each.version) for each in response.releases}
+            above = [each for each in ended if (each.namespace, each.stable) in made]
+            reaches, rollouts = await publishing.follow(client, response, args, above)
     if args.output == "json":
-        publishing.print_json(response, problems, reaches)
+        publishing.print_json(response, problems, reaches, rollouts or ended)
     return publishing.exit_code(response, reaches, rollouts, args.wait)

@@ -20,9 +20,10 @@ from sidecar.control.applications import Application, Result
 from sidecar.control.authority import Forbidden, Unauthenticated, current
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import FleetFull
+from sidecar.control.going_back import GoingBack
 from sidecar.control.keeping import Keeping
 from sidecar.control.metrics import Counts
-from sidecar.control.proposals import NotReviewed, read_proposals
+from sidecar.control.proposals import NotReviewed, Proposal, read_proposal, read_proposals
 from sidecar.control.publish import Publisher
 from sidecar.control.releases import By
 from sidecar.control.revocations import MOST, NotWithdrawn, TooManyWithdrawn, Withdrawal
@@ -91,35 +92,14 @@ class Admin(AdminServicer):
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.ApplyResponse:
         """Goes back; see RollbackRequest."""
         async with _answering(context, "nothing was published"):
-            caller = current()
-            line = self._desk.catalogue.line(request.namespace)
-            under_way = line.rollout if line is not None else None
-            if under_way is not None and not request.dry_run:
-                caller.require("publish", [request.namespace])
-                reason = request.message or "rolled back by hand"
-                by = By(caller.name)
-                ended = await self._to_the_end(
-                    self._desk.conductor.steer(
-                        request.namespace, "abort", reason, under_way.version, by
-                    )
-                )
-                if request.to in (0, ended.stable):
-                    stable = self._desk.catalogue.releases()
-                    return pb.ApplyResponse(
-                        outcome=pb.OUTCOME_PUBLISHED,
-                        releases=[
-                            answers.release(each)
-                            for each in stable
-                            if each.namespace == request.namespace
-                        ],
-                        rollouts=[answers.rollout(ended)],
-                    )
             application = Application(
                 (), dry_run=request.dry_run, message=request.message,
                 manifests=answers.signed_of(request.manifests),
             )  # fmt: skip
+            desk = self._desk
+            going = GoingBack(desk.store, desk.catalogue, desk.publisher, desk.conductor)
             return await self._published(
-                self._desk.publisher.rollback(request.namespace, request.to, application, caller)
+                going.back(request.namespace, request.to, application, current())
             )
 
     async def Review(self, request: pb.ReviewRequest, context: Any) -> pb.ApplyResponse:
@@ -133,18 +113,27 @@ class Admin(AdminServicer):
     async def Proposals(self, request: pb.ProposalsRequest, context: Any) -> pb.ProposalsResponse:
         """What waits, newest first; of what the caller may not see whole, nothing."""
         async with _answering(context):
-            caller = current()
-            async with self._desk.store.reading() as connection:
-                found = await read_proposals(connection, all_=request.all)
-            return pb.ProposalsResponse(
-                proposals=[
-                    answers.proposal(each)
-                    for each in found
-                    if (not request.namespace or request.namespace in each.namespaces)
-                    and all(caller.may("view", name) for name in each.namespaces)
-                    and all(caller.may("view", c.namespace, c.kind) for c in each.changes)
-                ]
-            )
+            caller, store = current(), self._desk.store
+
+            def sees(found: Proposal) -> bool:
+                return (
+                    (not request.namespace or request.namespace in found.namespaces)
+                    and all(caller.may("view", name) for name in found.namespaces)
+                    and all(caller.may("view", c.namespace, c.kind) for c in found.changes)
+                )
+
+            async with store.reading() as connection:
+                if not request.id:
+                    found = await read_proposals(
+                        connection, store.clock(), all_=request.all, sees=sees
+                    )
+                    return pb.ProposalsResponse(proposals=map(answers.proposal, found))
+                one = await read_proposal(connection, request.id, store.clock())
+            if one is None or not sees(one):
+                raise NotThere(f"there is no proposal {request.id}; see `sidecar approve`")
+            answer = answers.proposal(one)
+            answer.documents.extend(await past.proposed(store, one))
+            return pb.ProposalsResponse(proposals=[answer])
 
     # Rollouts.
 
@@ -154,10 +143,14 @@ class Admin(AdminServicer):
             caller, desk = current(), self._desk
             if request.namespace:
                 caller.require("view", [request.namespace])
+            theirs = caller.namespaces("view")
+            if theirs is not None and not theirs:
+                return pb.RolloutsResponse()
+            names = {request.namespace} if request.namespace else theirs or ()
             async with desk.store.reading() as connection:
                 found = await read_rollouts(
                     connection,
-                    namespaces=[request.namespace] if request.namespace else (),
+                    namespaces=sorted(names),
                     active=request.active,
                     most=request.most or ROLLOUTS,
                 )

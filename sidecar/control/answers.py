@@ -145,10 +145,13 @@ def effects(found: Iterable[Effect]) -> list[pb.Effect]:
 
 def proposal(found: Proposal) -> pb.Proposal:
     """Without its documents."""
+    terms = found.application
     return pb.Proposal(
         id=found.id, author=found.author, created=found.created, message=found.message,
         changes=changes(found.changes), effects=effects(found.effects), state=found.state,
         reviewer=found.reviewer, reason=found.reason, namespaces=found.namespaces,
+        base_versions=terms.base_versions, raise_floor=terms.raise_floor, ttl=round(terms.ttl),
+        prune=terms.prune, rollout=_plan(terms.rollout) if terms.rollout is not None else None,
     )  # fmt: skip
 
 

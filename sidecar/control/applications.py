@@ -11,7 +11,7 @@ import orjson
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.releases import Draft, Release
-from sidecar.control.rollouts.plan import Plan, Rollout
+from sidecar.control.rollouts.plan import Plan, PlanRefused, Rollout
 from sidecar.decide.documents import Document
 from sidecar.decide.effects import Effect
 from sidecar.decide.parse import from_canonical
@@ -178,6 +178,21 @@ def taken_back(made: Release, before: Sequence[Document], catalogue: Catalogue) 
         else:
             after.pop(ref, None)
     return drafted({made.namespace: after}, catalogue)
+
+
+def misshapen(application: Application) -> list[Problem]:
+    """What no application may be, whatever is published."""
+    found = []
+    if len(application.message) > LONGEST_MESSAGE or "\0" in application.message:
+        found.append(Problem(f"message: at most {LONGEST_MESSAGE} characters, and no NUL"))
+    if not 0 <= application.ttl <= LONGEST_TTL:
+        found.append(Problem("ttl: at most 400 days are possible"))
+    if application.rollout is not None:
+        try:
+            application.rollout.check()
+        except PlanRefused as error:
+            found.append(Problem(f"rollout: {error}"))
+    return found
 
 
 def too_large(drafts: Iterable[Draft]) -> list[Problem]:

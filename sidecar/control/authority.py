@@ -104,6 +104,11 @@ class Caller:
         """Whether it is theirs in every namespace, for every kind."""
         return any(each.unlimited and verb in VERBS[each.role] for each in self.permissions)
 
+    def namespaces(self, verb: Verb) -> frozenset[str] | None:
+        """Those outside of which nothing is theirs to `verb`; None: everywhere something may be."""
+        found = [each.namespaces for each in self.permissions if verb in VERBS[each.role]]
+        return None if not all(found) else frozenset().union(*found)
+
     @property
     def may_see_customers(self) -> bool:
         """Whether the Subjects service is theirs to use."""

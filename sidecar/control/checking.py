@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from sidecar.control.releases import Draft
 from sidecar.decide.documents import PLATFORM, Document
 from sidecar.errors import Problem
 
+Known = dict[bytes, Sequence[Problem]]
+"""What was found in documents, by their digests."""
 Validate = Callable[[Sequence[Document]], list[Problem]]
 _log = logging.getLogger(__name__)
 
@@ -24,9 +27,10 @@ class Checking:
         self._catalogue = catalogue
         self._validate = validate
 
-    async def problems(self, drafts: Sequence[Draft]) -> list[Problem]:
+    async def problems(self, drafts: Sequence[Draft], known: Known) -> list[Problem]:
         """Of every namespace that would change, `platform` changing all of them. While something is
-        rolled out, each with the one and with the other release."""
+        rolled out, each with the one and with the other release. What is in `known` is not checked
+        again; what was found is put there."""
         drafted = {draft.namespace: (draft.documents,) for draft in drafts}
         namespaces = set(drafted)
         if PLATFORM in drafted:
@@ -38,7 +42,9 @@ class Checking:
             together = [(*platform, *own) for platform in platforms for own in owns]
             for documents in platforms if namespace == PLATFORM else together:
                 # Off the loop: compiling many expressions takes seconds, and streams must go on.
-                for found in await asyncio.to_thread(self._problems, documents):
+                if (whole := _key(documents)) not in known:
+                    known[whole] = await asyncio.to_thread(self._problems, documents)
+                for found in known[whole]:
                     problem = replace(found, file="", line=0, column=0)
                     key = problem.document, problem.pointer, problem.message
                     problems.setdefault(key, problem)
@@ -68,3 +74,7 @@ class Checking:
         except Exception:  # noqa: BLE001 - it has been logged, for all of them
             return True
         return False
+
+
+def _key(documents: Sequence[Document]) -> bytes:
+    return hashlib.sha256("\n".join(each.digest for each in documents).encode()).digest()

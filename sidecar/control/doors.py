@@ -64,7 +64,8 @@ METHODS: Final[Mapping[str, tuple[Need, str]]] = {
          "SigningKeys"),
         (_somewhere("view"), "any role"),
     ),
-    "Review": (_somewhere("approve"), "role approver or admin"),
+    # One's own proposal may be taken back without being an approver.
+    "Review": (_somewhere("publish", "approve"), "role publisher, approver or admin"),
     **dict.fromkeys(
         ("Revoke", "ListRevocations"),
         (

@@ -10,14 +10,15 @@ from typing import Any, Final
 from sqlalchemy import desc, func, select
 
 from sidecar.control import answers, expiries
-from sidecar.control.applications import drafted
+from sidecar.control.applications import Planned, drafted, parse
 from sidecar.control.catalogue import Catalogue, Line
+from sidecar.control.proposals import Proposal
 from sidecar.control.rollouts.plan import Rollout
 from sidecar.control.rollouts.rows import read_rollouts
 from sidecar.control.schema import entries, releases
 from sidecar.control.store import Release, Store
 from sidecar.decide.documents import Document
-from sidecar.decide.effects import effects
+from sidecar.decide.effects import Effect, effects
 from sidecar.wire import admin_pb2 as pb
 
 LISTED: Final = 50
@@ -81,14 +82,8 @@ async def difference(
     after = await store.release(namespace, to or newest)
     if before is None or after is None:
         return None
-    was, is_ = (
-        tuple(document for document in each.documents if sees(document.kind))
-        for each in (before, after)
-    )
-    compared = Catalogue()
-    compared.take([replace(before, documents=was)])
-    planned = drafted({namespace: {document.ref: document for document in is_}}, compared)
-    meant = await asyncio.to_thread(effects, was, is_)
+    planned, meant = await asyncio.to_thread(compared, before, after, sees)
+    was, is_ = (each.documents for each in (before, after))
     old = {document.ref: document.canonical for document in was}
     new = {document.ref: document.canonical for document in is_}
     return pb.DiffResponse(
@@ -103,6 +98,39 @@ async def difference(
             for each in planned.changes
         ],
     )
+
+
+async def proposed(store: Store, found: Proposal) -> list[pb.DiffResponse.Pair]:
+    """What a proposal changes, before and after. Raises StoreFailed."""
+    given, _ = await asyncio.to_thread(parse, found.application.texts)
+    after = {document.ref: document.canonical for document in given}
+    before: dict[str, bytes] = {}
+    for namespace, version in found.application.base_versions.items():
+        base = await store.release(namespace, version)
+        before |= {each.ref: each.canonical for each in (base.documents if base else ())}
+    return [
+        pb.DiffResponse.Pair(
+            document=each.document,
+            before=before.get(each.document, b""),
+            after=after.get(each.document, b""),
+        )
+        for each in found.changes
+        if each.what != "unchanged"
+    ]
+
+
+def compared(
+    before: Release, after: Release, sees: Callable[[str], bool]
+) -> tuple[Planned, Sequence[Effect]]:
+    """What differs, and what it means, of kinds that somebody `sees`."""
+    was, is_ = (
+        tuple(document for document in each.documents if sees(document.kind))
+        for each in (before, after)
+    )
+    alone = Catalogue()
+    alone.take([replace(before, documents=was)])
+    planned = drafted({after.namespace: {document.ref: document for document in is_}}, alone)
+    return planned, effects(was, is_)
 
 
 def _entry(

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.control import expiries
 from sidecar.control.applications import (
     LONGEST_MESSAGE,
-    LONGEST_TTL,
     Application,
     Change,
     Planned,
     Result,
     drafted,
+    misshapen,
     parse,
     plan,
     taken_back,
@@ -33,18 +34,20 @@ from sidecar.control.applications import (
 )
 from sidecar.control.authority import ANYBODY, Caller, Verb
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.checking import Checking, Validate
+from sidecar.control.checking import Checking, Known, Validate
 from sidecar.control.proposals import (
+    LONGEST_OPEN,
     NotReviewed,
     close_proposal,
     insert_proposal,
     read_proposal,
 )
 from sidecar.control.releases import SYSTEM, By, Draft
-from sidecar.control.rollouts.plan import PlanRefused
 from sidecar.control.signed import signed_drafts
 from sidecar.control.spreading import spread
 from sidecar.control.store import Also, Conflict, Store
+from sidecar.control.turns import Turns
+from sidecar.decide.documents import PLATFORM
 from sidecar.decide.effects import effects
 from sidecar.errors import Problem
 
@@ -56,12 +59,28 @@ Sidecars = Callable[[str], Awaitable[Sequence[str]]]
 """The ids of those that a namespace's releases concern, on all replicas."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be published, and on whose word. `also` is done in the same transaction; `asked`
+    and `restores`: no second person is waited for, since one has come (to what was proposed then),
+    or has seen these contents before."""
+
+    planned: Planned
+    application: Application
+    by: By
+    also: Also | None = None
+    asked: float = 0.0
+    restores: bool = False
+    ends: bool = False
+    """A rollout under way is no hindrance."""
+
+
 async def _no_sidecars(_namespace: str) -> Sequence[str]:
     return ()
 
 
 class Publisher:
-    """The one way by which releases come about. One application at a time."""
+    """The one way by which releases come about."""
 
     def __init__(
         self,
@@ -80,7 +99,7 @@ class Publisher:
         self._announce = announce
         self._sidecars = sidecars
         self._approvals = approvals
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
 
     # What people ask for.
 
@@ -88,14 +107,14 @@ class Publisher:
         """Raises StoreFailed and Forbidden; then nothing was published. All else is in the
         result."""
         documents, problems = await asyncio.to_thread(parse, application.texts)
-        problems += _misshapen(application)
+        problems += misshapen(application)
         if problems:
             return Result("refused", problems=problems)
         verb: Verb = "view" if application.dry_run else "publish"
         if documents:
             caller.require_each(verb, [(d.namespace, d.kind) for d in documents])
 
-        async def attempt() -> Result:
+        async def attempt() -> _Wish | Result:
             moved = {
                 namespace
                 for namespace, version in application.base_versions.items()
@@ -109,23 +128,30 @@ class Publisher:
                 touched += [(draft.namespace, "") for draft in planned.drafts]
             if touched:
                 caller.require_each(verb, touched)
-            return await self._go(
-                planned, application, By(caller.name, "apply", application.message)
-            )
+            return _Wish(planned, application, By(caller.name, "apply", application.message))
 
-        return await self._attempts(attempt, {document.namespace for document in documents})
+        # Nobody waits for who may not publish there.
+        named = {name for name in application.namespaces if caller.may("publish", name)}
+        namespaces = {document.namespace for document in documents} | named
+        return await self._attempts(attempt, namespaces, application, caller)
 
     async def rollback(
-        self, namespace: str, to: int, application: Application, caller: Caller = ANYBODY
+        self,
+        namespace: str,
+        to: int,
+        application: Application,
+        caller: Caller = ANYBODY,
+        *,
+        ends: bool = False,
     ) -> Result:
         """A new release with the documents of an earlier one; `to` 0 is the one before what is in
         force. Of `application` only the message, `dry_run` and manifests count. A rollout has to be
-        ended first. Raises StoreFailed and Forbidden."""
-        problems = _misshapen(application)
+        ended first; a dry run with `ends` is of after that. Raises StoreFailed and Forbidden."""
+        problems = misshapen(application)
         if problems:
             return Result("refused", problems=problems)
 
-        async def attempt() -> Result:
+        async def attempt() -> _Wish | Result:
             line = self._catalogue.line(namespace)
             verb: Verb = "view" if application.dry_run else "publish"
             if line is None:
@@ -152,24 +178,32 @@ class Publisher:
                 caller.name, "rollback", application.message,
                 about={"restores": f"{namespace}@{found.version}"},
             )  # fmt: skip
-            return await self._go(replace(planned, drafts=drafts), application, by, restores=True)
+            return _Wish(
+                replace(planned, drafts=drafts), application, by, restores=True,
+                ends=ends and application.dry_run,
+            )  # fmt: skip
 
-        return await self._attempts(attempt, {namespace})
+        return await self._attempts(attempt, {namespace}, application, caller)
 
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
         async with self._store.reading() as connection:
-            proposal = await read_proposal(connection, id_)
+            proposal = await read_proposal(connection, id_, self._store.clock())
         if proposal is None:
             raise NotReviewed(f"there is no proposal {id_}; see `sidecar approve`")
-        caller.require_each("approve", [(c.namespace, c.kind) for c in proposal.changes])
-        if proposal.state != "open":
+        if approve or caller.name != proposal.author:  # one's own may always be taken back
+            caller.require_each("approve", [(c.namespace, c.kind) for c in proposal.changes])
+        if proposal.state == "expired" and approve:
+            # What its author may do now is not known here, and what it is for is long past.
+            days = LONGEST_OPEN // 86_400
+            raise NotReviewed(f"proposal {id_} is older than {days} days: propose it again")
+        if proposal.state not in ("open", "expired"):
             raise NotReviewed(f"proposal {id_} is {proposal.state} already")
         if len(reason) > LONGEST_MESSAGE:
             raise NotReviewed(f"reason: at most {LONGEST_MESSAGE} characters")
         now = self._store.clock()
         about = {"proposal": id_, "author": proposal.author, "reason": reason}
-        if not approve:  # also one's own
+        if not approve:
             await self._store.record(
                 By(caller.name, "reject", about=about),
                 lambda connection: close_proposal(
@@ -187,7 +221,7 @@ class Publisher:
         async def closed(connection: AsyncConnection) -> None:
             await close_proposal(connection, id_, "approved", caller.name, reason, now)
 
-        async def attempt() -> Result:
+        async def attempt() -> _Wish | Result:
             moved = {
                 namespace
                 for namespace, version in application.base_versions.items()
@@ -200,22 +234,32 @@ class Publisher:
                 about={**about, "approver": caller.name},
             )  # fmt: skip
             planned = plan(application, documents, self._catalogue)
-            return await self._go(planned, application, by, also=closed, asked=proposal.created)
+            return _Wish(planned, application, by, closed, asked=proposal.created)
 
-        return await self._attempts(attempt, set(application.base_versions))
+        return await self._attempts(attempt, set(application.base_versions), application, caller)
 
     async def take_back(self, namespace: str, version: int) -> str:
         """What a release with a time to live changed, as far as it is still so; what came of it, or
         empty if it is to be tried again. Raises StoreFailed."""
-        async with self._turn:
+        name, outcome = f"{namespace}@{version}", "taken back"
+        by = By(SYSTEM, "expire", f"the time of {name} is over", about={"expired": name})
+        nothing = ""  # why there is nothing to take back
+
+        async def finished(connection: AsyncConnection) -> None:
+            await expiries.finish(connection, namespace, version, outcome)
+
+        async def attempt() -> _Wish | Result:
+            nonlocal nothing
             line = self._catalogue.line(namespace)
             made = await self._store.release(namespace, version)
             if line is None or made is None:
-                return "it is gone"
+                nothing = "it is gone"
+                return Result("unchanged")
             if line.rollout is not None:
-                return ""
+                return Result("conflict")
             if not line.descends(line.stable.version, version):
-                return "it was not in force any more"
+                nothing = "it was not in force any more"
+                return Result("unchanged")
             before = (
                 await self._store.release(namespace, made.parent)
                 if made.parent is not None and made.parent >= 0
@@ -223,24 +267,22 @@ class Publisher:
             )
             planned = taken_back(made, before.documents if before else (), self._catalogue)
             if not planned.drafts:
-                return "everything in it had been changed since"
-            name, outcome = f"{namespace}@{version}", "taken back"
-            by = By(SYSTEM, "expire", f"the time of {name} is over", about={"expired": name})
+                nothing = "everything in it had been changed since"
+                return Result("unchanged")
             if line.stable.version == version:  # then nothing builds on it any more
                 back = [replace(each, parent=made.parent) for each in planned.drafts]
                 planned = replace(planned, drafts=back)
+            return _Wish(planned, Application(()), by, finished, restores=True)
 
-            async def finished(connection: AsyncConnection) -> None:
-                await expiries.finish(connection, namespace, version, outcome)
-
-            result = await self._go(planned, Application(()), by, also=finished, restores=True)
-            if result.outcome == "published":
-                return outcome
+        result = await self._attempts(attempt, {namespace}, Application(()))
+        if result.outcome == "published":
+            return outcome
+        if result.outcome == "refused":
             _log.error(
-                "%s@%d cannot be taken back: %s", namespace, version,
-                "; ".join(str(problem) for problem in result.problems) or result.outcome,
+                "%s cannot be taken back: %s", name,
+                "; ".join(str(problem) for problem in result.problems),
             )  # fmt: skip
-            return ""
+        return nothing if result.outcome == "unchanged" else ""
 
     async def take_over(self) -> None:
         """What other replicas have published and steered. Raises StoreFailed."""
@@ -261,51 +303,87 @@ class Publisher:
     # How it goes.
 
     async def _attempts(
-        self, attempt: Callable[[], Awaitable[Result]], namespaces: set[str]
+        self,
+        attempt: Callable[[], Awaitable[_Wish | Result]],
+        namespaces: set[str],
+        application: Application,
+        caller: Caller = ANYBODY,
     ) -> Result:
-        async with self._turn:
+        """Checks without keeping anybody from publishing elsewhere; if what was checked is not what
+        is published any more, anew."""
+        known: Known = {}
+        if application.dry_run:
+            wish = await attempt()
+            if isinstance(wish, Result):
+                return wish
+            return await self._shown(wish, await self._checked(wish, known), caller)
+        async with self._turns.of(namespaces):
             for _ in range(_ATTEMPTS):
+                seen = self._catalogue.revisions()
                 try:
-                    return await attempt()
+                    wish = await attempt()
+                    if isinstance(wish, Result):
+                        return wish
+                    result = await self._checked(wish, known)
+                    if result.outcome == "unchanged" or _errors(result.problems):
+                        return result
+                    async with self._turns.storing:
+                        if not self._moved(seen, wish):
+                            return await self._store_it(wish, result)
                 except Conflict as conflict:
                     await self.refresh(conflict.newest)
             return self._conflict(namespaces)
 
-    async def _go(
-        self,
-        planned: Planned,
-        application: Application,
-        by: By,
-        *,
-        also: Also | None = None,
-        asked: float = 0.0,
-        restores: bool = False,
-    ) -> Result:
-        """From what is wanted to releases. `asked` and `restores`: no second person is waited for,
-        since one has come, or has seen these contents before."""
+    def _moved(self, seen: Mapping[str, tuple[int, int]], wish: _Wish) -> bool:
+        """Whether anything has come about that the wish was not checked with."""
+        now = self._catalogue.revisions()
+        about = {draft.namespace for draft in wish.planned.drafts}
+        if PLATFORM in about:
+            return now != seen
+        about |= {PLATFORM, *wish.application.base_versions}
+        return any(now.get(name) != seen.get(name) for name in about)
+
+    async def _checked(self, wish: _Wish, known: Known) -> Result:
+        """What the wish comes to, and what is wrong with it: `unchanged`, or `refused` so far."""
+        planned = wish.planned
         if not planned.drafts:
             return Result(
                 "unchanged", changes=planned.changes, problems=self._meanwhile(planned.changes)
             )
-        problems = self._under_way(planned.drafts) + too_large(planned.drafts)
-        problems = problems or await self._checking.problems(planned.drafts)
-        after = [document for draft in planned.drafts for document in draft.documents]
-        before = [each for documents in planned.before.values() for each in documents]
-        meant = await asyncio.to_thread(effects, before, after)
-        result = Result("refused", (), planned.changes, problems, meant)
-        if any(not problem.warning for problem in problems):
+        problems = too_large(planned.drafts)
+        if not wish.ends:
+            problems += self._under_way(planned.drafts)
+        async with self._turns.checking(dry=wish.application.dry_run):
+            problems = problems or await self._checking.problems(planned.drafts, known)
+            after = [document for draft in planned.drafts for document in draft.documents]
+            before = [each for documents in planned.before.values() for each in documents]
+            meant = await asyncio.to_thread(effects, before, after)
+        return Result("refused", (), planned.changes, problems, meant)
+
+    async def _shown(self, wish: _Wish, result: Result, caller: Caller) -> Result:
+        """The answer to a dry run. Manifests name every document of a namespace."""
+        if result.outcome == "unchanged" or _errors(result.problems):
             return result
-        if application.dry_run:
-            manifests = await self._store.manifests(planned.drafts)
-            return replace(result, outcome="would_publish", manifests=manifests)
+        seen = [
+            draft
+            for draft in wish.planned.drafts
+            if all(caller.may("view", draft.namespace, each.kind) for each in draft.documents)
+        ]
+        manifests = await self._store.manifests(seen)
+        return replace(result, outcome="would_publish", manifests=manifests)
+
+    async def _store_it(self, wish: _Wish, result: Result) -> Result:
+        """From what was checked to releases, or to a proposal."""
+        planned, application, by = wish.planned, wish.application, wish.by
+        problems = result.problems
         # What was signed elsewhere is compared with what would be signed here.
         expected = await self._store.manifests(planned.drafts) if application.manifests else ()
         drafts, found = signed_drafts(
-            planned.drafts, application.manifests, expected, self._store, asked
+            planned.drafts, application.manifests, expected, self._store, wish.asked
         )
         if found:
             return replace(result, problems=[*problems, *found])
-        if not asked and not restores and self._needs_approval(drafts):
+        if not wish.asked and not wish.restores and self._needs_approval(drafts):
             return await self._propose(application, by, drafts, result)
         ids = {
             draft.namespace: await self._sidecars(draft.namespace)
@@ -315,8 +393,9 @@ class Publisher:
         if refused:
             return replace(result, problems=[*problems, *refused])
         told = {change.document: change.what for change in planned.differing[:_TOLD]}
-        by = replace(by, about={"changes": told, **by.about})
-        releases = await self._store.publish(drafts, by, self._with_expiries(drafts, also))
+        raised = {"raiseFloor": True} if application.raise_floor else {}
+        by = replace(by, about={"changes": told, **raised, **by.about})
+        releases = await self._store.publish(drafts, by, self._with_expiries(drafts, wish.also))
         rollouts = [draft.rollout for draft in drafts if draft.rollout is not None]
         self._announce(self._catalogue.take(releases, rollouts))
         return replace(result, outcome="published", releases=releases, rollouts=rollouts)
@@ -360,16 +439,20 @@ class Publisher:
         """Durable, and not published. It is for what is published now, and nothing else."""
         bases = {draft.namespace: self._in_force(draft.namespace) or 0 for draft in drafts}
         kept = replace(application, base_versions=bases)
-        made: list[str] = []
+        told = {change.document: change.what for change in result.changes[:_TOLD]}
+        about = {
+            "changes": told, "message": by.message, "ttl": kept.ttl, "prune": kept.prune,
+            "raiseFloor": kept.raise_floor, "baseVersions": bases,
+            "rollout": orjson.loads(kept.rollout.to_json()) if kept.rollout is not None else None,
+        }  # fmt: skip
 
         async def insert(connection: AsyncConnection) -> None:
             now = self._store.clock()
-            made.append(await insert_proposal(connection, kept, by.who, now, result))
+            # In the transaction before its record is.
+            about["proposal"] = await insert_proposal(connection, kept, by.who, now, result)
 
-        told = {change.document: change.what for change in result.changes[:_TOLD]}
-        about = {"changes": told, "message": by.message}
         await self._store.record(replace(by, action="propose", about=about), insert)
-        return replace(result, outcome="awaits_approval", proposal=made[0])
+        return replace(result, outcome="awaits_approval", proposal=str(about["proposal"]))
 
     @staticmethod
     def _with_expiries(drafts: Sequence[Draft], also: Also | None) -> Also:
@@ -385,18 +468,8 @@ class Publisher:
         return after
 
 
-def _misshapen(application: Application) -> list[Problem]:
-    found = []
-    if len(application.message) > LONGEST_MESSAGE or "\0" in application.message:
-        found.append(Problem(f"message: at most {LONGEST_MESSAGE} characters, and no NUL"))
-    if not 0 <= application.ttl <= LONGEST_TTL:
-        found.append(Problem("ttl: at most 400 days are possible"))
-    if application.rollout is not None:
-        try:
-            application.rollout.check()
-        except PlanRefused as error:
-            found.append(Problem(f"rollout: {error}"))
-    return found
+def _errors(problems: Iterable[Problem]) -> bool:
+    return any(not problem.warning for problem in problems)
 
 
 def _refused(message: str, hint: str = "") -> Result:

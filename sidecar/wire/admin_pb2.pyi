@@ -1425,19 +1425,23 @@ class ProposalsRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty: every namespace's."""
     all: _builtins.bool
-    """Also those that were decided."""
+    """Also those that were decided, or are too old to be."""
+    id: _builtins.str
+    """Only this one, whatever became of it, and with its documents."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         all: _builtins.bool = ...,
+        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "id", b"id", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1467,6 +1471,26 @@ Global___ProposalsResponse: _TypeAlias = ProposalsResponse  # noqa: Y015
 class Proposal(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BaseVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
@@ -1477,6 +1501,12 @@ class Proposal(_message.Message):
     REVIEWER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     NAMESPACES_FIELD_NUMBER: _builtins.int
+    BASE_VERSIONS_FIELD_NUMBER: _builtins.int
+    RAISE_FLOOR_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    PRUNE_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     author: _builtins.str
     created: _builtins.float
@@ -1486,12 +1516,25 @@ class Proposal(_message.Message):
     """`open`, `approved`, `rejected` or `expired`."""
     reviewer: _builtins.str
     reason: _builtins.str
+    raise_floor: _builtins.bool
+    ttl: _builtins.int
+    prune: _builtins.bool
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
     @_builtins.property
     def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Effect]: ...
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def base_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """As in the ApplyRequest; `base_versions` are those that it is for, and no others."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutPlan: ...
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiffResponse.Pair]:
+        """Where one is asked for by its id: what it changes, before and after, canonical JSON."""
+
     def __init__(
         self,
         *,
@@ -1505,10 +1548,16 @@ class Proposal(_message.Message):
         reviewer: _builtins.str = ...,
         reason: _builtins.str = ...,
         namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        base_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        raise_floor: _builtins.bool = ...,
+        ttl: _builtins.int = ...,
+        prune: _builtins.bool = ...,
+        rollout: Global___RolloutPlan | None = ...,
+        documents: _abc.Iterable[Global___DiffResponse.Pair] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changes", b"changes", "created", b"created", "effects", b"effects", "id", b"id", "message", b"message", "namespaces", b"namespaces", "reason", b"reason", "reviewer", b"reviewer", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "base_versions", b"base_versions", "changes", b"changes", "created", b"created", "documents", b"documents", "effects", b"effects", "id", b"id", "message", b"message", "namespaces", b"namespaces", "prune", b"prune", "raise_floor", b"raise_floor", "reason", b"reason", "reviewer", b"reviewer", "rollout", b"rollout", "state", b"state", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

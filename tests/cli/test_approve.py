@@ -117,9 +117,43 @@ async def test_a_canary_and_a_time_to_live_wait_with_it(shell: Shell) -> None:
     ]
 
 
+async def test_what_is_approved_is_shown_first(shell: Shell) -> None:
+    assert (await by(shell, "bob", "approve", await proposed(shell, "/1"))).code == FINE
+    more = ("--raise-floor", "--ttl", "2d", "--prune", "--canary", "10%", "--bake", "10m")
+    id_ = await proposed(shell, "/2", "alice", *more)
+    listed = (await by(shell, "bob", "approve")).lines
+    assert listed[1] == "  on default@1"
+    assert listed[2] == "  raises the floor: no sidecar goes back to before it"
+    assert listed[3] == "  taken back after 2d"
+    assert "--prune" in listed[4]
+    assert listed[5].startswith("  10% > 50% > 100%, each for 10m and 20 requests at least")
+    shown = await by(shell, "bob", "approve", id_, "--show")
+    assert shown.code == FINE
+    assert shown.lines[1:6] == listed[1:6]
+    assert any(line.startswith("-") and "/1" in line for line in shown.lines)
+    assert any(line.startswith("+") and "/2" in line for line in shown.lines)
+    said = (await by(shell, "bob", "approve", id_, "--show", "--output", "json")).json[0]
+    assert (said["raiseFloor"], said["ttl"], said["prune"]) == (True, 172_800, True)
+    assert said["rollout"]["stages"] == ["10%", "50%", "100%"]
+    [pair] = said["documents"]
+    assert pair["before"]["spec"]["rules"][0]["match"]["paths"] == ["/1"]
+    assert pair["after"]["spec"]["rules"][0]["match"]["paths"] == ["/2"]
+    assert len((await by(shell, "bob", "approve")).lines) > 1  # nothing was decided
+
+
+async def test_only_what_there_is_can_be_shown(shell: Shell) -> None:
+    said = await by(shell, "bob", "approve", "0000", "--show")
+    assert (said.code, "there is no proposal 0000" in said.err) == (FOUND_PROBLEMS, True)
+    assert (await by(shell, "bob", "approve", "--show")).code == MISUSE
+    assert (await by(shell, "bob", "approve", "a", "--show", "--reject")).code == MISUSE
+
+
 async def test_whoever_may_only_propose_approves_nothing(shell: Shell) -> None:
     id_ = await proposed(shell, "/", "carol")
-    for who, says in (("carol", "lacks role approver or admin"), ("bob", "")):
+    for who, says in (
+        ("carol", "lacks role approver for AccessPolicy in namespace default"),
+        ("bob", ""),
+    ):
         said = await by(shell, who, "approve", id_)
         assert (says in said.err, said.code) == (True, FOUND_PROBLEMS if says else FINE)
     said = await by(shell, "bob", "apply", "-f", shell.write("/2"))

@@ -492,7 +492,7 @@ VERBS = {
     "Watch": {"viewer", "publisher", "approver", "admin"},
     "WhoAmI": {"viewer", "publisher", "approver", "admin"},
     "SigningKeys": {"viewer", "publisher", "approver", "admin"},
-    "Review": {"approver", "admin"},
+    "Review": {"publisher", "approver", "admin"},
     "ListRevocations": {"publisher", "admin"},
     "Revoke": {"publisher", "admin"},
     "Audit": {"admin"},

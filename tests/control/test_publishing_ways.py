@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sidecar.control import audit, past, proposals
 from sidecar.control.applications import Application, Result
 from sidecar.control.authority import Caller, Forbidden, Permission, Role
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.proposals import NotReviewed, read_proposals
+from sidecar.control.proposals import NotReviewed, read_proposal, read_proposals
 from sidecar.control.publish import Publisher
 from sidecar.control.releases import By
 from sidecar.control.rollouts.plan import Plan, Stage
@@ -221,7 +223,7 @@ async def test_a_second_person_publishes_what_the_first_proposed(desk: Desk) -> 
     assert desk.names() == []
     assert (await desk.apply(policy("x", "other"))).outcome == "published"
     async with desk.store.transaction() as connection:
-        (proposal,) = await read_proposals(connection)
+        (proposal,) = await read_proposals(connection, desk.clock())
     assert (proposal.id, proposal.author, proposal.message) == (result.proposal, "alice", "please")
     assert proposal.effects
     with pytest.raises(NotReviewed, match="somebody else"):
@@ -245,7 +247,9 @@ async def test_what_was_published_in_between_makes_it_another_thing(desk: Desk) 
     assert late.outcome == "conflict"
     assert desk.names() == ["a"]
     async with desk.store.transaction() as connection:
-        assert [each.id for each in await read_proposals(connection)] == [two.proposal]
+        assert [each.id for each in await read_proposals(connection, desk.clock())] == [
+            two.proposal
+        ]
 
 
 @pytest.mark.parametrize("approvals", [frozenset("*")])
@@ -272,6 +276,93 @@ async def test_a_proposed_rollout_is_one_once_it_is_approved(desk: Desk) -> None
     approved = await desk.review(proposed.proposal, "bob")
     assert approved.rollouts[0].plan == PLAN
     assert desk.names() == ["a"]
+
+
+@pytest.mark.parametrize("approvals", [frozenset(["*"])])
+async def test_what_is_approved_is_told_with_all_its_terms(desk: Desk) -> None:
+    await approved(desk, policy("a"), policy("b"))
+    rollout = Plan((Stage(0.5), Stage(1.0)), bake=5.0)
+    asked = await desk.apply(
+        policy("a", path="/new"), prune=True, raise_floor=True, ttl=60.0, rollout=rollout
+    )
+    async with desk.store.reading() as connection:
+        [listed] = await read_proposals(connection, desk.clock())
+        whole = await read_proposal(connection, asked.proposal, desk.clock())
+    assert whole is not None
+    assert (listed.application.texts, len(whole.application.texts)) == ((), 1)
+    for each in (listed.application, whole.application):
+        assert (each.raise_floor, each.ttl, each.prune, each.rollout) == (True, 60.0, True, rollout)
+        assert each.base_versions == {"default": 1}
+    pairs = {each.document: each for each in await past.proposed(desk.store, whole)}
+    assert pairs["AccessPolicy/default/a"].before == policy("a").canonical
+    assert pairs["AccessPolicy/default/a"].after == policy("a", path="/new").canonical
+    assert pairs["AccessPolicy/default/b"].after == b""
+    async with desk.store.reading() as connection:
+        records = await audit.read(connection, 0, 100, newest=True)
+    about = orjson.loads(records[0].content)["about"]
+    assert (about["proposal"], about["raiseFloor"], about["ttl"]) == (asked.proposal, True, 60.0)
+    assert about["rollout"]["stages"]
+
+
+async def approved(desk: Desk, *documents: Document, **fields: Any) -> None:
+    asked = await desk.apply(*documents, **fields)
+    assert (await desk.review(asked.proposal, "bob")).outcome == "published"
+
+
+@pytest.mark.parametrize("approvals", [frozenset(["*"])])
+async def test_a_floor_that_was_raised_is_in_the_trail(desk: Desk) -> None:
+    await approved(desk, policy("a"), raise_floor=True)
+    async with desk.store.reading() as connection:
+        [newest] = await audit.read(connection, 0, 1, newest=True)
+    assert orjson.loads(newest.content)["about"]["raiseFloor"] is True
+
+
+@pytest.mark.parametrize("approvals", [frozenset(["*"])])
+async def test_after_a_week_it_has_to_be_proposed_again(desk: Desk) -> None:
+    asked = await desk.apply(policy())
+    desk.clock.now += 7 * 86_400
+    with pytest.raises(NotReviewed, match="older than 7 days: propose it again"):
+        await desk.review(asked.proposal, "bob")
+    async with desk.store.reading() as connection:
+        assert await read_proposals(connection, desk.clock()) == []
+        [old] = await read_proposals(connection, desk.clock(), all_=True)
+    assert old.state == "expired"
+    assert desk.names() == []
+
+
+@pytest.mark.parametrize("approvals", [frozenset(["*"])])
+async def test_who_proposed_it_takes_it_back_without_being_an_approver(desk: Desk) -> None:
+    asked = await desk.apply(policy(), caller=who("carol"))
+    for name, approve in (("carol", True), ("dave", False), ("dave", True)):
+        with pytest.raises(Forbidden):
+            await desk.publisher.review(
+                asked.proposal, approve=approve, reason="", caller=who(name)
+            )
+    taken = await desk.publisher.review(
+        asked.proposal, approve=False, reason="", caller=who("carol")
+    )
+    assert taken.outcome == "unchanged"
+    with pytest.raises(NotReviewed, match="is rejected already"):
+        await desk.review(asked.proposal, "bob")
+
+
+@pytest.mark.parametrize("approvals", [frozenset(["*"])])
+async def test_one_author_cannot_fill_the_list(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "MOST_OF_ONE", 3)
+    monkeypatch.setattr(proposals, "LISTED", 2)
+    for n in range(3):
+        await desk.apply(policy(f"p{n}"))
+        desk.clock.now += 1
+    with pytest.raises(NotReviewed, match="3 proposals of alice are open"):
+        await desk.apply(policy("p3"))
+    assert (await desk.apply(policy("p3"), caller=who("bob"))).outcome == "awaits_approval"
+    async with desk.store.reading() as connection:
+        found = await read_proposals(
+            connection, desk.clock(), sees=lambda each: each.changes[0].document.endswith("/p0")
+        )
+    assert [each.changes[0].document for each in found] == ["AccessPolicy/default/p0"]
+    desk.clock.now += 7 * 86_400  # what is too old keeps nobody out
+    assert (await desk.apply(policy("p4"))).outcome == "awaits_approval"
 
 
 @pytest.mark.parametrize("approvals", [frozenset("*")])
