@@ -51,6 +51,14 @@ class Tally:
             _sum(self.buckets, other.buckets),
         )
 
+    def times(self, part: int, whole: int) -> Tally:
+        """So much of it; what is less than one is none."""
+        return Tally(
+            self.requests * part // whole, self.refused * part // whole,
+            self.errors * part // whole, self.failed_expressions * part // whole,
+            tuple(each * part // whole for each in self.buckets),
+        )  # fmt: skip
+
     def quantile(self, share: float) -> float:
         """Seconds that this share of decisions did not exceed: the bound of its bucket; 0: nothing
         is known."""
