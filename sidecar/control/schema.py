@@ -130,6 +130,7 @@ rollouts: Final = Table(
     Column("settled", Float, nullable=True),
     Column("reason", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("baseline", Text, nullable=False, server_default=""),
     ForeignKeyConstraint(["namespace", "version"], ["releases.namespace", "releases.version"]),
     Index("rollouts_state", "state"),
 )

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.control import audit, expiries
 from sidecar.control.releases import By
 from sidecar.control.rollouts.plan import Plan, Rollout, Stage
-from sidecar.control.rollouts.rows import read_rollouts
+from sidecar.control.rollouts.rows import keep_baseline, read_rollouts
 from sidecar.control.store import Draft, Store
 from sidecar.errors import StoreFailed
 from sidecar.facts.audit import START, broken
@@ -96,6 +96,20 @@ async def test_of_two_who_steer_at_a_time_one_is_late(store: Store) -> None:
         kept = await read_rollouts(connection, namespaces=["default"])
     assert kept == [next(outcome for outcome in outcomes if outcome is not None)]
     assert kept[0].revision == 1
+
+
+async def test_what_it_is_compared_with_stays_with_it_and_makes_nobody_late(store: Store) -> None:
+    await store.publish([Draft("default", None, ())])
+    await store.publish([Draft("default", 1, (policy(),), rollout=rollout())])
+    async with store.transaction() as connection:
+        assert (await read_rollouts(connection))[0].baseline == ""
+        await keep_baseline(connection, rollout(), "[1]")
+        await keep_baseline(connection, rollout(7), "[2]")
+    changed = await store.steer(replace(rollout(), stage=1), By("bob"))
+    assert changed is not None
+    found = (await store.published(["default"]))[0].rollout
+    assert found is not None
+    assert (found.stage, found.baseline) == (1, "[1]")
 
 
 async def test_everything_done_is_in_a_chain_that_holds(store: Store, url: str) -> None:

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.fleet import Fleet
 from sidecar.control.publish import Publisher
-from sidecar.control.reach import Everyone, reach
+from sidecar.control.reach import Connected, Everyone, reach
 from sidecar.control.releases import SYSTEM, By
+from sidecar.control.rollouts.baselines import Baselines
 from sidecar.control.rollouts.expiring import Expiring
 from sidecar.control.rollouts.health import Tally
 from sidecar.control.rollouts.history import History
 from sidecar.control.rollouts.plan import Rollout
+from sidecar.control.rollouts.rows import keep_baseline
 from sidecar.control.rollouts.steps import Seen, advance, end, onward
-from sidecar.control.rollouts.tallies import Tallies, added, to_plain
+from sidecar.control.rollouts.tallies import Tallies, added, read, to_plain
+from sidecar.control.rollouts.weights import Weights
+from sidecar.control.roster import Member
 from sidecar.control.session import Session
 from sidecar.control.store import Store
 from sidecar.decide.documents import PLATFORM
@@ -54,8 +59,10 @@ class Conductor:
         everyone: Everyone,
         publisher: Publisher,
         announce: Callable[[Iterable[str]], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tallies = Tallies()
+        self.baselines = Baselines()
         self.history = History(store, everyone)
         self.expiring = Expiring(store, catalogue, publisher, self.steer)
         self._store = store
@@ -64,14 +71,37 @@ class Conductor:
         self._everyone = everyone
         self._publisher = publisher
         self._announce = announce
+        self._weights = Weights()
+        self._monotonic = monotonic
         self._began = store.clock()
+        self._gathered = monotonic() + GATHER
+        self._often, self._seldom = AT_LEAST, USUALLY
+        self._about: set[str] = set()
         self._looks = 0
         self._turn = asyncio.Lock()
 
     def reported(self, session: Session, report: Report) -> None:
-        """How a sidecar fares, as it says. It speaks for its own namespaces alone."""
-        if all(each.namespace in (PLATFORM, session.namespace) for each in report.enforced):
-            self.tallies.take(report, self._catalogue.rollouts())
+        """How a sidecar fares, as it says. It speaks for its own namespaces alone, of releases that
+        it has confirmed, and for no more requests than its like. What makes no sense is left
+        out."""
+        tally = read(report)
+        if tally is None:
+            return
+        if any(each.namespace not in (PLATFORM, session.namespace) for each in report.enforced):
+            return
+        enforced = {
+            each.namespace: each.version
+            for each in report.enforced
+            if session.confirmed.get(each.namespace) == each.version
+        }
+        if not enforced:
+            return
+        often = not self._about.isdisjoint((PLATFORM, session.namespace))
+        tally = self._weights.weigh(
+            session.namespace, session.sidecar_id, tally,
+            (self._often if often else self._seldom) / 1000, self._monotonic(),
+        )  # fmt: skip
+        self.tallies.take(tally, enforced, self._catalogue.rollouts())
 
     async def look(self) -> None:
         """Raises StoreFailed."""
@@ -83,15 +113,18 @@ class Conductor:
         self._share(rollouts)
         for rollout in rollouts:
             await self._safely(rollout)
+        await self._keep_baselines(rollouts)
         if past:
             await self.history.look(self._catalogue)
         self._looks += 1
         if self._looks % _EXPIRES == 1:
+            self._weights.keep((each.namespace, each.sidecar_id) for each in self._fleet)
             await self.expiring.look()
 
     def seen(self, rollout: Rollout) -> Seen:
         """How the sidecars that a rollout concerns fare, as of the last refresh."""
-        sidecars = list(self._everyone.concerned(rollout.namespace))
+        concerned = list(self._everyone.concerned(rollout.namespace))
+        sidecars = [each for each in concerned if not self._enforces_nothing(each, rollout)]
         found = reach(self._catalogue, sidecars, rollout.namespace, rollout.version)
         new, old, usual = self._reported(rollout)
         return Seen(
@@ -101,9 +134,22 @@ class Conductor:
             refused=found.refused,
             errors=found.errors,
             new=new,
-            old=old if old.requests else usual,
+            old=self.baselines.of(rollout, old, usual),
             new_sidecars=found.live,
             old_sidecars=len(sidecars) - found.live,
+            left_out=len(concerned) - len(sidecars),
+        )
+
+    def _enforces_nothing(self, sidecar: Connected, rollout: Rollout) -> bool:
+        """Whether it refuses what it is sent and has nothing else of the namespace, neither as it
+        has confirmed nor as it says: that is no fault of the new release."""
+        line = self._catalogue.line(rollout.namespace)
+        if line is None or rollout.namespace not in sidecar.refused:
+            return False
+        says = cast("Session | Member", sidecar).enforced.get(rollout.namespace)
+        return not any(
+            found is not None and line.descends(found, rollout.stable)
+            for found in (sidecar.confirmed.get(rollout.namespace), says)
         )
 
     async def steer(
@@ -157,7 +203,7 @@ class Conductor:
             after = advance(rollout, self.seen(rollout), now)
             if after is rollout:
                 return
-            early = rollout.started < self._began and now < self._began + GATHER
+            early = rollout.started < self._began and self._monotonic() < self._gathered
             if early and after.state != "rolled_back":
                 return  # who has come back so far is not all of them
             changed = await self._change(after, By(SYSTEM, "rollout"))
@@ -165,6 +211,8 @@ class Conductor:
                 _log.error("%s is rolled back: %s", rollout.name, after.reason)
 
     async def _change(self, after: Rollout, by: By) -> Rollout | None:
+        if after.active:
+            await self._keep_baseline(after)  # first: in the next stage nobody may have the old one
         changed = await self._store.steer(after, by)
         if changed is None:
             await self._publisher.take_over()
@@ -173,6 +221,22 @@ class Conductor:
         self.history.note(changed)
         self._announce([changed.namespace])
         return changed
+
+    async def _keep_baselines(self, rollouts: list[Rollout]) -> None:
+        for rollout in rollouts:
+            await self._keep_baseline(rollout)
+        self.baselines.keep(rollouts)
+
+    async def _keep_baseline(self, rollout: Rollout) -> None:
+        news = self.baselines.news(rollout)
+        if not news:
+            return
+        try:
+            async with self._store.transaction() as connection:
+                await keep_baseline(connection, rollout, news)
+        except StoreFailed as error:
+            self.baselines.unkept(rollout)
+            _log.warning("what %s is compared with is not kept: %s", rollout.name, error)
 
     def _reported(self, rollout: Rollout) -> tuple[Tally, Tally, Tally]:
         mine = self.tallies.of(rollout)
@@ -195,8 +259,9 @@ class Conductor:
         concerned = {
             session.sidecar_id for each in about for session in self._fleet.concerned(each)
         }
-        often = max(AT_LEAST, 1000 * len(concerned) // PER_SECOND)
-        seldom = max(USUALLY, 1000 * len(self._fleet) // PER_SECOND)
+        self._about = about
+        often = self._often = max(AT_LEAST, 1000 * len(concerned) // PER_SECOND)
+        seldom = self._seldom = max(USUALLY, 1000 * len(self._fleet) // PER_SECOND)
         for session in self._fleet:
             session.report_every(often if session.sidecar_id in concerned else seldom)
 

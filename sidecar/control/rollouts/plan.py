@@ -122,6 +122,7 @@ class Rollout:
 
     Times are seconds since the epoch. `settled` is when every connected sidecar enforced what the
     end of it gave them. `revision` counts its changes: of two who change it at a time one is late.
+    `baseline` is what it is compared with as it was when it was read; see `baselines`.
     """
 
     namespace: str
@@ -138,6 +139,7 @@ class Rollout:
     settled: float | None = None
     reason: str = ""
     revision: int = 0
+    baseline: str = ""
 
     @property
     def active(self) -> bool:

@@ -22,6 +22,7 @@ def of_row(row: Any) -> Rollout:
         plan=Plan.from_json(row.plan), author=row.author, started=row.started, state=row.state,
         stage=row.stage, cutoff=row.cutoff, stage_since=row.stage_since, ended=row.ended,
         settled=row.settled, reason=row.reason, revision=row.revision,
+        baseline=row.baseline,
     )  # fmt: skip
 
 
@@ -48,6 +49,17 @@ async def change_rollout(connection: AsyncConnection, rollout: Rollout) -> Rollo
         .values(**_changing(changed))
     )
     return changed if result.rowcount == 1 else None
+
+
+async def keep_baseline(connection: AsyncConnection, rollout: Rollout, baseline: str) -> None:
+    """What it is compared with. That is no change of it: whoever changes it is not late for it."""
+    await connection.execute(
+        update(rollouts)
+        .where(
+            (rollouts.c.namespace == rollout.namespace) & (rollouts.c.version == rollout.version)
+        )
+        .values(baseline=baseline)
+    )
 
 
 async def read_rollouts(

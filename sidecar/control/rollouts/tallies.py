@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sidecar.control.rollouts.health import BOUNDS, NOTHING, Tally
@@ -24,12 +24,8 @@ class Tallies:
     def __init__(self) -> None:
         self._found: dict[Key, Tally] = {}
 
-    def take(self, report: Report, rollouts: Iterable[Rollout]) -> None:
-        """Adds what a sidecar reports. What is out of all proportion is left out."""
-        tally = read(report)
-        if tally is None:
-            return
-        enforced = {each.namespace: each.version for each in report.enforced}
+    def take(self, tally: Tally, enforced: Mapping[str, int], rollouts: Iterable[Rollout]) -> None:
+        """Adds what a sidecar reports that enforces these versions."""
         about = {rollout.namespace: rollout for rollout in rollouts}
         for namespace, version in enforced.items():
             name = f"{namespace}@{version}"
@@ -42,7 +38,7 @@ class Tallies:
                 continue
             self._add((name, USUAL), tally)
             if self._found[name, USUAL].requests > REMEMBERED:
-                self._found[name, USUAL] = _halved(self._found[name, USUAL])
+                self._found[name, USUAL] = self._found[name, USUAL].times(1, 2)
 
     def of(self, rollout: Rollout) -> tuple[Tally, Tally, Tally]:
         """Of the new release in the stage it is in; of the old one meanwhile; and before."""
@@ -74,18 +70,26 @@ def read(report: Report) -> Tally | None:
 
 def to_plain(tallies: tuple[Tally, Tally, Tally]) -> list[Any]:
     """As other replicas read them."""
-    return [
-        [t.requests, t.refused, t.errors, t.failed_expressions, list(t.buckets)] for t in tallies
-    ]
+    return [write_plain(each) for each in tallies]
 
 
 def from_plain(found: Any) -> tuple[Tally, Tally, Tally]:
     """What `to_plain` made."""
-    new, old, usual = (
-        Tally(requests, refused, errors, failed, tuple(buckets))
-        for requests, refused, errors, failed, buckets in found
-    )
+    new, old, usual = (read_plain(each) for each in found)
     return new, old, usual
+
+
+def write_plain(tally: Tally) -> list[Any]:
+    """One as JSON has it."""
+    return [
+        tally.requests, tally.refused, tally.errors, tally.failed_expressions, list(tally.buckets),
+    ]  # fmt: skip
+
+
+def read_plain(found: Any) -> Tally:
+    """What `write_plain` made."""
+    requests, refused, errors, failed, buckets = found
+    return Tally(requests, refused, errors, failed, tuple(buckets))
 
 
 def added(
@@ -96,10 +100,3 @@ def added(
     for each in tallies:
         sums = [one + other for one, other in zip(sums, each, strict=True)]
     return sums[0], sums[1], sums[2]
-
-
-def _halved(tally: Tally) -> Tally:
-    return Tally(
-        tally.requests // 2, tally.refused // 2, tally.errors // 2, tally.failed_expressions // 2,
-        tuple(each // 2 for each in tally.buckets),
-    )  # fmt: skip

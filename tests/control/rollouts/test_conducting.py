@@ -305,6 +305,58 @@ async def test_it_goes_on_where_it_was_after_a_restart(url: str, tmp_path: Path)
             await again.all_at("/old", "/old")
 
 
+async def test_what_it_is_compared_with_outlives_the_control_plane(url: str) -> None:
+    """In the last stage nobody has the old one any more; and a restart does not excuse the new."""
+    fleet = Fleet()
+    async with served(url) as bound:
+        fleet.add(bound.grpc, 2)
+        await apply(bound.grpc, OLD)
+        async with running(*fleet.sidecars):
+            await fleet.all_at("/old", "/old")
+            await rollout_begins(bound.grpc, plan(50, 100, bake=600))
+            await rollout(bound.grpc, lambda r: r.control.requests > 400)
+            await steer(bound.grpc, pb.SteerRequest.ACTION_RESUME)
+            await rollout(bound.grpc, is_at(1))
+    again = Fleet(fares=lambda _: Fared(requests=10, refused=10))
+    async with served(url) as bound:
+        again.add(bound.grpc, 2)
+        async with running(*again.sidecars):
+            done = await rollout(bound.grpc, has_ended)
+            assert done.state == pb.Rollout.STATE_ROLLED_BACK
+            assert "refuses 100%" in done.reason
+
+
+async def refuse_all(_: Assignment) -> None:
+    raise ReleaseRefused("signed by nobody that is trusted here")
+
+
+async def test_one_that_enforces_nothing_is_no_reason_and_is_not_waited_for(url: str) -> None:
+    async with served(url) as bound:
+        fleet = Fleet()
+        fleet.add(bound.grpc, 3)
+        fleet.sidecars[0].verdict = refuse_all
+        await apply(bound.grpc, OLD)
+        async with running(*fleet.sidecars):
+            await fleet.sidecars[0].until(lambda _: sorted(fleet.paths) == ["", "/old", "/old"])
+            await rollout_begins(bound.grpc, plan(50, 100))
+            done = await rollout(bound.grpc, has_ended)
+            assert done.state == pb.Rollout.STATE_COMPLETED
+            assert "1 sidecar enforces nothing and is left out" in done.reason
+            await fleet.all_at("", "/new", "/new")
+
+
+async def test_nobody_is_heard_about_more_requests_than_their_like(url: str) -> None:
+    async with served(url) as bound:
+        fleet = Fleet(fares=lambda path: Fared(1 << 30) if path == "/new" else Fared(10))
+        fleet.add(bound.grpc, 2)
+        await apply(bound.grpc, OLD)
+        async with running(*fleet.sidecars):
+            await fleet.all_at("/old", "/old")
+            await rollout_begins(bound.grpc, plan(50, 100, bake=600))
+            held = await rollout(bound.grpc, lambda r: r.candidate.requests > 0)
+            assert held.candidate.requests < 1_000_000
+
+
 async def test_a_sidecar_that_restarts_in_a_rollout_is_where_it_was(
     url: str, tmp_path: Path
 ) -> None:

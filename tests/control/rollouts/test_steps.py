@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.control.rollouts.health import Tally
+from sidecar.control.rollouts.health import NOTHING, Tally
 from sidecar.control.rollouts.plan import Plan, Rollout, Stage
-from sidecar.control.rollouts.steps import Seen, advance, begin, end, onward, waits
+from sidecar.control.rollouts.steps import SKEW, Seen, advance, begin, end, onward, waits
 
 IDS = [f"s{number}" for number in range(10)]
 PLAN = Plan((Stage(0.1), Stage(0.5), Stage(1.0)), bake=60.0, min_requests=20)
@@ -43,6 +43,9 @@ def test_it_goes_on_once_all_is_well_for_long_enough(begun: Rollout) -> None:
         (seen(0, 0), "no connected sidecar is in the stage 10%"),
         (seen(2, 1), "1 of 2 sidecars enforce it"),
         (seen(new=Tally(3)), "3 of 20 requests"),
+        (seen(old=NOTHING), "nobody is left to compare with"),
+        (seen(2, 1, left_out=1), "enforce it; 1 sidecar enforces nothing and is left out"),
+        (seen(2, 1, left_out=3), "enforce it; 3 sidecars enforce nothing and are left out"),
     ],
 )
 def test_it_waits_and_says_for_what(begun: Rollout, what: Seen, said: str) -> None:
@@ -67,6 +70,29 @@ def test_so_does_a_breach_also_while_it_is_held(begun: Rollout, state: str) -> N
     back = advance(held, seen(new=Tally(50, 50)), 1001.0)
     assert back.state == "rolled_back"
     assert "refuses 100% of 50" in back.reason
+
+
+def test_without_anything_to_compare_with_it_goes_on_where_nobody_asks_for_requests(
+    begun: Rollout,
+) -> None:
+    hurried = replace(begun, plan=replace(PLAN, min_requests=0))
+    assert advance(hurried, seen(new=NOTHING, old=NOTHING), 2000.0).stage == 1
+    # Somebody still has the old one: what it decides is yet to come.
+    assert advance(begun, seen(old=NOTHING, old_sidecars=9), 2000.0).stage == 1
+
+
+def test_a_clock_that_goes_back_delays_it_by_no_more_than_a_stage(begun: Rollout) -> None:
+    again = advance(begun, seen(), 1000.0 - 3600)
+    assert (again.stage, again.stage_since) == (0, 1000.0 - 3600)
+    assert advance(again, seen(), 1000.0 - 3600 + 60).stage == 1
+    # Replicas' clocks differ a little.
+    assert advance(begun, seen(), 1000.0 - SKEW) is begun
+    assert waits(begun, seen(), 1000.0 - SKEW) == "watched for 0s of 60s"
+
+
+def test_it_says_whom_it_went_on_without(begun: Rollout) -> None:
+    second = advance(begun, seen(left_out=2), 2000.0)
+    assert second.reason == "stage 50%; 2 sidecars enforce nothing and are left out"
 
 
 def test_held_it_stays(begun: Rollout) -> None:

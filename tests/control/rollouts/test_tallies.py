@@ -25,22 +25,28 @@ def report(version: int, requests: int = 10, refused: int = 0, errors: int = 0) 
     return Report(enforced=enforced, requests=requests, refused=refused, errors=errors)
 
 
+def take(tallies: Tallies, said: Report, rollouts: list[Rollout]) -> None:
+    tally = read(said)
+    if tally is not None:
+        tallies.take(tally, convert.enforced_from_wire(said.enforced), rollouts)
+
+
 def test_new_and_old_are_kept_apart_and_stages_too() -> None:
     tallies = Tallies()
-    tallies.take(report(1, 5), [])
-    tallies.take(report(2, refused=3), [ROLLOUT])
-    tallies.take(report(1, errors=1), [ROLLOUT])
+    take(tallies, report(1, 5), [])
+    take(tallies, report(2, refused=3), [ROLLOUT])
+    take(tallies, report(1, errors=1), [ROLLOUT])
     new, old, usual = tallies.of(ROLLOUT)
     assert (new, old, usual) == (Tally(10, 3), Tally(10, 0, 1), Tally(5))
     second = replace(ROLLOUT, stage=1)
     assert tallies.of(second) == (NOTHING, Tally(10, 0, 1), Tally(5))
-    tallies.take(report(2), [second])
+    take(tallies, report(2), [second])
     assert tallies.of(second)[0] == Tally(10)
 
 
 def test_what_is_of_neither_counts_for_neither() -> None:
     tallies = Tallies()
-    tallies.take(report(7), [ROLLOUT])
+    take(tallies, report(7), [ROLLOUT])
     assert tallies.of(ROLLOUT) == (NOTHING, NOTHING, NOTHING)
 
 
@@ -53,16 +59,16 @@ def test_what_cannot_be_true_is_left_out() -> None:
     assert read(Report(enforced=many, requests=1)) is None
     assert read(report(1, 10, refused=10)) == Tally(10, 10)
     tallies = Tallies()
-    tallies.take(report(2, 10, refused=11), [ROLLOUT])
+    take(tallies, report(2, 10, refused=11), [ROLLOUT])
     assert tallies.of(ROLLOUT)[0] == NOTHING
 
 
 def test_the_usual_is_what_is_usual_lately() -> None:
     tallies = Tallies()
     for _ in range(100):
-        tallies.take(report(1, REMEMBERED // 10, refused=REMEMBERED // 10), [])
+        take(tallies, report(1, REMEMBERED // 10, refused=REMEMBERED // 10), [])
     for _ in range(100):
-        tallies.take(report(1, REMEMBERED // 10), [])
+        take(tallies, report(1, REMEMBERED // 10), [])
     usual = tallies.of(ROLLOUT)[2]
     assert usual.requests <= REMEMBERED
     assert usual.refused / usual.requests < 0.01
@@ -70,8 +76,8 @@ def test_the_usual_is_what_is_usual_lately() -> None:
 
 def test_nothing_is_kept_of_what_is_over() -> None:
     tallies = Tallies()
-    tallies.take(report(2), [ROLLOUT])
-    tallies.take(report(1), [])
+    take(tallies, report(2), [ROLLOUT])
+    take(tallies, report(1), [])
     tallies.keep(["default@1"])
     assert tallies.of(ROLLOUT) == (NOTHING, NOTHING, Tally(10))
 
