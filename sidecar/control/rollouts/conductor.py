@@ -210,6 +210,8 @@ class Conductor:
                 _log.error("%s is rolled back: %s", rollout.name, after.reason)
 
     async def _change(self, after: Rollout, by: By) -> Rollout | None:
+        if after.active:
+            await self._keep_baseline(after)  # first: in the next stage nobody may have the old one
         changed = await self._store.steer(after, by)
         if changed is None:
             await self._publisher.take_over()
@@ -221,15 +223,19 @@ class Conductor:
 
     async def _keep_baselines(self, rollouts: list[Rollout]) -> None:
         for rollout in rollouts:
-            news = self.baselines.news(rollout)
-            if news:
-                try:
-                    async with self._store.transaction() as connection:
-                        await keep_baseline(connection, rollout, news)
-                except StoreFailed as error:
-                    self.baselines.unkept(rollout)
-                    _log.warning("what %s is compared with is not kept: %s", rollout.name, error)
+            await self._keep_baseline(rollout)
         self.baselines.keep(rollouts)
+
+    async def _keep_baseline(self, rollout: Rollout) -> None:
+        news = self.baselines.news(rollout)
+        if not news:
+            return
+        try:
+            async with self._store.transaction() as connection:
+                await keep_baseline(connection, rollout, news)
+        except StoreFailed as error:
+            self.baselines.unkept(rollout)
+            _log.warning("what %s is compared with is not kept: %s", rollout.name, error)
 
     async def _take_back(self) -> None:
         async with self._store.reading() as connection:

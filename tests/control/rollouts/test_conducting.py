@@ -345,17 +345,16 @@ async def test_one_that_enforces_nothing_is_no_reason_and_is_not_waited_for(url:
             await fleet.all_at("", "/new", "/new")
 
 
-async def test_nobody_is_heard_about_what_they_do_not_enforce(url: str) -> None:
-    """Nor about more requests than others, however often they say so."""
+async def test_nobody_is_heard_about_more_requests_than_their_like(url: str) -> None:
     async with served(url) as bound:
-        fleet = Fleet(fares=lambda path: Fared(requests=1 << 30) if path == "/new" else Fared(10))
+        fleet = Fleet(fares=lambda path: Fared(1 << 30) if path == "/new" else Fared(10))
         fleet.add(bound.grpc, 2)
         await apply(bound.grpc, OLD)
         async with running(*fleet.sidecars):
             await fleet.all_at("/old", "/old")
             await rollout_begins(bound.grpc, plan(50, 100, bake=600))
             held = await rollout(bound.grpc, lambda r: r.candidate.requests > 0)
-            assert held.candidate.requests < 1 << 30
+            assert held.candidate.requests < 1_000_000
 
 
 async def test_a_sidecar_that_restarts_in_a_rollout_is_where_it_was(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -161,6 +162,12 @@ def test_what_is_worse_by_its_limit_and_no_more_is_rarely_taken_back() -> None:
     assert alarms <= max(1, 40 * ALPHA)
 
 
+def with_some(requests: int, what: str, count: int) -> Tally:
+    """So many requests, so many of them `what`."""
+    some: dict[str, Any] = {what: count}
+    return Tally(requests, **some)
+
+
 @pytest.mark.parametrize(
     ("what", "before", "after", "within"),
     [
@@ -177,12 +184,12 @@ def test_what_is_bad_is_found_within_some_requests(
     found = 0
     for seed in range(30):
         draw = random.Random(seed)
-        old = Tally(10_000, **{what: sum(draw.random() < before for _ in range(10_000))})
+        old = with_some(10_000, what, sum(draw.random() < before for _ in range(10_000)))
         count = bad = 0
-        while count < within and not breach(Tally(count, **{what: bad}), old, LIMITS):
+        while count < within and not breach(with_some(count, what, bad), old, LIMITS):
             count += 5
             bad += sum(draw.random() < after for _ in range(5))
-        found += bool(breach(Tally(count, **{what: bad}), old, LIMITS))
+        found += bool(breach(with_some(count, what, bad), old, LIMITS))
     assert found >= 27
 
 
