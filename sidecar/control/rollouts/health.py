@@ -23,7 +23,8 @@ BOUNDS: Final[tuple[float, ...]] = (
 )  # fmt: skip
 """Seconds: of the sidecar's metric sidecar_decision_duration_seconds; one more bucket has none."""
 ALPHA: Final = 5e-4
-"""How likely a release that is no worse is ever taken for one, for each share and stage at most."""
+"""How likely a release that is no worse is ever taken for one that is, at most: for each share,
+each stage, and each old tally that it is compared with."""
 FLOOR: Final = 10
 """Requests of the new release before which nothing is judged: a few of what it decides first may be
 the old one's, or of one caller."""
