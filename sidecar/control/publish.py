@@ -34,7 +34,7 @@ from sidecar.control.applications import (
 )
 from sidecar.control.authority import ANYBODY, Caller, Verb
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.checking import Checking, Known, Validate
+from sidecar.control.checking import Checking, Known, Validate, told_to
 from sidecar.control.proposals import (
     LONGEST_OPEN,
     NotReviewed,
@@ -113,6 +113,9 @@ class Publisher:
         verb: Verb = "view" if application.dry_run else "publish"
         if documents:
             caller.require_each(verb, [(d.namespace, d.kind) for d in documents])
+
+        if application.base_versions:  # a conflict tells the newest ones
+            caller.require("view", application.base_versions)
 
         async def attempt() -> _Wish | Result:
             moved = {
@@ -316,7 +319,7 @@ class Publisher:
             wish = await attempt()
             if isinstance(wish, Result):
                 return wish
-            return await self._shown(wish, await self._checked(wish, known), caller)
+            return await self._shown(wish, await self._checked(wish, known, caller), caller)
         async with self._turns.of(namespaces):
             for _ in range(_ATTEMPTS):
                 seen = self._catalogue.revisions()
@@ -324,7 +327,7 @@ class Publisher:
                     wish = await attempt()
                     if isinstance(wish, Result):
                         return wish
-                    result = await self._checked(wish, known)
+                    result = await self._checked(wish, known, caller)
                     if result.outcome == "unchanged" or _errors(result.problems):
                         return result
                     async with self._turns.storing:
@@ -343,7 +346,7 @@ class Publisher:
         about |= {PLATFORM, *wish.application.base_versions}
         return any(now.get(name) != seen.get(name) for name in about)
 
-    async def _checked(self, wish: _Wish, known: Known) -> Result:
+    async def _checked(self, wish: _Wish, known: Known, caller: Caller) -> Result:
         """What the wish comes to, and what is wrong with it: `unchanged`, or `refused` so far."""
         planned = wish.planned
         if not planned.drafts:
@@ -358,7 +361,7 @@ class Publisher:
             after = [document for draft in planned.drafts for document in draft.documents]
             before = [each for documents in planned.before.values() for each in documents]
             meant = await asyncio.to_thread(effects, before, after)
-        return Result("refused", (), planned.changes, problems, meant)
+        return Result("refused", (), planned.changes, told_to(caller, problems), meant)
 
     async def _shown(self, wish: _Wish, result: Result, caller: Caller) -> Result:
         """The answer to a dry run. Manifests name every document of a namespace."""

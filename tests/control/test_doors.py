@@ -156,7 +156,7 @@ async def test_tokens_over_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture)
                 assert reaches[0].version == 1
                 break
             said = await denied(here.client("viewer"))
-            assert f"{IDP}#viewer lacks role publisher, approver or admin" in said
+            assert f"{IDP}#viewer lacks role publisher for AccessPolicy in namespace" in said
             assert "--publishers file" in said
             with pytest.raises(ControlPlaneRefused, match="role publisher or admin for every"):
                 await client.revoke(pb.RevokeRequest())
@@ -164,10 +164,10 @@ async def test_tokens_over_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture)
                 async with here.client("mallory") as stranger:
                     await stranger.get(pb.GetRequest())
         page = await here.metrics()
-        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 3.0' in page
+        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 2.0' in page
         assert 'sidecar_control_insecure{setting="insecure_unauthenticated"} 0.0' in page
         assert "sidecar_control_publishers_current 1.0" in page
-    assert f"refused {ADMIN}Apply to 127.0.0.1:" in caplog.text
+    assert f"refused {ADMIN}Revoke to 127.0.0.1:" in caplog.text
 
 
 async def test_nobody_comes_in_without_a_credential(
@@ -480,7 +480,7 @@ def test_what_it_refuses_to_begin_with(tmp_path: Path) -> None:
 # Without a control plane behind them.
 
 VERBS = {
-    "Apply": {"publisher", "approver", "admin"},
+    "Apply": {"viewer", "publisher", "approver", "admin"},
     "Rollback": {"publisher", "approver", "admin"},
     "Steer": {"publisher", "approver", "admin"},
     "Get": {"viewer", "publisher", "approver", "admin"},
