@@ -22,7 +22,6 @@ from sidecar.control import expiries
 from sidecar.control.applications import (
     LONGEST_MESSAGE,
     Application,
-    Change,
     Planned,
     Result,
     drafted,
@@ -34,7 +33,7 @@ from sidecar.control.applications import (
 )
 from sidecar.control.authority import ANYBODY, Caller, Verb
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.checking import Checking, Known, Validate, told_to
+from sidecar.control.checking import Checking, Known, Validate, meanwhile, told_to, under_way
 from sidecar.control.proposals import (
     LONGEST_OPEN,
     NotReviewed,
@@ -351,11 +350,13 @@ class Publisher:
         planned = wish.planned
         if not planned.drafts:
             return Result(
-                "unchanged", changes=planned.changes, problems=self._meanwhile(planned.changes)
+                "unchanged",
+                changes=planned.changes,
+                problems=meanwhile(self._catalogue, planned.changes),
             )
         problems = too_large(planned.drafts)
         if not wish.ends:
-            problems += self._under_way(planned.drafts)
+            problems += under_way(self._catalogue, planned.drafts)
         async with self._turns.checking(dry=wish.application.dry_run):
             problems = problems or await self._checking.problems(planned.drafts, known)
             after = [document for draft in planned.drafts for document in draft.documents]
@@ -410,28 +411,6 @@ class Publisher:
     def _conflict(self, namespaces: Iterable[str]) -> Result:
         newest = [self._catalogue.newest(namespace) for namespace in sorted(namespaces)]
         return Result("conflict", releases=[release for release in newest if release])
-
-    def _under_way(self, drafts: Iterable[Draft]) -> list[Problem]:
-        return [
-            Problem(
-                f"{line.rollout.name} is being rolled out, and one at a time is possible",
-                hint=f"wait for it, or `sidecar rollout abort {draft.namespace}`",
-            )
-            for draft in drafts
-            if (line := self._catalogue.line(draft.namespace)) and line.rollout is not None
-        ]
-
-    def _meanwhile(self, changes: Iterable[Change]) -> list[Problem]:
-        """Whoever publishes what everybody has may mean to end what some have."""
-        return [
-            Problem(
-                f"{line.rollout.name} is being rolled out, which this does not end",
-                hint=f"`sidecar rollout abort {namespace}` does",
-                warning=True,
-            )
-            for namespace in sorted({change.namespace for change in changes})
-            if (line := self._catalogue.line(namespace)) and line.rollout is not None
-        ]
 
     def _needs_approval(self, drafts: Iterable[Draft]) -> bool:
         return any({draft.namespace, "*"} & self._approvals for draft in drafts)

@@ -227,6 +227,22 @@ async def test_limits_hold_behind_the_door_too(tmp_path: Path) -> None:
             assert b"true" in left, "all or nothing"
 
 
+async def test_what_others_roll_out_hides_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.client("admin") as admin:
+        stages = pb.RolloutPlan(stages=[pb.Stage(percent=10), pb.Stage(percent=100)])
+        for namespace in ("default", "shop"):
+            for path, rollout in (("/1", None), ("/2", stages)):
+                text = policy(namespace=namespace, path=path).canonical
+                await admin.apply(pb.ApplyRequest(documents=[text], rollout=rollout))
+        newest = pb.RolloutsRequest(most=1)
+        assert [each.namespace for each in (await admin.rollouts(newest)).rollouts] == ["shop"]
+        async with here.client("publisher") as client:
+            mine = (await client.rollouts(newest)).rollouts
+            assert [each.namespace for each in mine] == ["default"]
+            with pytest.raises(ControlPlaneRefused, match="namespace shop"):
+                await client.rollouts(pb.RolloutsRequest(namespace="shop"))
+
+
 @asynccontextmanager
 async def channel(here: Place, *, plain: bool = False) -> AsyncIterator[aio.Channel]:
     port = here.bound.grpc.rpartition(":")[2]
