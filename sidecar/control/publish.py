@@ -315,10 +315,13 @@ class Publisher:
         is published any more, anew."""
         known: Known = {}
         if application.dry_run:
-            wish = await attempt()
-            if isinstance(wish, Result):
-                return wish
-            return await self._shown(wish, await self._checked(wish, known, caller), caller)
+            with self._turns.trying("" if caller is ANYBODY else caller.name) as free:
+                if not free:
+                    return _refused("too many dry runs are under way", "try again in a moment")
+                wish = await attempt()
+                if isinstance(wish, Result):
+                    return wish
+                return await self._shown(wish, await self._checked(wish, known, caller), caller)
         async with self._turns.of(namespaces):
             for _ in range(_ATTEMPTS):
                 seen = self._catalogue.revisions()
