@@ -72,6 +72,8 @@ class _Wish:
     restores: bool = False
     ends: bool = False
     """A rollout under way is no hindrance."""
+    first: bool = False
+    """Though a dry run it is the beginning of something real."""
 
 
 async def _no_sidecars(_namespace: str) -> Sequence[str]:
@@ -145,10 +147,12 @@ class Publisher:
         caller: Caller = ANYBODY,
         *,
         ends: bool = False,
+        first: bool = False,
     ) -> Result:
         """A new release with the documents of an earlier one; `to` 0 is the one before what is in
         force. Of `application` only the message, `dry_run` and manifests count. A rollout has to be
-        ended first; a dry run with `ends` is of after that. Raises StoreFailed and Forbidden."""
+        ended first; a dry run with `ends` is of after that, and one
+        that is `first` does not queue with the others. Raises StoreFailed and Forbidden."""
         problems = misshapen(application)
         if problems:
             return Result("refused", problems=problems)
@@ -182,10 +186,10 @@ class Publisher:
             )  # fmt: skip
             return _Wish(
                 replace(planned, drafts=drafts), application, by, restores=True,
-                ends=ends and application.dry_run,
+                ends=ends and application.dry_run, first=first,
             )  # fmt: skip
 
-        return await self._attempts(attempt, {namespace}, application, caller)
+        return await self._attempts(attempt, {namespace}, application, caller, first=first)
 
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
@@ -310,13 +314,15 @@ class Publisher:
         namespaces: set[str],
         application: Application,
         caller: Caller = ANYBODY,
+        *,
+        first: bool = False,
     ) -> Result:
         """Checks without keeping anybody from publishing elsewhere; if what was checked is not what
         is published any more, anew."""
         known: Known = {}
         if application.dry_run:
             with self._turns.trying("" if caller is ANYBODY else caller.name) as free:
-                if not free:
+                if not free and not first:
                     return _refused("too many dry runs are under way", "try again in a moment")
                 wish = await attempt()
                 if isinstance(wish, Result):
@@ -360,7 +366,7 @@ class Publisher:
         problems = too_large(planned.drafts)
         if not wish.ends:
             problems += under_way(self._catalogue, planned.drafts)
-        async with self._turns.checking(dry=wish.application.dry_run):
+        async with self._turns.checking(dry=wish.application.dry_run and not wish.first):
             problems = problems or await self._checking.problems(planned.drafts, known)
             after = [document for draft in planned.drafts for document in draft.documents]
             before = [each for documents in planned.before.values() for each in documents]
