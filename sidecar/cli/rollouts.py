@@ -169,7 +169,9 @@ def _stage(text: str) -> pb.Stage:
         if all(key and equals for key, equals, _ in pairs):
             return pb.Stage(labels={key: value for key, _, value in pairs})
     elif text.endswith("%"):
-        return pb.Stage(percent=_percent(text))
+        if not (share := _percent(text)):
+            raise argparse.ArgumentTypeError(f"{text!r} is nobody: a share above 0% is expected")
+        return pb.Stage(percent=share)
     raise argparse.ArgumentTypeError(
         f"{text!r} is neither a share, such as 10%, nor labels, zone=a"
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from sidecar.control.applications import internal
+from sidecar.control.applications import Change, internal
+from sidecar.control.authority import Caller
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.releases import Draft
 from sidecar.decide.documents import PLATFORM, Document
@@ -74,6 +75,49 @@ class Checking:
         except Exception:  # noqa: BLE001 - it has been logged, for all of them
             return True
         return False
+
+
+def under_way(catalogue: Catalogue, drafts: Iterable[Draft]) -> list[Problem]:
+    """Rollouts that are in the way."""
+    return [
+        Problem(
+            f"{line.rollout.name} is being rolled out, and one at a time is possible",
+            hint=f"wait for it, or `sidecar rollout abort {draft.namespace}`",
+        )
+        for draft in drafts
+        if (line := catalogue.line(draft.namespace)) and line.rollout is not None
+    ]
+
+
+def meanwhile(catalogue: Catalogue, changes: Iterable[Change]) -> list[Problem]:
+    """Whoever publishes what everybody has may mean to end what some have."""
+    return [
+        Problem(
+            f"{line.rollout.name} is being rolled out, which this does not end",
+            hint=f"`sidecar rollout abort {namespace}` does",
+            warning=True,
+        )
+        for namespace in sorted({change.namespace for change in changes})
+        if (line := catalogue.line(namespace)) and line.rollout is not None
+    ]
+
+
+def told_to(caller: Caller, problems: Iterable[Problem]) -> list[Problem]:
+    """A change of `platform` is checked with everybody's documents, which are not everybody's to
+    know of."""
+    told: list[Problem] = []
+    untold: list[Problem] = []
+    for problem in problems:
+        kind, _, rest = problem.document.partition("/")
+        namespace = rest.partition("/")[0]
+        hidden = bool(namespace) and not caller.may("view", namespace, kind)
+        (untold if hidden else told).append(problem)
+    for warning, word in ((False, "errors"), (True, "warnings")):
+        count = sum(problem.warning is warning for problem in untold)
+        if count:
+            what = f"{count} {word} in documents that {caller.name} may not view"
+            told.append(Problem(what, warning=warning))
+    return told
 
 
 def _key(documents: Sequence[Document]) -> bytes:

@@ -56,11 +56,12 @@ def _everywhere(*verbs: Verb) -> Need:
 # Withdrawals and the audit trail are of no namespace: nothing for who is limited to some.
 METHODS: Final[Mapping[str, tuple[Need, str]]] = {
     **dict.fromkeys(
-        ("Apply", "Rollback", "Steer"),
+        ("Rollback", "Steer"),
         (_somewhere("publish", "approve"), "role publisher, approver or admin"),
     ),
     **dict.fromkeys(
-        ("Get", "Diff", "History", "Rollouts", "Proposals", "Status", "Watch", "WhoAmI",
+        # Who may look may try without publishing; what is published Publisher.apply asks for.
+        ("Apply", "Get", "Diff", "History", "Rollouts", "Proposals", "Status", "Watch", "WhoAmI",
          "SigningKeys"),
         (_somewhere("view"), "any role"),
     ),

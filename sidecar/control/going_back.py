@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.control.applications import Application, Result
+from sidecar.control.applications import Application, Result, misshapen
 from sidecar.control.authority import Caller
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.past import compared
@@ -46,10 +46,14 @@ class GoingBack:
         if to == rollout.version:
             hint = f"to give it to everybody, `sidecar rollout resume {namespace}`"
             return _refused(f"{rollout.name} is being rolled out", hint)
-        # What comes of it is known before anything is done.
-        tried = replace(application, dry_run=True)
-        wanted = stable.version if to == 0 else to
-        result = await self.publisher.rollback(namespace, wanted, tried, caller, ends=True)
+        if problems := misshapen(application):
+            return Result("refused", problems=problems)
+        result = Result("unchanged")
+        if to not in (0, stable.version):  # what comes of it is known before anything is done
+            tried = replace(application, dry_run=True)
+            result = await self.publisher.rollback(
+                namespace, to, tried, caller, ends=True, first=not application.dry_run
+            )
         if result.outcome not in ("would_publish", "unchanged"):
             return result
         if application.dry_run:

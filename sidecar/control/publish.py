@@ -22,7 +22,6 @@ from sidecar.control import expiries
 from sidecar.control.applications import (
     LONGEST_MESSAGE,
     Application,
-    Change,
     Planned,
     Result,
     drafted,
@@ -34,7 +33,7 @@ from sidecar.control.applications import (
 )
 from sidecar.control.authority import ANYBODY, Caller, Verb
 from sidecar.control.catalogue import Catalogue
-from sidecar.control.checking import Checking, Known, Validate
+from sidecar.control.checking import Checking, Known, Validate, meanwhile, told_to, under_way
 from sidecar.control.proposals import (
     LONGEST_OPEN,
     NotReviewed,
@@ -73,6 +72,8 @@ class _Wish:
     restores: bool = False
     ends: bool = False
     """A rollout under way is no hindrance."""
+    first: bool = False
+    """Though a dry run it is the beginning of something real."""
 
 
 async def _no_sidecars(_namespace: str) -> Sequence[str]:
@@ -114,6 +115,9 @@ class Publisher:
         if documents:
             caller.require_each(verb, [(d.namespace, d.kind) for d in documents])
 
+        if application.base_versions:  # a conflict tells the newest ones
+            caller.require("view", application.base_versions)
+
         async def attempt() -> _Wish | Result:
             moved = {
                 namespace
@@ -143,10 +147,12 @@ class Publisher:
         caller: Caller = ANYBODY,
         *,
         ends: bool = False,
+        first: bool = False,
     ) -> Result:
         """A new release with the documents of an earlier one; `to` 0 is the one before what is in
         force. Of `application` only the message, `dry_run` and manifests count. A rollout has to be
-        ended first; a dry run with `ends` is of after that. Raises StoreFailed and Forbidden."""
+        ended first; a dry run with `ends` is of after that, and one
+        that is `first` does not queue with the others. Raises StoreFailed and Forbidden."""
         problems = misshapen(application)
         if problems:
             return Result("refused", problems=problems)
@@ -180,10 +186,10 @@ class Publisher:
             )  # fmt: skip
             return _Wish(
                 replace(planned, drafts=drafts), application, by, restores=True,
-                ends=ends and application.dry_run,
+                ends=ends and application.dry_run, first=first,
             )  # fmt: skip
 
-        return await self._attempts(attempt, {namespace}, application, caller)
+        return await self._attempts(attempt, {namespace}, application, caller, first=first)
 
     async def review(self, id_: str, *, approve: bool, reason: str, caller: Caller) -> Result:
         """The second person's word on a proposal. Raises NotReviewed, StoreFailed, Forbidden."""
@@ -308,15 +314,20 @@ class Publisher:
         namespaces: set[str],
         application: Application,
         caller: Caller = ANYBODY,
+        *,
+        first: bool = False,
     ) -> Result:
         """Checks without keeping anybody from publishing elsewhere; if what was checked is not what
         is published any more, anew."""
         known: Known = {}
         if application.dry_run:
-            wish = await attempt()
-            if isinstance(wish, Result):
-                return wish
-            return await self._shown(wish, await self._checked(wish, known), caller)
+            with self._turns.trying("" if caller is ANYBODY else caller.name) as free:
+                if not free and not first:
+                    return _refused("too many dry runs are under way", "try again in a moment")
+                wish = await attempt()
+                if isinstance(wish, Result):
+                    return wish
+                return await self._shown(wish, await self._checked(wish, known, caller), caller)
         async with self._turns.of(namespaces):
             for _ in range(_ATTEMPTS):
                 seen = self._catalogue.revisions()
@@ -324,7 +335,7 @@ class Publisher:
                     wish = await attempt()
                     if isinstance(wish, Result):
                         return wish
-                    result = await self._checked(wish, known)
+                    result = await self._checked(wish, known, caller)
                     if result.outcome == "unchanged" or _errors(result.problems):
                         return result
                     async with self._turns.storing:
@@ -343,22 +354,24 @@ class Publisher:
         about |= {PLATFORM, *wish.application.base_versions}
         return any(now.get(name) != seen.get(name) for name in about)
 
-    async def _checked(self, wish: _Wish, known: Known) -> Result:
+    async def _checked(self, wish: _Wish, known: Known, caller: Caller) -> Result:
         """What the wish comes to, and what is wrong with it: `unchanged`, or `refused` so far."""
         planned = wish.planned
         if not planned.drafts:
             return Result(
-                "unchanged", changes=planned.changes, problems=self._meanwhile(planned.changes)
+                "unchanged",
+                changes=planned.changes,
+                problems=meanwhile(self._catalogue, planned.changes),
             )
         problems = too_large(planned.drafts)
         if not wish.ends:
-            problems += self._under_way(planned.drafts)
-        async with self._turns.checking(dry=wish.application.dry_run):
+            problems += under_way(self._catalogue, planned.drafts)
+        async with self._turns.checking(dry=wish.application.dry_run and not wish.first):
             problems = problems or await self._checking.problems(planned.drafts, known)
             after = [document for draft in planned.drafts for document in draft.documents]
             before = [each for documents in planned.before.values() for each in documents]
             meant = await asyncio.to_thread(effects, before, after)
-        return Result("refused", (), planned.changes, problems, meant)
+        return Result("refused", (), planned.changes, told_to(caller, problems), meant)
 
     async def _shown(self, wish: _Wish, result: Result, caller: Caller) -> Result:
         """The answer to a dry run. Manifests name every document of a namespace."""
@@ -407,28 +420,6 @@ class Publisher:
     def _conflict(self, namespaces: Iterable[str]) -> Result:
         newest = [self._catalogue.newest(namespace) for namespace in sorted(namespaces)]
         return Result("conflict", releases=[release for release in newest if release])
-
-    def _under_way(self, drafts: Iterable[Draft]) -> list[Problem]:
-        return [
-            Problem(
-                f"{line.rollout.name} is being rolled out, and one at a time is possible",
-                hint=f"wait for it, or `sidecar rollout abort {draft.namespace}`",
-            )
-            for draft in drafts
-            if (line := self._catalogue.line(draft.namespace)) and line.rollout is not None
-        ]
-
-    def _meanwhile(self, changes: Iterable[Change]) -> list[Problem]:
-        """Whoever publishes what everybody has may mean to end what some have."""
-        return [
-            Problem(
-                f"{line.rollout.name} is being rolled out, which this does not end",
-                hint=f"`sidecar rollout abort {namespace}` does",
-                warning=True,
-            )
-            for namespace in sorted({change.namespace for change in changes})
-            if (line := self._catalogue.line(namespace)) and line.rollout is not None
-        ]
 
     def _needs_approval(self, drafts: Iterable[Draft]) -> bool:
         return any({draft.namespace, "*"} & self._approvals for draft in drafts)

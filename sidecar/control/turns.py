@@ -8,12 +8,15 @@ of another one here. A dry run changes nothing, and nobody waits for it but the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
 CHECKS: Final = 2  # at a time, of which one may be a dry run's: threads are left for the others
+DRY: Final = 16  # dry runs under way, each with all its documents in memory
+DRY_OF_ONE: Final = 4
 
 
 class Turns:
@@ -23,6 +26,7 @@ class Turns:
         self.storing = asyncio.Lock()
         self._checks = asyncio.Semaphore(CHECKS)
         self._dry = asyncio.Semaphore(1)
+        self._trying: Counter[str] = Counter()
         self._namespaces: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -35,6 +39,17 @@ class Turns:
                     lock = self._namespaces[name] = asyncio.Lock()
                 await stack.enter_async_context(lock)
             yield
+
+    @contextmanager
+    def trying(self, who: str) -> Iterator[bool]:
+        """Whether there is a place for another dry run of somebody; an empty name is nobody's."""
+        free = self._trying.total() < DRY and (not who or self._trying[who] < DRY_OF_ONE)
+        self._trying[who] += free
+        try:
+            yield free
+        finally:
+            self._trying[who] -= free
+            self._trying += Counter()  # without those that have none
 
     @asynccontextmanager
     async def checking(self, *, dry: bool) -> AsyncIterator[None]:

@@ -158,3 +158,9 @@ async def test_misuse(shell: Shell, to: str) -> None:
     said = await shell("rollback", "default", "--to", to)
     assert said.code == MISUSE
     assert "is not a version, as `sidecar history` shows them" in said.err
+
+
+async def test_nothing_that_is_said_of_it_ends_it_when_it_is_too_long(halfway: Shell) -> None:
+    said = await halfway("rollback", "default", "-m", "x" * 1025)
+    assert (said.code, "message: at most 1024" in said.err) == (FOUND_PROBLEMS, True)
+    assert await state(halfway) == "running"

@@ -217,9 +217,12 @@ async def test_misuse(argv: tuple[str, ...], shell: Shell) -> None:
 async def test_a_plan_that_makes_no_sense_is_refused(shell: Shell) -> None:
     await shell.publish("/old")
     file = shell.write("/new")
-    for canary, says in (("50%,10%", "10% does not follow on 50%"), ("0%", "does not follow")):
+    for canary, code, says in (
+        ("50%,10%", FOUND_PROBLEMS, "10% does not follow on 50%"),
+        ("0%", MISUSE, "'0%' is nobody: a share above 0% is expected"),
+    ):
         said = await shell("apply", "-f", file, "--canary", canary)
-        assert said.code == FOUND_PROBLEMS
+        assert said.code == code
         assert says in said.err
 
 

@@ -241,3 +241,13 @@ async def test_callers_at_the_same_time_are_not_mixed_up() -> None:
 
     one, two = Caller("one", ()), Caller("two", ())
     assert list(await asyncio.gather(served(one), served(two))) == [one, two]
+
+
+def test_namespaces_outside_of_which_nothing_is_theirs() -> None:
+    a, b = frozenset(["a"]), frozenset(["b"])
+    both = Caller("x", (Permission("viewer", a), Permission("publisher", b, frozenset(["K"]))))
+    assert both.namespaces("view") == a | b
+    assert both.namespaces("publish") == b
+    assert both.namespaces("approve") == frozenset()
+    assert Caller("x", (Permission("viewer", a), Permission("viewer"))).namespaces("view") is None
+    assert Caller("x", ()).namespaces("view") == frozenset()

@@ -156,7 +156,7 @@ async def test_tokens_over_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture)
                 assert reaches[0].version == 1
                 break
             said = await denied(here.client("viewer"))
-            assert f"{IDP}#viewer lacks role publisher, approver or admin" in said
+            assert f"{IDP}#viewer lacks role publisher for AccessPolicy in namespace" in said
             assert "--publishers file" in said
             with pytest.raises(ControlPlaneRefused, match="role publisher or admin for every"):
                 await client.revoke(pb.RevokeRequest())
@@ -164,10 +164,10 @@ async def test_tokens_over_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture)
                 async with here.client("mallory") as stranger:
                     await stranger.get(pb.GetRequest())
         page = await here.metrics()
-        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 3.0' in page
+        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 2.0' in page
         assert 'sidecar_control_insecure{setting="insecure_unauthenticated"} 0.0' in page
         assert "sidecar_control_publishers_current 1.0" in page
-    assert f"refused {ADMIN}Apply to 127.0.0.1:" in caplog.text
+    assert f"refused {ADMIN}Revoke to 127.0.0.1:" in caplog.text
 
 
 async def test_nobody_comes_in_without_a_credential(
@@ -225,6 +225,22 @@ async def test_limits_hold_behind_the_door_too(tmp_path: Path) -> None:
         async with here.client("viewer") as client:
             [left] = (await client.get(pb.GetRequest())).documents
             assert b"true" in left, "all or nothing"
+
+
+async def test_what_others_roll_out_hides_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.client("admin") as admin:
+        stages = pb.RolloutPlan(stages=[pb.Stage(percent=10), pb.Stage(percent=100)])
+        for namespace in ("default", "shop"):
+            for path, rollout in (("/1", None), ("/2", stages)):
+                text = policy(namespace=namespace, path=path).canonical
+                await admin.apply(pb.ApplyRequest(documents=[text], rollout=rollout))
+        newest = pb.RolloutsRequest(most=1)
+        assert [each.namespace for each in (await admin.rollouts(newest)).rollouts] == ["shop"]
+        async with here.client("publisher") as client:
+            mine = (await client.rollouts(newest)).rollouts
+            assert [each.namespace for each in mine] == ["default"]
+            with pytest.raises(ControlPlaneRefused, match="namespace shop"):
+                await client.rollouts(pb.RolloutsRequest(namespace="shop"))
 
 
 @asynccontextmanager
@@ -480,7 +496,7 @@ def test_what_it_refuses_to_begin_with(tmp_path: Path) -> None:
 # Without a control plane behind them.
 
 VERBS = {
-    "Apply": {"publisher", "approver", "admin"},
+    "Apply": {"viewer", "publisher", "approver", "admin"},
     "Rollback": {"publisher", "approver", "admin"},
     "Steer": {"publisher", "approver", "admin"},
     "Get": {"viewer", "publisher", "approver", "admin"},

@@ -22,6 +22,7 @@ from sidecar.control.releases import By
 from sidecar.control.rollouts.plan import Plan, Stage
 from sidecar.control.store import Draft, Store
 from sidecar.decide.documents import Document
+from sidecar.decide.parse import Source, parse
 from sidecar.errors import Problem
 from sidecar.facts.releases import Manifest, SignedManifest
 from sidecar.facts.signing import raw_public_key, sign_release
@@ -473,6 +474,40 @@ async def test_who_may_look_may_try_without_publishing(desk: Desk) -> None:
     with pytest.raises(Forbidden):
         await desk.apply(policy("b"), caller=other, dry_run=True)
     assert desk.names() == ["a"]
+
+
+async def test_nothing_is_told_of_what_one_may_not_view(desk: Desk) -> None:
+    await desk.apply(policy("secret", "shop"))
+    await desk.apply(policy("a"))
+    only = who("carol", namespaces=frozenset(["default"]))
+    for dry in (True, False):
+        with pytest.raises(Forbidden, match="namespace shop"):
+            await desk.apply(policy("b"), caller=only, base_versions={"shop": 99}, dry_run=dry)
+    services = who("carol", kinds=frozenset(["ProtectedService"]))
+    shown = await desk.apply(service(), caller=services, dry_run=True)
+    assert (shown.outcome, shown.manifests) == ("would_publish", [])
+    assert len((await desk.apply(service(), dry_run=True)).manifests) == 1
+    desk.verdict = [
+        Problem("secret is wrong", document="AccessPolicy/shop/secret"),
+        Problem("mine is wrong", document="AccessPolicy/platform/b"),
+    ]
+    platform = who("carol", namespaces=frozenset(["platform"]))
+    for dry in (True, False):
+        refused = await desk.apply(policy("b", "platform"), caller=platform, dry_run=dry)
+        assert refused.outcome == "refused"
+        assert [each.message for each in refused.problems] == [
+            "mine is wrong", "1 errors in documents that carol may not view",
+        ]  # fmt: skip
+
+
+def service() -> Document:
+    text = (
+        "apiVersion: authz.sidecar/v1\nkind: ProtectedService\n"
+        "metadata: {name: x}\nspec: {audiences: [a]}\n"
+    )
+    documents, problems = parse([Source("test.yaml", text)])
+    assert not problems
+    return documents[0]
 
 
 # Delegated signers.

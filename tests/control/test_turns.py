@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.control.applications import Application, Result
+from sidecar.control.authority import Caller, Permission
 from sidecar.control.catalogue import Catalogue
 from sidecar.control.publish import Publisher
 from sidecar.control.store import Store
@@ -81,6 +82,24 @@ async def test_nor_for_another_dry_run_to_be_checked(desk: Desk) -> None:
     assert desk.slow == 1
     desk.go.set()
     assert {result.outcome for result in await asyncio.gather(*dry)} == {"would_publish"}
+
+
+async def test_nobody_takes_all_the_dry_runs_that_there_can_be(desk: Desk) -> None:
+    viewers = [Caller(name, (Permission("viewer"),)) for name in "abcde"]
+
+    def tried(who: Caller) -> asyncio.Task[Result]:
+        application = Application([policy("slow").canonical], dry_run=True)
+        return asyncio.create_task(desk.publisher.apply(application, who))
+
+    under_way = [tried(viewers[0]) for _ in range(4)]
+    await desk.until(lambda: desk.slow == 1)
+    over = await tried(viewers[0])
+    assert [each.message for each in over.problems] == ["too many dry runs are under way"]
+    under_way += [tried(who) for who in viewers[1:4] for _ in range(4)]
+    assert (await tried(viewers[4])).outcome == "refused"
+    desk.go.set()
+    assert {result.outcome for result in await asyncio.gather(*under_way)} == {"would_publish"}
+    assert (await tried(viewers[4])).outcome == "would_publish"
 
 
 async def test_what_takes_long_in_one_namespace_keeps_nobody_from_another(desk: Desk) -> None:

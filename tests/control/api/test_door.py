@@ -169,6 +169,10 @@ async def test_a_second_person(tmp_path: Path) -> None:
         assert (asked.status, asked.body["outcome"]) == (202, "awaits_approval")
         path = f"/v1/proposals/{asked.body['proposal']}/"
         [waits] = (await approver.get("/v1/proposals")).body["proposals"]
+        assert not waits.get("documents")
+        [whole] = (await approver.get(f"/v1/proposals?id={waits['id']}")).body["proposals"]
+        assert [each["after"]["kind"] for each in whole["documents"]] == ["AccessPolicy"]
+        assert (await approver.get("/v1/proposals?id=%00")).status in (400, 404)
         assert (waits["state"], waits["author"]) == ("open", f"{IDP}#publisher")
         assert (await publisher.post(path + "approve")).status == 403
         done = await approver.post(path + "approve", {"reason": "fine"})
