@@ -166,6 +166,9 @@ def _base(text: str) -> tuple[str, int]:
 
 def _ttl(text: str) -> float:
     try:
-        return seconds(text)
+        found = seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is too short; one second at least, as in 2d")
+    return found

@@ -293,3 +293,10 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
         run([command, "--help"])
     assert end.value.code == 0
     assert f"example: sidecar {command}" in capsys.readouterr().out
+
+
+def test_a_time_to_live_of_next_to_nothing_is_not_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as misuse:
+        run(["apply", "-f", "x", "--ttl", "400ms"])
+    assert misuse.value.code == 2
+    assert "one second at least" in capsys.readouterr().err
