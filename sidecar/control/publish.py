@@ -276,7 +276,8 @@ class Publisher:
                 nothing = "everything in it had been changed since"
                 return Result("unchanged")
             if line.stable.version == version:  # then nothing builds on it any more
-                back = [replace(each, parent=made.parent) for each in planned.drafts]
+                was = made.parent
+                back = [replace(each, parent=was, restores=was) for each in planned.drafts]
                 planned = replace(planned, drafts=back)
             return _Wish(planned, Application(()), by, finished, restores=True)
 

@@ -389,6 +389,16 @@ async def test_what_had_its_time_is_taken_back(desk: Desk) -> None:
     assert "default@2 is over" in line.stable.message
 
 
+async def test_going_back_after_it_goes_to_what_was_before_that(desk: Desk) -> None:
+    await desk.apply(policy("a"))
+    await desk.apply(policy("b"))
+    await desk.apply(policy("c"), ttl=60.0)
+    await desk.publisher.take_back("default", 3)
+    assert desk.names() == ["a", "b"]
+    assert (await desk.back()).outcome == "published"
+    assert desk.names() == ["a"]
+
+
 async def test_but_not_what_somebody_has_changed_since(desk: Desk) -> None:
     await desk.apply(policy("a"))
     await desk.apply(policy("a", path="/trial"), policy("b"), policy("c"), ttl=60.0)

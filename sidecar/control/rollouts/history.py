@@ -162,7 +162,7 @@ def _figures_of(
     changes: Counter[str] = Counter()
     restoring: dict[str, list[Any]] = {}
     for row in found:
-        if row.restores is not None:
+        if row.restores is not None and row.author != SYSTEM:  # but for the end of a trial
             restoring.setdefault(row.namespace, []).append(row)
     for row in found:
         key = row.namespace, row.version
