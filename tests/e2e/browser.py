@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import staleness_of, url_to_be
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import url_to_be
 from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -84,7 +86,20 @@ def leaving(driver: webdriver.Chrome) -> Iterator[None]:
     reliably wait for what a form begins."""
     before = driver.find_element(By.TAG_NAME, "html")
     yield
-    WebDriverWait(driver, 30, poll_frequency=0.05).until(staleness_of(before))
+    WebDriverWait(driver, 30, poll_frequency=0.05).until(lambda _: _gone(before))
+
+
+def _gone(element: WebElement) -> bool:
+    """Whether its page is: the driver says so in two ways, the second while it is just leaving."""
+    try:
+        element.is_enabled()
+    except StaleElementReferenceException:
+        return True
+    except WebDriverException as error:
+        if "does not belong to the document" not in str(error.msg):
+            raise
+        return True
+    return False
 
 
 def pressed(driver: webdriver.Chrome, words: str) -> None:

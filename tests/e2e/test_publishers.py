@@ -69,7 +69,7 @@ def test_from_the_environment(guarded: tuple[ControlPlane, dict[str, str]], tmp_
     bob = ("--server-token-file", str(shown(tmp_path, "bob")))
     done = sidecar("apply", "-f", folder, *bob, env=environ)
     assert done.returncode == 1
-    assert f"{IDP}#bob lacks role publisher, approver or admin, which Apply takes" in done.stderr
+    assert f"{IDP}#bob lacks role publisher for AccessPolicy in namespace default" in done.stderr
     done = sidecar("subject", "show", "cus_x", *bob, env=environ)
     assert done.returncode == 1
     assert "customers: true" in done.stderr
