@@ -388,10 +388,10 @@ async def _answering(
     """Our errors as gRPC's. `failed` hears by which name one is counted."""
     try:
         yield
-    except Forbidden as error:
-        code, outcome, reason = grpc.StatusCode.PERMISSION_DENIED, "forbidden", str(error)
-    except Unauthenticated as error:
-        code, outcome, reason = grpc.StatusCode.UNAUTHENTICATED, "forbidden", str(error)
+    except (Forbidden, Unauthenticated):
+        if failed is not None:
+            failed("forbidden")
+        raise  # the door turns callers away, and counts them
     except (TooManyWithdrawn, FleetFull) as error:
         code, outcome, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "full", str(error)
     except (NotWithdrawn, Misuse) as error:

@@ -164,7 +164,7 @@ async def test_tokens_over_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture)
                 async with here.client("mallory") as stranger:
                     await stranger.get(pb.GetRequest())
         page = await here.metrics()
-        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 2.0' in page
+        assert 'sidecar_control_calls_refused_total{reason="forbidden"} 3.0' in page
         assert 'sidecar_control_insecure{setting="insecure_unauthenticated"} 0.0' in page
         assert "sidecar_control_publishers_current 1.0" in page
     assert f"refused {ADMIN}Revoke to 127.0.0.1:" in caplog.text

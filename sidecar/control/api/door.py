@@ -97,7 +97,7 @@ class Api:
             message = await self._message(request, route, values)
             if route.streams:
                 return await self._stream(request, route, message, caller)
-            return await self._call(route, message, caller)
+            return await self._call(request, route, message, caller)
 
     async def _admit(self, request: web.Request, method: str) -> Caller:
         given = request.headers.getall("authorization", [])
@@ -135,11 +135,13 @@ class Api:
         except messages.Unreadable as error:
             raise Refused(400, "invalid_request", str(error)) from None
 
-    async def _call(self, route: Route, message: Message, caller: Caller) -> web.Response:
+    async def _call(
+        self, request: web.Request, route: Route, message: Message, caller: Caller
+    ) -> web.Response:
         try:
             async with asyncio.timeout(WITHIN) as end:
                 with acting(caller):
-                    answer = await self._answer(route, message, _Context())
+                    answer = await self._answer(route, message, _Context(_peer(request)))
         except TimeoutError:
             if not end.expired():
                 raise
@@ -157,6 +159,9 @@ class Api:
             return await getattr(self._admin, route.rpc)(message, context)
         except _Aborted as error:
             raise problems.of_grpc(error.code, error.details) from None
+        except Forbidden as error:
+            self._keeper.turned_away(ADMIN + route.rpc, context.peer, error)
+            raise Refused(403, "denied", str(error)) from None
         except Gone:
             raise
         except Exception:  # noqa: BLE001 - a bug of ours: said in the log, and nowhere else
@@ -171,7 +176,7 @@ class Api:
         async def watched() -> Refused | None:
             try:
                 with acting(caller):
-                    await self._answer(route, message, _Context(lines.write))
+                    await self._answer(route, message, _Context(_peer(request), lines.write))
             except Refused as refused:
                 return refused
             return None
@@ -192,7 +197,10 @@ class _Aborted(Exception):
 class _Context:
     """As much of gRPC's as the service makes use of."""
 
-    def __init__(self, write: Callable[[Message], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, peer: str, write: Callable[[Message], Awaitable[None]] | None = None
+    ) -> None:
+        self.peer = peer
         self.write = write
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> None:

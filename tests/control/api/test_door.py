@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sidecar.control.api import door, routes
 from sidecar.control.api.messages import json_of, plain, read
-from sidecar.control.authority import Forbidden, Unauthenticated
+from sidecar.control.authority import Unauthenticated
 from sidecar.control.server import ControlPlane, Terms
 from sidecar.facts.audit import Record, broken
 from sidecar.facts.signing import public_key_pem
@@ -424,7 +424,7 @@ async def test_codes(saying: Any, code: grpc.StatusCode, status: int, name: str)
 
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("secret"), TimeoutError("secret"), ConnectionError("secret"),
-              Forbidden("secret"), Unauthenticated("secret"), KeyError("secret")],
+              Unauthenticated("secret"), KeyError("secret")],
 )  # fmt: skip
 async def test_errors_of_ours_are_told_to_the_log_alone(
     saying: Any, error: Exception, caplog: pytest.LogCaptureFixture
