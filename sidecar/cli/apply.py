@@ -11,9 +11,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.cli import FOUND_PROBLEMS, publishing, rollouts
-from sidecar.cli.server import add_flags, admin_client
+from sidecar.cli.server import add_flags, admin_client, duration
 from sidecar.cli.signing import Known, add_key_flag, check_manifests, signed, signing_key
-from sidecar.decide.documents import Document, seconds
+from sidecar.decide.documents import Document
 from sidecar.decide.problems import problem_at
 from sidecar.errors import Misuse, Problem
 from sidecar.facts.admin import AdminClient
@@ -95,16 +95,7 @@ async def run(args: argparse.Namespace) -> int:
             await _sign(client, request, documents, key)
         response = await client.apply(request)
         problems += _placed(response.problems, documents)
-        if args.output == "text":
-            publishing.print_problems(problems)
-            publishing.print_response(response, "apply")
-        reaches: Sequence[pb.Progress.Reach] = ()
-        found: list[pb.Rollout] = []
-        if response.outcome == pb.OUTCOME_PUBLISHED:
-            reaches, found = await publishing.follow(client, response, args)
-    if args.output == "json":
-        publishing.print_json(response, problems, reaches, found)
-    return publishing.exit_code(response, reaches, found, args.wait)
+        return await publishing.told(client, response, problems, args, "apply")
 
 
 async def _sign(
@@ -165,10 +156,7 @@ def _base(text: str) -> tuple[str, int]:
 
 
 def _ttl(text: str) -> float:
-    try:
-        found = seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    found = duration(text)
     if found < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is too short; one second at least, as in 2d")
     return found

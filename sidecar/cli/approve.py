@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.cli import FINE, publishing
 from sidecar.cli.diff import print_documents
-from sidecar.cli.printable import printable
+from sidecar.cli.printable import moment, printable
 from sidecar.cli.rollouts import stage_text
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
@@ -69,16 +68,7 @@ async def run(args: argparse.Namespace) -> int:
                 print(printable(f"rejected {args.id}; nothing was published"))
             return FINE
         problems = publishing.problems_of(response)
-        if args.output == "text":
-            publishing.print_problems(problems)
-            publishing.print_response(response, "propose it")
-        reaches: Sequence[pb.Progress.Reach] = ()
-        found: list[pb.Rollout] = []
-        if response.outcome == pb.OUTCOME_PUBLISHED:
-            reaches, found = await publishing.follow(client, response, args)
-    if args.output == "json":
-        publishing.print_json(response, problems, reaches, found)
-    return publishing.exit_code(response, reaches, found, args.wait)
+        return await publishing.told(client, response, problems, args, "propose it")
 
 
 def _list(proposals: Sequence[pb.Proposal], args: argparse.Namespace) -> None:
@@ -86,7 +76,7 @@ def _list(proposals: Sequence[pb.Proposal], args: argparse.Namespace) -> None:
         print(json.dumps([_plain(each) for each in proposals], indent=2))
         return
     for each in proposals:
-        made = datetime.fromtimestamp(each.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made = moment(each.created)
         why = f" {each.message!r}" if each.message else ""
         decided = f", {each.state} by {each.reviewer}" if each.reviewer else ""
         print(printable(f"{each.id}  {made}  by {each.author}{why}{decided}"))

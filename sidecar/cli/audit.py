@@ -7,12 +7,11 @@ import base64
 import json
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
-from sidecar.cli.printable import printable
+from sidecar.cli.printable import moment, printable
 from sidecar.cli.releases import most, version
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
@@ -168,7 +167,7 @@ def _body(content: bytes) -> Any:
 
 def _text(body: Any) -> str:
     try:
-        made = datetime.fromtimestamp(body["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made = moment(body["at"])
         about = json.dumps(body["about"], sort_keys=True)
         return f"{body['number']}  {made}  {body['action']}  by {body['by']}  {about}"
     except (KeyError, TypeError, ValueError, OverflowError, OSError):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
-from sidecar.cli.printable import printable
+from sidecar.cli.printable import moment, printable
 from sidecar.cli.publishing import console
 from sidecar.cli.releases import most, version
 from sidecar.cli.rollouts import STATES, plain_rollout
@@ -55,7 +54,7 @@ def _line(entry: pb.HistoryEntry) -> str:
     release = entry.release
     parts = [
         f"{'*' if entry.in_force else ' '} {release.namespace}@{release.version}",
-        _moment(release.issued),
+        moment(release.issued),
         f"{release.documents} documents",
         f"by {entry.author or 'nobody known'}",
     ]
@@ -69,7 +68,7 @@ def _line(entry: pb.HistoryEntry) -> str:
         state = STATES.get(entry.rollout.state, "unknown")
         parts.append(f"{state}: {entry.rollout.reason}" if entry.rollout.ended else state)
     if entry.expires:
-        parts.append(f"taken back at {_moment(entry.expires)}")
+        parts.append(f"taken back at {moment(entry.expires)}")
     if entry.message:
         parts.append(repr(entry.message))
     return printable("  ".join(parts))
@@ -92,7 +91,3 @@ def _plain(entry: pb.HistoryEntry) -> dict[str, Any]:
         "inForce": entry.in_force,
         "expires": entry.expires or None,
     }
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sidecar.cli import FINE
-from sidecar.cli.printable import printable, printable_lines
+from sidecar.cli.printable import moment, printable, printable_lines
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.errors import Misuse
 from sidecar.wire import admin_pb2 as pb
@@ -68,7 +67,7 @@ def _delegation(args: argparse.Namespace) -> pb.DelegateSigningRequest:
 
 
 def _line(key: pb.SigningKey) -> str:
-    made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    made = moment(key.created)
     name = f" {key.name}" if key.name else ""
     by = f"  endorsed by {key.endorsed_by}" if key.endorsed_by else ""
     return printable(f"{key.fingerprint}  {made}  {key.kind}{name}{by}")

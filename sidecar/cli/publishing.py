@@ -16,7 +16,7 @@ from rich.console import Console
 from sidecar.cli import FINE, FOUND_PROBLEMS, plain
 from sidecar.cli.printable import printable, printable_lines
 from sidecar.cli.rollouts import described, ended, plain_rollout
-from sidecar.cli.server import live
+from sidecar.cli.server import live, plain_reach
 from sidecar.errors import ControlPlaneRefused, ControlPlaneUnreachable, Problem
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
@@ -116,18 +116,7 @@ def print_json(
         ],
         **changes_json(response.changes, response.effects),
         "problems": [plain(problem) for problem in problems],
-        "enforced": [
-            {
-                "namespace": reach.namespace,
-                "version": reach.version,
-                "sidecars": reach.sidecars,
-                "assigned": reach.assigned,
-                "live": reach.live,
-                "refused": reach.refused,
-                "errors": list(reach.errors),
-            }
-            for reach in reaches
-        ],
+        "enforced": [plain_reach(reach) for reach in reaches],
         "rollouts": [plain_rollout(each) for each in rollouts or response.rollouts],
     }
     if response.proposal:
@@ -143,6 +132,27 @@ def changes_json(
         "changes": [{"what": MARKS[each.what][1], "document": each.document} for each in changes],
         "effects": [{"text": each.text, "document": each.document} for each in effects],
     }
+
+
+async def told(
+    client: AdminClient,
+    response: pb.ApplyResponse,
+    problems: Sequence[Problem],
+    args: argparse.Namespace,
+    again: str,
+) -> int:
+    """Says what came of it and who enforces it; the exit code. `again` is what to do, at a
+    conflict, once more."""
+    if args.output == "text":
+        print_problems(problems)
+        print_response(response, again)
+    reaches: Sequence[pb.Progress.Reach] = ()
+    rollouts: list[pb.Rollout] = []
+    if response.outcome == pb.OUTCOME_PUBLISHED:
+        reaches, rollouts = await follow(client, response, args)
+    if args.output == "json":
+        print_json(response, problems, reaches, rollouts)
+    return exit_code(response, reaches, rollouts, args.wait)
 
 
 async def follow(

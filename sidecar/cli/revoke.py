@@ -7,14 +7,14 @@ import json
 import math
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
-from sidecar.cli.printable import printable, printable_lines
+from sidecar.cli.printable import moment, printable, printable_lines
 from sidecar.cli.server import add_flags, admin_client
 from sidecar.decide.documents import seconds
 from sidecar.decide.strict import base64url, json_object
@@ -172,7 +172,7 @@ async def _reach(client: AdminClient, number: int, within: float) -> pb.Progress
 
 
 def _print(withdrawal: pb.Withdrawal, number: int, reach: pb.Progress.Reach | None) -> None:
-    until = datetime.fromtimestamp(withdrawal.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = moment(withdrawal.expires)
     name = _NAMES[withdrawal.kind]
     print(f"withdrawn as number {number}: {name} {withdrawal.value!r} of {withdrawal.issuer}")
     print(f"remembered until {until}")
@@ -219,7 +219,7 @@ def _print_list(response: pb.ListRevocationsResponse, output: str) -> None:
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for each in response.withdrawals:
-        made = datetime.fromtimestamp(each.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made = moment(each.created)
         reason = f" ({each.reason!r})" if each.reason else ""
         line = (
             f"{each.number}  {made}  {_NAMES.get(each.kind, 'unknown')} {each.value!r} of "
@@ -232,12 +232,12 @@ def _print_list(response: pb.ListRevocationsResponse, output: str) -> None:
 
 def _moment(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        found = None
+    if found is None or found.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a moment, such as 2027-01-31T08:00:00Z")
-    return moment.timestamp()
+    return found.timestamp()
 
 
 def _duration(text: str) -> float:

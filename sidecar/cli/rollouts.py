@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Final
 
 from sidecar.cli.printable import printable
-from sidecar.decide.documents import seconds
+from sidecar.cli.server import duration
 from sidecar.wire import admin_pb2 as pb
 
 STATES: Final = {
@@ -28,7 +28,7 @@ def add_plan_flags(parser: argparse.ArgumentParser) -> None:
         "or those with labels: zone=a, or app=web+zone=a",
     )  # fmt: skip
     group.add_argument(
-        "--bake", metavar="TIME", type=_time,
+        "--bake", metavar="TIME", type=duration,
         help="how long each stage is watched at least (default 60s)",
     )  # fmt: skip
     group.add_argument(
@@ -201,10 +201,3 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
-
-
-def _time(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -11,6 +11,7 @@ from sidecar.decide.documents import seconds
 from sidecar.facts.admin import AdminClient
 from sidecar.facts.server import TIMEOUT
 from sidecar.facts.subjects_admin import SubjectsClient
+from sidecar.wire import admin_pb2 as pb
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="TIME",
-        type=_seconds,
+        type=duration,
         default=TIMEOUT,
         help="how long to wait for it, as in 500ms, 10s, 2m (default 10s)",
     )
@@ -35,6 +36,19 @@ def subjects_client(args: argparse.Namespace) -> SubjectsClient:
     return SubjectsClient(config.server(args, args.timeout))
 
 
+def plain_reach(reach: pb.Progress.Reach) -> dict[str, Any]:
+    """How far a release has come, as each command's JSON has it."""
+    return {
+        "namespace": reach.namespace,
+        "version": reach.version,
+        "sidecars": reach.sidecars,
+        "assigned": reach.assigned,
+        "live": reach.live,
+        "refused": reach.refused,
+        "errors": list(reach.errors),
+    }
+
+
 def live(reach: Any) -> str:
     """`payments@7: live on 2 of 3 sidecars`, from anything with these four counts."""
     if not reach.sidecars:
@@ -47,7 +61,8 @@ def live(reach: Any) -> str:
     )
 
 
-def _seconds(text: str) -> float:
+def duration(text: str) -> float:
+    """`500ms`, `10s`, `2d`, in seconds; for argparse."""
     try:
         return seconds(text)
     except ValueError as error:

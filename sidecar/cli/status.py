@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
 from sidecar.cli.printable import printable
-from sidecar.cli.server import add_flags, admin_client, live
+from sidecar.cli.server import add_flags, admin_client, live, plain_reach
 from sidecar.facts.admin import AdminClient
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
@@ -139,18 +139,7 @@ def _json(status: pb.StatusResponse) -> dict[str, Any]:
             }
             for reach in status.reaches
         ],
-        "reaches": [
-            {
-                "namespace": reach.namespace,
-                "version": reach.version,
-                "sidecars": reach.sidecars,
-                "assigned": reach.assigned,
-                "live": reach.live,
-                "refused": reach.refused,
-                "errors": list(reach.errors),
-            }
-            for reach in status.reaches
-        ],
+        "reaches": [plain_reach(reach) for reach in status.reaches],
         "sidecars": [
             {
                 "id": s.sidecar_id,

@@ -12,13 +12,13 @@ import urllib.request
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from sidecar.cli import FINE, FOUND_PROBLEMS
+from sidecar.cli.printable import moment
 from sidecar.errors import BadRequest, FetchFailed, Misuse
 
 if TYPE_CHECKING:
@@ -194,10 +194,10 @@ class _Found:
         from sidecar.cli.explaining import Branch, show, tree_of
 
         record = self._record
-        moment = datetime.fromtimestamp(record.decided, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        decided = moment(record.decided)
         said = {"permit": "permitted", "refuse": "refused", "observe": "observed"}[record.outcome]
         tree = Branch(
-            f"{record.decision_id}, {moment}, with {record.version or 'no policy'}", "bold"
+            f"{record.decision_id}, {decided}, with {record.version or 'no policy'}", "bold"
         )
         tree.add(
             f"{said} by {record.rule or 'no rule'}"
