@@ -16,12 +16,11 @@ from typing import Any, Final
 
 from grpc import aio
 
+from sidecar.facts.discovery import FIRST_PAUSE, LONGEST_PAUSE
 from sidecar.wire import convert
 from sidecar.wire.discovery_pb2 import Ack, FromControl, FromSidecar, Held, Hello, Subscription
 from sidecar.wire.discovery_pb2_grpc import DiscoveryStub
 
-FIRST_PAUSE: Final = 0.1  # seconds, as in `facts.discovery`
-LONGEST_PAUSE: Final = 15.0
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),

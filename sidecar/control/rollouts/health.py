@@ -17,10 +17,9 @@ from math import exp, inf, lgamma, log, log1p
 from typing import Final
 
 from sidecar.control.rollouts.plan import Limits
+from sidecar.telemetry.metrics import DECISION_BUCKETS
 
-BOUNDS: Final[tuple[float, ...]] = (
-    5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0,
-)  # fmt: skip
+BOUNDS: Final = DECISION_BUCKETS
 """Seconds: of the sidecar's metric sidecar_decision_duration_seconds; one more bucket has none."""
 ALPHA: Final = 5e-4
 """How likely a release that is no worse is ever taken for one that is, at most: for each share,

@@ -9,7 +9,6 @@ import pytest
 
 from sidecar.control.rollouts.health import ALPHA, BOUNDS, FLOOR, NOTHING, Tally, breach
 from sidecar.control.rollouts.plan import Limits
-from sidecar.telemetry.metrics import DECISION_BUCKETS
 
 LIMITS = Limits()
 
@@ -23,10 +22,6 @@ def buckets(**counts: int) -> tuple[int, ...]:
 
 
 FAST = buckets(us10=9_900, us50=100)
-
-
-def test_the_buckets_are_those_of_the_metric() -> None:
-    assert BOUNDS == DECISION_BUCKETS
 
 
 @pytest.mark.parametrize(
