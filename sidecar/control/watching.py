@@ -15,10 +15,12 @@ from sidecar.control.revocations import RevocationLog
 from sidecar.control.roster import Member
 from sidecar.control.session import Session
 from sidecar.decide.documents import PLATFORM
+from sidecar.errors import Misuse
 from sidecar.wire import admin_pb2 as pb
 from sidecar.wire import convert
 
 GATHER: Final = 0.02  # seconds between two messages of a watch: bursts of acks become one
+MOST: Final = 1000  # releases of one watch
 ELSEWHERE: Final = 0.5  # seconds between two looks at other replicas
 Sees = Callable[[str], bool]
 """Whether somebody may see a namespace."""
@@ -87,8 +89,10 @@ class Watching:
                 yield answers.reach(found, name, version)
 
     async def progress(self, request: pb.WatchRequest) -> AsyncIterator[pb.Progress]:
-        """How far releases have come, at once and after every change. Raises FleetFull and
+        """How far releases have come, at once and after every change. Raises FleetFull, Misuse and
         StoreFailed."""
+        if len(request.releases) > MOST:
+            raise Misuse(f"releases: at most {MOST} can be watched at a time")
         caller = current()
         who = "" if caller is ANYBODY else caller.name
         with self._fleet.watching(who) as changed:

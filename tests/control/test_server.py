@@ -393,3 +393,14 @@ async def test_a_version_that_cannot_be_is_refused_and_not_a_mistake_of_ours(
         ):
             with pytest.raises(ControlPlaneUnreachable, match="larger than any version"):
                 await asking
+
+
+async def test_a_watch_of_everything_there_could_be_is_refused(tmp_path: Path) -> None:
+    wanted = [pb.Release(namespace=f"n{number}", version=1) for number in range(1001)]
+    async with plane(tmp_path) as (_, bound), AdminClient(bound.grpc, timeout=WITHIN) as client:
+        with pytest.raises(ControlPlaneUnreachable, match="at most 1000"):
+            async for _reaches in client.watch(wanted, within=WITHIN):
+                pass
+        async for reaches in client.watch(wanted[:1000], within=WITHIN):
+            assert len(reaches) == 1000
+            break

@@ -20,6 +20,7 @@ State = Literal["running", "paused", "completed", "aborted", "rolled_back"]
 ACTIVE: Final[frozenset[State]] = frozenset(("running", "paused"))
 MAX_STAGES: Final = 20
 MAX_LABELS: Final = 16
+LONGEST: Final = 253  # characters of a label's name or value
 LONGEST_BAKE: Final = 7 * 86_400
 BAKE: Final = 60.0  # seconds, where nobody says
 MIN_REQUESTS: Final = 20
@@ -75,6 +76,8 @@ class Plan:
                     raise PlanRefused(
                         f"a stage is a share, or at most {MAX_LABELS} labels; not both"
                     )
+                if any(len(text) > LONGEST for pair in stage.labels.items() for text in pair):
+                    raise PlanRefused(f"labels: at most {LONGEST} characters each")
                 continue
             if not before < stage.share <= 1:
                 raise PlanRefused(

@@ -119,6 +119,7 @@ def test_a_plan_survives_the_store() -> None:
         (Plan((Stage(float("nan")), Stage(1.0))), "grow"),
         (Plan((Stage(1.0), Stage(labels={"a": "b"}))), "everybody"),
         (Plan((Stage(0.1, {"a": "b"}), Stage(1.0))), "not both"),
+        (Plan((Stage(labels={"a": "b" * 300}), Stage(1.0))), "253 characters"),
         (Plan((Stage(1.0),), bake=-1), "bake"),
         (Plan((Stage(1.0),), bake=1e9), "bake"),
         (Plan((Stage(1.0),), limits=Limits(errors=1.5)), "limits"),
