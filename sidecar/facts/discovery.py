@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import grpc
 from grpc import aio
 
-from sidecar.decide.documents import Document
-from sidecar.decide.parse import from_canonical
 from sidecar.errors import DocumentsInvalid, ReleaseRefused, SidecarError, StateUnusable
-from sidecar.facts.releases import Assignment, SignedManifest, verify_manifests
+from sidecar.facts.pushes import verified
+from sidecar.facts.releases import Assignment
 from sidecar.facts.reporting import Reporter
 from sidecar.facts.revocations import RevocationList
-from sidecar.facts.signing import Endorsement, Signature, TrustedKeys
+from sidecar.facts.signing import TrustedKeys
 from sidecar.facts.state import GENERATIONS, Saved, StateDirectory
 from sidecar.facts.subject_stream import SubjectStream
 from sidecar.wire import convert
@@ -46,7 +44,6 @@ FIRST_PAUSE: Final = 0.1  # seconds; doubles with each attempt that fails
 LONGEST_PAUSE: Final = 15.0
 NOTICED: Final = 20.0  # seconds within which a silent peer is noticed: a ping and its answer
 MOST_TO_SAY: Final = 20_000  # messages about customers that wait for the stream
-_SLICE: Final = 4  # documents parsed (a millisecond or two) before requests get their turn
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 15_000),  # a dead peer is noticed within 20 s
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -378,7 +375,10 @@ class DiscoveryClient:
 
     async def _answer(self, push: Push) -> FromSidecar:
         try:
-            assignment = await self._verify(push)
+            assignment = await verified(
+                push, self.assignment, namespace=self.namespace, labels=self.labels,
+                trust=self._trust, floors=self._floors,
+            )  # fmt: skip
             await self._adopt(assignment)
         except SidecarError as error:
             return self._refused(push, str(error))
@@ -428,66 +428,3 @@ class DiscoveryClient:
             return str(error)[:MAX_ERROR]
         self.saved = True
         return ""
-
-    async def _verify(self, push: Push) -> Assignment:
-        """What is held, changed by `push`, verified as a whole. Raises SidecarError.
-
-        Documents are read only once a signed manifest vouches for their bytes.
-        """
-        manifests: dict[str, SignedManifest] = {}
-        documents: dict[str, Document] = {}
-        if self.assignment:
-            manifests = {convert.manifest_name(n): s for n, s in self.assignment.manifests.items()}
-            documents = {convert.document_name(d.ref): d for d in self.assignment.documents}
-        _drop(push.removed, manifests, documents)
-        texts = _take(push, manifests)
-        verified = await asyncio.to_thread(
-            verify_manifests,
-            manifests.values(),
-            namespace=self.namespace,
-            labels=self.labels,
-            trust=self._trust,
-            floors=self._floors,
-            endorsements=[
-                Endorsement(*e) for e in convert.endorsements_from_wire(push.endorsements)
-            ],
-        )
-        refs = {convert.document_name(ref): ref for ref in verified.expected}
-        for place, (name, data) in enumerate(texts.items()):
-            if place % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)
-            verified.admit(refs.get(name, name), hashlib.sha256(data).hexdigest())
-            documents[name] = _document(name, data)
-        return await asyncio.to_thread(verified.assignment, documents.values())
-
-
-def _take(push: Push, manifests: dict[str, SignedManifest]) -> dict[str, bytes]:
-    """Puts a push's manifests among `manifests`; the bytes of its documents by resource name."""
-    texts: dict[str, bytes] = {}
-    for resource in push.resources:
-        if resource.HasField("manifest"):
-            manifest, signatures = convert.signed_from_wire(resource.manifest)
-            signed = SignedManifest(manifest, tuple(Signature(*s) for s in signatures))
-            manifests[resource.name] = signed
-        elif resource.HasField("document"):
-            texts[resource.name] = resource.document
-        else:
-            raise ReleaseRefused(f"{resource.name}: of a kind that this version does not know")
-    return texts
-
-
-def _drop(
-    names: Iterable[str], manifests: dict[str, SignedManifest], documents: dict[str, Document]
-) -> None:
-    for name in names:
-        manifests.pop(name, None)
-        documents.pop(name, None)
-
-
-def _document(name: str, data: bytes) -> Document:
-    document = from_canonical(data)
-    if document.canonical != data:
-        raise ReleaseRefused(f"{name} is not in canonical form")
-    if convert.document_name(document.ref) != name:
-        raise ReleaseRefused(f"{name} holds {document.ref}")
-    return document
