@@ -226,7 +226,7 @@ async def test_a_document_that_cannot_be_validated_for_a_bug_of_ours_is_named(
             raise RuntimeError("a bug")
         return []
 
-    monkeypatch.setattr(desk.publisher._checking, "_validate", fails)
+    monkeypatch.setattr(desk.publisher._publication._checking, "_validate", fails)
     result = await desk.apply(policy("good"), policy("bad"))
     assert result.outcome == "refused"
     assert [problem.document for problem in result.problems] == ["AccessPolicy/default/bad"]
